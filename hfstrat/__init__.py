@@ -1,0 +1,67 @@
+"""hfstrat: one recipe, every training strategy, measured.
+
+The public names are loaded when they are first used, so that `import hfstrat` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name: the module that has it. Names whose implementation should show progress come from `hfstrat.api`.
+_PUBLIC = {
+    "Comparison": "hfstrat.study.compare",
+    "DataError": "hfstrat.errors",
+    "Diverged": "hfstrat.errors",
+    "HfstratError": "hfstrat.errors",
+    "Interrupted": "hfstrat.errors",
+    "ModelError": "hfstrat.errors",
+    "OutOfMemory": "hfstrat.errors",
+    "Problem": "hfstrat.errors",
+    "Recipe": "hfstrat.recipe.recipe",
+    "RecipeError": "hfstrat.errors",
+    "Run": "hfstrat.runs.directory",
+    "RunError": "hfstrat.errors",
+    "UsageError": "hfstrat.errors",
+    "compare": "hfstrat.api",
+    "evaluate": "hfstrat.api",
+    "load": "hfstrat.api",
+    "open_run": "hfstrat.api",
+    "predict": "hfstrat.api",
+    "train": "hfstrat.api",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the names are strings
+
+if TYPE_CHECKING:
+    from hfstrat.api import compare, evaluate, load, open_run, predict, train
+    from hfstrat.errors import (
+        DataError,
+        Diverged,
+        HfstratError,
+        Interrupted,
+        ModelError,
+        OutOfMemory,
+        Problem,
+        RecipeError,
+        RunError,
+        UsageError,
+    )
+    from hfstrat.recipe.recipe import Recipe
+    from hfstrat.runs.directory import Run
+    from hfstrat.study.compare import Comparison
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'hfstrat' has no attribute '{name}'")
+    # hfstrat.recipe, .evaluate and others are packages or functions: what was asked for is put in for good.
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,137 @@
+"""The Python interface: the verbs as functions, with the progress that suits a script or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfstrat.errors import Problem, UsageError
+from hfstrat.recipe.recipe import Recipe
+from hfstrat.runs.directory import Run
+from hfstrat.verbs.progress import observer
+
+if TYPE_CHECKING:
+    from hfstrat.inference import Predictor
+    from hfstrat.study.compare import Comparison
+
+AnyRecipe = str | Path | Mapping[str, Any] | Recipe
+Overrides = Iterable[str] | Mapping[str, Any]
+
+
+def train(
+    recipe: AnyRecipe,
+    overrides: Overrides = (),
+    *,
+    data: Any = None,
+    runs: str | Path = "runs",
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Train as a recipe says.
+
+    Args:
+        recipe: A file, plain data, or a Recipe.
+        overrides: `{"train.lr": 1e-4}`, or `["train.lr=1e-4"]`.
+        data: A `Dataset`, `DatasetDict` or data frame, for `data.source: memory`.
+        runs: Where run directories go.
+        overwrite: Replace a run of the same name.
+        quiet: Show warnings only.
+
+    Returns:
+        The run, done.
+
+    Raises:
+        UsageError: Recipe, data or model cannot be used; nothing was written.
+        RunError: Training failed; the run's directory says why.
+    """
+    from hfstrat import execute
+
+    return execute.train(
+        recipe, overrides, data=data, runs=runs, overwrite=overwrite, observer=observer(quiet=quiet)
+    )
+
+
+def compare(
+    recipe: AnyRecipe,
+    overrides: Overrides = (),
+    *,
+    arms: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    data: Any = None,
+    runs: str | Path = "runs",
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Comparison:
+    """Train several strategies on the same split and put them side by side.
+
+    Args:
+        recipe: A file, plain data, or a Recipe.
+        overrides: As for `train`.
+        arms: Kinds of strategies and floors, such as `["tfidf", "head", "full"]`.
+        seeds: A run of each strategy for each seed.
+        data: As for `train`.
+        runs: The comparison's directory goes here, under the recipe's name.
+        overwrite: Run again what is done already.
+        quiet: Show warnings only.
+
+    Returns:
+        The comparison; arms that failed are rows of it.
+
+    Raises:
+        UsageError: Recipe, data or model cannot be used; nothing was written.
+    """
+    from hfstrat.study import compare as study
+
+    listener = observer(quiet=quiet)
+    return study.compare(
+        recipe, overrides, arms=arms, seeds=seeds, data=data, runs=runs, overwrite=overwrite, observer=listener
+    )
+
+
+def load(run: str | Path | Run) -> Predictor:
+    """Load a finished run's model, to predict with it.
+
+    Raises:
+        UsageError: There is no finished run.
+    """
+    from hfstrat.execute import quiet
+    from hfstrat.inference import Predictor
+
+    quiet()
+    return Predictor.of(run.path if isinstance(run, Run) else run)
+
+
+def predict(run: str | Path | Run, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Predict some texts with a finished run; `load` keeps the model for more of them.
+
+    Returns:
+        `{"prediction": …, "scores": {label: probability}}` for each text.
+    """
+    return load(run).predict(texts, pairs)
+
+
+def evaluate(run: str | Path | Run, data: str | None = None, *, name: str | None = None) -> dict[str, Any]:
+    """Score a finished run on a split of its data, or on a file.
+
+    Args:
+        run: The run.
+        data: `train`, `validation`, `test` or a file; None: test.
+        name: Name under the run's `evaluations/`.
+
+    Returns:
+        As in `metrics.json`.
+    """
+    return load(run).evaluate(data, name, observer(quiet=True))
+
+
+def open_run(path: str | Path) -> Run:
+    """A run directory, to read it.
+
+    Raises:
+        UsageError: There is no run.
+    """
+    run = Run(Path(path))
+    if run.status is None:
+        raise UsageError(Problem(f"{path} holds no run", hint="`hfstrat train RECIPE` makes one"))
+    return run

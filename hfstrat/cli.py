@@ -1,0 +1,182 @@
+"""The command line: one function a verb, each importing its work when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hfstrat.errors import HfstratError, UsageError
+
+app = typer.Typer(
+    name="hfstrat",
+    help="Train a transformer from scratch, by its head, in full or with LoRA: one recipe, every strategy, measured.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes_app = typer.Typer(help="List and copy the recipes that come with hfstrat.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, in YAML.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Overrides, such as train.lr=1e-4.")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Where run directories go.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A csv, tsv, json, jsonl or parquet file, or a folder.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; left out: stdout.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Write a commented recipe for your data, guessing task and columns."""
+    from hfstrat.verbs import init as verb
+
+    typer.echo(verb.run(data, output, force))
+
+
+@app.command()
+def validate(recipe: RecipeFile, overrides: Overrides = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Check a recipe, its data and its model; show what `auto` becomes. Nothing is written."""
+    from hfstrat.verbs import validate as verb
+
+    verb.run(recipe, overrides or [], json, quiet)
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train as the recipe says. Also by `accelerate launch -m hfstrat train RECIPE`."""
+    from hfstrat.verbs import train as verb
+
+    verb.run(recipe, overrides or [], runs, overwrite, json, quiet)
+
+
+@app.command()
+def compare(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    arms: Annotated[
+        str | None, typer.Option("--arms", help="Strategies and floors, such as majority,tfidf,head,lora,full.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, such as 0,1,2.")] = None,
+    runs: Runs = Path("runs"),
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train several strategies on the same split and show what each cost and achieved."""
+    from hfstrat.verbs import compare as verb
+
+    verb.run(recipe, overrides or [], arms, seeds, runs, overwrite, json, quiet)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="A split of the run's data, or a file; left out: test.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name under RUN/evaluations.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a finished run on another split or file."""
+    from hfstrat.verbs import evaluate as verb
+
+    verb.run(run, data, name, json, quiet)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    data: Annotated[
+        str, typer.Argument(metavar="[DATA]", help="A file with texts; -: a text a line from stdin.")
+    ] = "-",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .jsonl or .csv file; left out: jsonl on stdout.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Predict with a finished run: one line out for each text in."""
+    from hfstrat.verbs import predict as verb
+
+    verb.run(run, data, output, quiet)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a comparison's.")], json: Json = False
+) -> None:
+    """Show a run: scores, costs, and which layers are frozen and which train."""
+    from hfstrat.verbs import show as verb
+
+    verb.run(run, json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check versions, hardware, caches and the Hub."""
+    from hfstrat.verbs import doctor as verb
+
+    verb.run(json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe."""
+    from hfstrat.verbs import schema as verb
+
+    verb.run()
+
+
+@recipes_app.command("list")
+def recipes_list(json: Json = False) -> None:
+    """List the recipes that come with hfstrat."""
+    from hfstrat.verbs import recipes as verb
+
+    verb.list_all(json)
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(help="As `recipes list` shows it.")],
+    target: Annotated[Path, typer.Argument(help="A folder, or a file that does not exist.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace the target.")] = False,
+) -> None:
+    """Copy a recipe, to change it."""
+    from hfstrat.verbs import recipes as verb
+
+    typer.echo(verb.copy(name, target, force))
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code of what happened."""
+    try:
+        app()
+    except UsageError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except HfstratError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

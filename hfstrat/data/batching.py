@@ -1,0 +1,121 @@
+"""Which examples an update sees: a function of (seed, epoch), the same for any number of processes.
+
+Batches hold texts of similar length, so that little padding is computed; which batch comes when is random.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hfstrat.tasks.base import Encoded, IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples that go through the model at once.
+
+    Args:
+        inputs: Keyword arguments of the model: int64 `(windows, length)` each.
+        targets: Targets `(examples, …)`; None without labels.
+        owner: For each window, its example's place in the batch `(windows,)`; None when each has one window.
+        rows: Which examples of the split, `(examples,)`.
+        scale: 1, or 0 for a batch that only keeps processes in step.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor | None
+    owner: torch.Tensor | None
+    rows: IntArray
+    scale: float = 1.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are not padding."""
+        return int(self.inputs["attention_mask"].sum())
+
+
+def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
+    """Cut examples out of the token columns."""
+    import torch
+
+    first, last = data.windows[rows], data.windows[rows + 1]
+    counts = last - first
+    single = bool((counts == 1).all())
+    windows = first if single else np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
+    inputs: dict[str, torch.Tensor] = {}
+    for name, column in data.columns.items():
+        values, mask = column.padded(windows, data.pad[name], left=data.left)
+        inputs[name] = torch.from_numpy(values)
+        inputs["attention_mask"] = torch.from_numpy(mask)
+    return Batch(
+        inputs=inputs,
+        targets=torch.from_numpy(np.ascontiguousarray(data.targets[rows])) if data.targets is not None else None,
+        owner=None if single else torch.from_numpy(np.repeat(np.arange(len(rows)), counts)),
+        rows=rows,
+        scale=scale,
+    )
+
+
+def order(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> list[IntArray]:
+    """The examples of each update of an epoch.
+
+    A random order is cut into stretches of up to 50 batches; each is sorted by length and cut into batches, and
+    the batches are shuffled. Few examples make at least four stretches, so that batches differ between epochs.
+
+    Args:
+        lengths: Tokens of each example `(n,)`.
+        batch_size: Examples per update; the last of them may have fewer.
+        seed: The run's seed.
+        epoch: Number of the epoch, from 0.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    shuffled = rng.permutation(len(lengths))
+    stretch = batch_size * max(1, min(50, len(lengths) // (4 * batch_size)))
+    batches = []
+    for start in range(0, len(shuffled), stretch):
+        part = shuffled[start : start + stretch]
+        part = part[np.argsort(-lengths[part], kind="stable")]
+        batches += [part[place : place + batch_size] for place in range(0, len(part), batch_size)]
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def share(data: Encoded, rows: IntArray, micro: int, process: int, processes: int) -> list[Batch]:
+    """The micro-batches of one process in one update.
+
+    Every process gets the same number of them; where examples run out, one with scale 0 fills the place.
+
+    Args:
+        data: The training split.
+        rows: All examples of the update.
+        micro: Examples of a micro-batch, at most.
+        process: This process.
+        processes: How many there are.
+    """
+    rounds = math.ceil(math.ceil(len(rows) / processes) / micro)
+    mine = rows[process::processes]
+    parts = [mine[place : place + micro] for place in range(0, len(mine), micro)]
+    batches = [collate(data, part) for part in parts]
+    return batches + [collate(data, rows[:1], scale=0.0) for _ in range(rounds - len(batches))]
+
+
+def evaluation_batches(data: Encoded, batch_size: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+    """Every example once over all processes, longest first."""
+    by_length = np.argsort(-data.lengths, kind="stable")
+    for number, start in enumerate(range(0, len(by_length), batch_size)):
+        if number % processes == process:
+            yield collate(data, by_length[start : start + batch_size])
+
+
+def padding_share(data: Encoded, batch_size: int, seed: int) -> float:
+    """Share of the computed tokens of an epoch that are padding."""
+    lengths = data.lengths
+    computed = sum(int(lengths[rows].max()) * len(rows) for rows in order(lengths, batch_size, seed, 0))
+    return 1.0 - float(lengths.sum()) / computed if computed else 0.0

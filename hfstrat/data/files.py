@@ -1,0 +1,324 @@
+"""Files: one table from one csv, tsv, json, jsonl or parquet file, with the line of whatever is wrong in it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfstrat.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)?(?:\.[0-9]+|(?<=[0-9])\.?)(?:[eE][+-]?[0-9]+)?")
+_DELIMITERS = ("\t", ";", "|")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What stands in one file.
+
+    Args:
+        rows: The table (a `pyarrow.Table`); strings are plain `string`.
+        sha256: Hash of the file's bytes.
+        reasons: A sentence for each decision that was made in reading.
+    """
+
+    rows: pa.Table
+    sha256: bytes
+    reasons: tuple[str, ...] = ()
+
+
+def read_table(file: Path, delimiter: str | None = None) -> Table:
+    """Read a file by its suffix.
+
+    Args:
+        file: A csv, tsv, json, jsonl, ndjson or parquet file.
+        delimiter: Separator of a csv file; None to take it from the suffix, or from the header line when that line
+            has no comma.
+
+    Raises:
+        DataError: The file cannot be read, is empty or is malformed; the message names its line where there is one.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise _error(file, f"the file cannot be read: {error.strerror or error}") from error
+    if not data.strip():
+        raise _error(file, "the file is empty")
+    reasons: list[str] = []
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        rows = _parquet(file, data)
+    elif suffix in (".json", ".jsonl", ".ndjson"):
+        rows = _from_records(file, _records(file, _decode(file, data)))
+    elif suffix in (".csv", ".tsv"):
+        rows = _separated(file, _decode(file, data), delimiter, reasons)
+    else:
+        raise _error(file, f"'{file.suffix}' files cannot be read", "Use csv, tsv, json, jsonl or parquet")
+    if rows.num_rows == 0:
+        raise _error(file, "the file has no rows")
+    return Table(rows, hashlib.sha256(data).digest(), tuple(reasons))
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """The same table with `string` in place of `large_string` and dictionaries of strings."""
+    import pyarrow as pa
+
+    fields = [field.with_type(_plain_type(field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+
+
+def with_common_types(table: pa.Table, parts: Sequence[pa.Table]) -> pa.Table:
+    """Cast the columns that have another type in another part: to numbers if all are, else to text."""
+    import pyarrow as pa
+
+    def common(name: str) -> pa.DataType:
+        types = {part.schema.field(name).type for part in parts} - {pa.null()}
+        if len(types) <= 1:
+            return next(iter(types), pa.null())
+        return pa.float64() if types <= {pa.int64(), pa.float64()} else pa.string()
+
+    return table.cast(pa.schema([(name, common(name)) for name in table.column_names]))
+
+
+def _plain_type(kind: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_large_list(kind) or pa.types.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+
+
+def _error(file: Path, message: str, hint: str = "", *, line: int | None = None) -> DataError:
+    return DataError(Problem(message, where=f"{file}:{line}" if line else str(file), hint=hint))
+
+
+def _decode(file: Path, data: bytes) -> str:
+    """UTF-8, with or without a byte order mark."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise _error(file, "the text is UTF-16", _convert("utf-16", file)) from None
+        # The byte order mark is cut off before positions are counted.
+        place = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
+        line = data.count(b"\n", 0, place) + 1
+        message = f"the text is not UTF-8: byte 0x{data[place]:02x} at position {place}"
+        raise _error(file, message, _convert("windows-1252", file), line=line) from None
+
+
+def _convert(encoding: str, file: Path) -> str:
+    return f"Convert it, for example: iconv -f {encoding} -t utf-8 {file.name}"
+
+
+# --- csv and tsv --------------------------------------------------------------------------------------------
+
+
+def _separated(file: Path, text: str, delimiter: str | None, reasons: list[str]) -> pa.Table:
+    import pyarrow as pa
+
+    mark = delimiter or _delimiter(file, text, reasons)
+    if len(mark) != 1:
+        raise _error(file, f"the delimiter {mark!r} is not one character", "Correct data.delimiter")
+    try:
+        rows = _cells(file, text, mark, csv.QUOTE_MINIMAL)
+    except csv.Error as error:
+        if mark != "\t":
+            raise _unquoted(file, str(error)) from None
+        # Tab-separated files are often written without any quoting, and then a quotation mark is only a sign.
+        reasons.append(f"{file.name}: quotation marks are read as text ({error})")
+        rows = _cells(file, text, mark, csv.QUOTE_NONE)
+    header = _header(file, rows[0][1])
+    _check_widths(file, rows, len(header))
+    columns = zip(*(cells for _, cells in rows[1:]), strict=True)
+    arrays = [_typed(column) for column in columns] or [pa.array([], pa.string()) for _ in header]
+    return pa.table(arrays, names=header)
+
+
+def _unquoted(file: Path, said: str) -> DataError:
+    line, _, message = said.partition("\t")
+    hint = 'A cell with quotation marks is written "like ""this"" one"'
+    return _error(file, f"a quotation mark is not closed or not doubled ({message})", hint, line=int(line))
+
+
+def _cells(file: Path, text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
+    """Rows with the line that they begin in; blank lines are left out.
+
+    Raises:
+        csv.Error: Quoting is wrong; the text is the line, a tab and the reason.
+    """
+    limit = csv.field_size_limit(len(text) + 1)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        quoting=quoting,
+        skipinitialspace=delimiter != "\t",
+    )
+    rows: list[tuple[int, list[str]]] = []
+    line = 1
+    try:
+        for cells in reader:
+            if any(cells) or len(cells) > 1:  # a blank line is no row
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(f"{line}\t{error}") from None
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _delimiter(file: Path, text: str, reasons: list[str]) -> str:
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    header = text.lstrip().splitlines()[0]
+    if "," not in header:
+        for mark in _DELIMITERS:
+            if mark in header:
+                reasons.append(f"{file.name}: cells are separated by {mark!r}, as in the header line")
+                return mark
+    return ","
+
+
+def _header(file: Path, cells: Sequence[str]) -> list[str]:
+    """Names of the columns; an index column that pandas wrote has none and gets one."""
+    names = [name.strip() or f"unnamed_{place}" for place, name in enumerate(cells)]
+    _check_unique(file, names)
+    return names
+
+
+def _check_unique(file: Path, names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise _error(file, f"two columns are named '{twice[0]}'", "Rename or remove one", line=1)
+
+
+def _check_widths(file: Path, rows: Sequence[tuple[int, list[str]]], width: int) -> None:
+    ragged = [(line, len(cells)) for line, cells in rows if len(cells) != width]
+    if ragged:
+        line, count = ragged[0]
+        others = f"; {len(ragged) - 1} more such rows" if len(ragged) > 1 else ""
+        message = f"this row has {count} cells and the header has {width}{others}"
+        hint = "Put cells that contain the separator in quotation marks, or set data.delimiter"
+        raise _error(file, message, hint, line=line)
+
+
+def _typed(column: Sequence[str]) -> pa.Array:
+    """Numbers only where each cell is written as a number is; `001`, `NA`, `None` and `nan` stay text.
+
+    An empty cell is a missing value.
+    """
+    import pyarrow as pa
+
+    filled = [cell for cell in column if cell != ""]
+    if filled and all(_INTEGER.fullmatch(cell) for cell in filled):
+        return pa.array([int(cell) if cell else None for cell in column], pa.int64())
+    if filled and all(_NUMBER.fullmatch(cell) for cell in filled):
+        return pa.array([float(cell) if cell else None for cell in column], pa.float64())
+    return pa.array([cell or None for cell in column], pa.string())
+
+
+# --- json ---------------------------------------------------------------------------------------------------
+
+
+def _records(file: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    """Objects with a number that finds them: their line in json lines, their position in a json list."""
+    if file.suffix.lower() == ".json":
+        try:
+            return list(enumerate(_list_in(file, json.loads(text)), 1))
+        except json.JSONDecodeError as error:
+            # Many a .json file has one object a line.
+            if error.msg != "Extra data":
+                raise _error(file, f"this is not JSON: {error.msg}", line=error.lineno) from None
+    return list(_lines(file, text))
+
+
+def _list_in(file: Path, value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = value["data"]
+    if isinstance(value, dict) and not any(isinstance(cell, (dict, list)) for cell in value.values()):
+        value = [value]
+    if not isinstance(value, list):
+        raise _error(file, "this is not a list of objects", 'Write [{"text": …}, …] or {"data": [{"text": …}, …]}')
+    for place, item in enumerate(value, 1):
+        if not isinstance(item, dict):
+            raise _error(file, f"item {place} is not an object", 'Each item is written {"text": …, "label": …}')
+    return value
+
+
+def _lines(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Not splitlines(): it also splits at signs that may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            message = f"this line is not JSON: {error.msg} at column {error.colno}"
+            raise _error(file, message, "Each line is one whole object", line=number) from None
+        if not isinstance(value, dict):
+            raise _error(file, "this line is not an object", 'Write {"text": …, "label": …}', line=number)
+        yield number, value
+
+
+def _from_records(file: Path, records: Sequence[tuple[int, dict[str, Any]]]) -> pa.Table:
+    import pyarrow as pa
+
+    names = list(dict.fromkeys(name for _, record in records for name in record))
+    arrays = []
+    for name in names:
+        values = [record.get(name) for _, record in records]
+        try:
+            arrays.append(pa.array(values, from_pandas=False))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise _mixed(file, name, records, error) from None
+    return plain(pa.table(arrays, names=names))
+
+
+def _mixed(file: Path, name: str, records: Sequence[tuple[int, dict[str, Any]]], error: Exception) -> DataError:
+    """Where a column begins to hold something else than in its first row."""
+    first: type | None = None
+    for number, record in records:
+        value = record.get(name)
+        kind = float if type(value) is int else type(value)
+        if value is None or kind is first:
+            continue
+        if first is not None:
+            message = f"column '{name}' holds {_json_kind(first)} above and {_json_kind(kind)} here"
+            return _error(file, message, "Write all of them in one way", line=number)
+        first = kind
+    return _error(file, f"column '{name}' cannot be read: {' '.join(str(error).split())}")
+
+
+def _json_kind(kind: type) -> str:
+    names = {str: "text", float: "numbers", bool: "true/false", list: "lists", dict: "objects"}
+    return names.get(kind, kind.__name__)
+
+
+# --- parquet ------------------------------------------------------------------------------------------------
+
+
+def _parquet(file: Path, data: bytes) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _error(file, f"this is not a parquet file: {' '.join(str(error).split())}") from None
+    _check_unique(file, table.column_names)
+    index = [name for name in table.column_names if re.fullmatch(r"__index_level_\d+__", name)]
+    return plain(table.drop_columns(index))

@@ -1,0 +1,223 @@
+"""Guess: what the columns of an unknown table are, so that a first recipe needs no edit.
+
+Names help, values decide: a label column has few distinct values, a text column has long ones. Every guess says what
+it was made from, and the recipe that is written from it shows that to the user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from hfstrat.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEXT_NAMES = ("text", "sentence", "review", "comment", "message", "body", "content", "document", "utterance", "query")
+LABEL_NAMES = (
+    "label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag", "tags", "stars", "rating",
+    "score", "emotion", "genre", "y",
+)  # fmt: skip
+PAIR_NAMES = (
+    ("premise", "hypothesis"), ("question", "answer"), ("question", "passage"), ("question", "context"),
+    ("question", "sentence"), ("query", "document"), ("query", "passage"), ("title", "body"),
+)  # fmt: skip
+SEPARATORS = ("|", ";", ",")
+
+CLASS_LIMIT = 20
+"""A column of this many distinct whole numbers is one of classes; with more, each needs `ROWS_PER_CLASS` rows."""
+ROWS_PER_CLASS = 20
+TEXT_WORDS = 2.0
+"""Mean number of words from which a second column of strings is taken for a second text."""
+
+_ID_NAME = re.compile(r"(?:.*[_ ]?id|idx|index|uuid|guid|unnamed_\d+|_row|row|nr|no)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the columns of a table are.
+
+    Args:
+        columns: The column of each role.
+        problem: What the label is.
+        label_separator: What separates several labels in one cell.
+        reasons: A sentence for each choice.
+    """
+
+    columns: dict[str, str | tuple[str, ...]]
+    problem: Literal["single_label", "multi_label", "regression"]
+    label_separator: str | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column and the numbers that tell what it is."""
+
+    name: str
+    values: list[Any]
+
+    @property
+    def filled(self) -> list[Any]:
+        return [value for value in self.values if value is not None]
+
+    @property
+    def distinct(self) -> int:
+        return len({repr(value) for value in self.filled})
+
+    @property
+    def is_text(self) -> bool:
+        return bool(self.filled) and all(isinstance(value, str) for value in self.filled)
+
+    @property
+    def is_list(self) -> bool:
+        return any(isinstance(value, (list, tuple)) for value in self.filled)
+
+    @property
+    def words(self) -> float:
+        return sum(len(value.split()) for value in self.filled) / max(len(self.filled), 1)
+
+    @property
+    def is_flag(self) -> bool:
+        return bool(self.filled) and all(value in (0, 1) for value in self.filled if not isinstance(value, list))
+
+
+def guess(rows: Dataset) -> Guess:
+    """Guess the roles of the columns and the problem of the label.
+
+    Args:
+        rows: The training rows.
+
+    Raises:
+        DataError: No column can be the text, or none can be the label.
+    """
+    columns = [_Column(name, rows[name][:]) for name in rows.column_names]
+    columns = [column for column in columns if column.filled]
+    useful = [column for column in columns if not _is_id(column, columns)]
+    label = _label(useful, columns)
+    texts = _texts([column for column in useful if column.is_text and column not in label], columns)
+    problem, separator, why = _problem(label)
+    roles: dict[str, str | tuple[str, ...]] = {"text": texts[0].name}
+    reasons = [f"'{texts[0].name}' is the text: {texts[0].words:.1f} words on average"]
+    if len(texts) > 1:
+        roles["text_pair"] = texts[1].name
+        reasons.append(f"'{texts[1].name}' is the second text: {texts[1].words:.1f} words on average")
+    roles["label"] = label[0].name if len(label) == 1 else tuple(column.name for column in label)
+    return Guess(roles, problem, separator, (*reasons, why))
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
+
+
+def _is_id(column: _Column, columns: Sequence[_Column]) -> bool:
+    """Whether a column only names rows; never when that would leave fewer than two columns."""
+    if len(columns) <= 2 or not _ID_NAME.fullmatch(column.name.strip()) or column.is_list:
+        return False
+    return column.distinct == len(column.filled) or all(isinstance(value, int) for value in column.filled)
+
+
+# --- label --------------------------------------------------------------------------------------------------
+
+
+def _label(useful: Sequence[_Column], columns: Sequence[_Column]) -> list[_Column]:
+    """The label column, or several columns of 0 and 1."""
+    for name in LABEL_NAMES:
+        for column in useful:
+            if _word(column.name) == name and _may_be_label(column, useful):
+                return [column]
+    flags = [column for column in useful if column.is_flag]
+    if len(flags) > 1:
+        return flags
+    texts = [column for column in useful if column.is_text]
+    others = [column for column in useful if not column.is_text]
+    # The only text must stay the text; among texts, the label is the one that repeats itself most.
+    candidates = others if len(texts) < 2 else [*others, *texts]
+    candidates = [column for column in candidates if _may_be_label(column, useful)]
+    if not candidates:
+        raise _no_column("label", columns)
+    named = [column for column in candidates if set(_word(column.name).split()) & set(LABEL_NAMES)]
+    return [min(named or candidates, key=lambda column: (not column.is_list, column.distinct, _width(column)))]
+
+
+def _may_be_label(column: _Column, useful: Sequence[_Column]) -> bool:
+    return not column.is_text or sum(other.is_text for other in useful) > 1
+
+
+def _width(column: _Column) -> float:
+    return sum(len(str(value)) for value in column.filled) / len(column.filled)
+
+
+def _problem(label: Sequence[_Column]) -> tuple[Literal["single_label", "multi_label", "regression"], str | None, str]:
+    """The problem, the separator, and why."""
+    first = label[0]
+    if len(label) > 1:
+        return "multi_label", None, f"{len(label)} columns of 0 and 1 are labels"
+    if first.is_list:
+        return "multi_label", None, f"'{first.name}' is the label: it holds lists"
+    values = first.filled
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        if any(isinstance(value, float) and not value.is_integer() for value in values):
+            return "regression", None, f"'{first.name}' is the label: it holds numbers with fractions"
+        if first.distinct > CLASS_LIMIT and len(values) < ROWS_PER_CLASS * first.distinct:
+            return "regression", None, f"'{first.name}' is the label: it holds {first.distinct} distinct numbers"
+        return "single_label", None, f"'{first.name}' is the label: it holds {first.distinct} distinct whole numbers"
+    separator = _separator(first)
+    if separator:
+        return "multi_label", separator, f"'{first.name}' is the label: its cells hold names with {separator!r} between"
+    return "single_label", None, f"'{first.name}' is the label: it holds {first.distinct} distinct values"
+
+
+def _separator(column: _Column) -> str | None:
+    """What stands between labels, if splitting there leaves fewer names and each of them also stands elsewhere."""
+    cells = [str(value) for value in column.filled]
+    for mark in SEPARATORS:
+        joined = sum(mark in cell for cell in cells)
+        parts = [part.strip() for cell in cells for part in cell.split(mark)]
+        if joined >= 0.1 * len(cells) and len(set(parts)) < len(set(cells)) and len(parts) >= 2 * len(set(parts)):
+            return mark
+    return None
+
+
+# --- text ---------------------------------------------------------------------------------------------------
+
+
+def _texts(candidates: Sequence[_Column], columns: Sequence[_Column]) -> list[_Column]:
+    """The text column, and the second one of a pair."""
+    if not candidates:
+        raise _no_column("text", columns)
+    pair = _pair(candidates)
+    if pair:
+        return pair
+    named = [column for name in TEXT_NAMES for column in candidates if name in _word(column.name).split()]
+    if named:
+        return [named[0]]
+    long = [column for column in candidates if column.words >= TEXT_WORDS and 2 * column.distinct > len(column.filled)]
+    if len(long) == 2:
+        return long
+    return [max(candidates, key=lambda column: column.words)]
+
+
+def _pair(candidates: Sequence[_Column]) -> list[_Column] | None:
+    """Two columns whose names belong together: sentence1 and sentence2, premise and hypothesis."""
+    by_word = {_word(column.name): column for column in candidates}
+    for first, second in PAIR_NAMES:
+        if first in by_word and second in by_word:
+            return [by_word[first], by_word[second]]
+    for word, column in by_word.items():
+        for one, two in (("1", "2"), ("a", "b")):
+            other = by_word.get(word.removesuffix(one) + two) if word.endswith(one) else None
+            if other is not None:
+                return [column, other]
+    return None
+
+
+def _no_column(role: str, columns: Sequence[_Column]) -> DataError:
+    names = ", ".join(column.name for column in columns)
+    what = "text (strings)" if role == "text" else "label (a class or a number for each row)"
+    message = f"no column looks like a {what}; the columns are: {names}"
+    hint = f"Write the recipe by hand, with data.columns: {{{role}: …}}"
+    return DataError(Problem(message, path=f"data.columns.{role}", hint=hint))

@@ -1,0 +1,59 @@
+"""The software around a run, for `env.json` and `doctor`."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "hfstrat",
+    "torch",
+    "transformers",
+    "datasets",
+    "peft",
+    "accelerate",
+    "evaluate",
+    "bitsandbytes",
+    "tokenizers",
+    "safetensors",
+    "scikit-learn",
+    "numpy",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Versions, Python, platform, and the git state of the working directory."""
+    return {
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "git": git_state(),
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package; None when it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_state(folder: Path | None = None) -> dict[str, Any] | None:
+    """Commit and whether tracked files are changed; None outside a repository."""
+    commit = _git(["rev-parse", "HEAD"], folder)
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": bool(_git(["status", "--porcelain", "--untracked-files=no"], folder))}
+
+
+def _git(words: list[str], folder: Path | None) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,202 @@
+"""A finished run at work: loading its artefact, predicting with it, scoring it on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+from hfstrat.data import audit as auditing
+from hfstrat.data import sources
+from hfstrat.data.splits import Splits, split
+from hfstrat.errors import DataError, Problem, UsageError
+from hfstrat.judge import Judge, named
+from hfstrat.models import artifact
+from hfstrat.models.base import locate
+from hfstrat.recipe.data import FileData
+from hfstrat.recipe.loading import build, parse
+from hfstrat.recipe.recipe import Recipe
+from hfstrat.runs.directory import Run, write_json
+from hfstrat.runs.events import Observer
+from hfstrat.tasks.base import Decoded, Examples, Labels
+from hfstrat.training import scoring
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+# Rows that are read, tokenised and predicted together: memory stays flat however long the file is.
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A run's model, tokenizer and way of deciding.
+
+    Args:
+        run: The finished run.
+        recipe: Its resolved recipe.
+        model: The artefact, in fp32 and eval mode.
+        tokenizer: Its tokenizer.
+        judge: Decides and measures.
+        threshold: Probability from which a label is given.
+    """
+
+    run: Run
+    recipe: Recipe
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    judge: Judge
+    threshold: float
+
+    @classmethod
+    def of(cls, path: str | Path) -> Predictor:
+        """Load a finished run.
+
+        Raises:
+            UsageError: There is no finished run.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        run = finished(path)
+        recipe = build(parse(run.recipe() or "", str(run.path / "recipe.yaml")))
+        env = run.read("env.json") or {}
+        labels = Labels(env["labels"]["problem"], tuple(env["labels"]["names"]))
+        model = artifact.load(run.artifact, locate(recipe.model.base), recipe.task.auto_class)
+        settings = getattr(AutoConfig.from_pretrained(run.artifact), "hfstrat", {})
+        judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))
+        tokenizer = AutoTokenizer.from_pretrained(run.artifact)
+        return cls(run, recipe, model, tokenizer, judge, float(settings.get("threshold", 0.5)))
+
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens of a window."""
+        return int(self.recipe.task.max_length)
+
+    def decide(self, examples: Examples) -> Decoded:
+        """Logits, probabilities and decisions for some texts."""
+        encoded = self.recipe.task.encode(self.tokenizer, examples, self.max_length)
+        logits = scoring.logits(self.model, encoded, self.recipe.evaluate.batch_size)
+        return self.judge.decode(logits, self.threshold)
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """A prediction for each text.
+
+        Args:
+            texts: First texts.
+            pairs: Second texts, for a model of pairs.
+
+        Returns:
+            `{"prediction": …, "scores": {label: probability}}` each; for numbers `{"prediction": value}`.
+        """
+        if not len(texts):
+            return []
+        ids = tuple(str(place) for place in range(len(texts)))
+        return self._records(self.decide(Examples(ids, list(texts), list(pairs) if pairs else None, None)))
+
+    def _records(self, decoded: Decoded) -> list[dict[str, Any]]:
+        names = self.judge.labels.names
+        predictions = named(decoded.predictions, names)
+        if self.judge.labels.problem == "regression":
+            return [{"prediction": prediction} for prediction in predictions]
+        return [
+            {"prediction": prediction, "scores": {name: float(score) for name, score in zip(names, row, strict=True)}}
+            for prediction, row in zip(predictions, decoded.scores, strict=True)
+        ]
+
+    def predict_file(self, source: Path, observer: Observer) -> Iterator[dict[str, Any]]:
+        """Predictions for the rows of a file: `id`, then as `predict`.
+
+        Raises:
+            DataError: The file has no text column.
+        """
+        table = next(iter(self._load(source).values()))
+        columns = self.recipe.task.columns(self._roles(table), table.column_names, labelled=False)
+        observer.phase("predict", len(table), "texts")
+        for start in range(0, len(table), CHUNK):
+            part = table.select(range(start, min(start + CHUNK, len(table))))
+            examples = self.recipe.task.read(part, source.stem, columns, None)
+            ids = examples.ids if "id" in columns else tuple(str(start + place) for place in range(len(part)))
+            for name, record in zip(ids, self.predict(examples.texts, examples.pairs), strict=True):
+                yield {"id": name, **record}
+            observer.advance(len(part))
+
+    def evaluate(self, data: str | None, name: str | None, observer: Observer, memory: Any = None) -> dict[str, Any]:
+        """Score on a split of the run's data, or on a file, and write `evaluations/<name>/`.
+
+        Raises:
+            UsageError: The data cannot be used.
+        """
+        splits, split_name, label = self._splits(data, memory)
+        part = getattr(splits, split_name)
+        columns = self.recipe.task.columns(self._roles(part), part.column_names)
+        examples = self.recipe.task.read(part, label, columns, self.judge.labels)
+        folder = self.run.path / "evaluations" / (name or label)
+        folder.mkdir(parents=True, exist_ok=True)
+        observer.phase("evaluate", len(examples), "texts")
+        decoded = self.decide(examples)
+        observer.advance(len(examples))
+        result = self.judge.write(folder, label, examples.ids, examples.targets, decoded)
+        write_json(folder / "source.json", {"data": data or "test", "rows": len(examples)})
+        return result
+
+    def _splits(self, data: str | None, memory: Any) -> tuple[Splits, str, str]:
+        """The rows to score: the container, which part of it, and what to call it."""
+        name = data or "test"
+        if name in ("train", "validation", "test"):
+            loaded = sources.load(self.recipe.data, memory)
+            column = self.recipe.task.columns(self.recipe.data.columns, _first(loaded.splits).column_names)["label"]
+            found = split(loaded, self.recipe.data, column)
+            if getattr(found, name) is None:
+                raise UsageError(Problem(f"the run's data has no {name} split", hint="Name another split, or a file"))
+            return found, name, name
+        table = _first(self._load(Path(name)))
+        columns = self.recipe.task.columns(self._roles(table), table.column_names)
+        found = Splits(table, None, None, ())
+        audit = auditing.audit(
+            found, columns, self.judge.labels.problem, label_separator=self.recipe.task.label_separator
+        )
+        problems = [problem for problem in audit.problems if "one class" not in problem.message]
+        if problems:
+            raise DataError(problems)
+        return found, "train", Path(name).stem
+
+    def _load(self, source: Path) -> dict[str, Any]:
+        return sources.load(FileData(source=str(source))).splits
+
+    def _roles(self, table: Any) -> dict[str, Any]:
+        """The run's column names, but an id column only where the data has one."""
+        given = dict(self.recipe.data.columns)
+        if "id" in given and given["id"] not in table.column_names:
+            del given["id"]
+        return {role: column for role, column in given.items() if role != "label" or _has(table, column)}
+
+
+def _has(table: Any, column: str | tuple[str, ...]) -> bool:
+    return all(name in table.column_names for name in ((column,) if isinstance(column, str) else column))
+
+
+def _first(splits: dict[str, Any]) -> Any:
+    return next(iter(splits.values()))
+
+
+def finished(path: str | Path) -> Run:
+    """A run that is done.
+
+    Raises:
+        UsageError: There is none.
+    """
+    run = Run(Path(path))
+    if not run.path.is_dir() or run.status is None:
+        raise UsageError(Problem(f"{path} holds no run", hint="`hfstrat train RECIPE` makes one"))
+    if run.status != "done":
+        raise UsageError(Problem(f"{path} is {run.status}, not done"))
+    if not run.artifact.is_dir():
+        raise UsageError(Problem(f"{path} left no model: it is a floor of a comparison"))
+    return run
+
+
+

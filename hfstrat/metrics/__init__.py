@@ -1,0 +1,299 @@
+"""The one table of metrics: what each is called on the Hub, which way is up, in which unit, with which interval.
+
+`score` turns what a model said into numbers with intervals. The table itself imports nothing heavy, so recipes are
+checked against it before evaluate (seconds) is imported. Any metric of the Hub can be named; those of the table work
+without network and have intervals.
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hfstrat.errors import Problem, RecipeError
+from hfstrat.metrics import intervals as _intervals
+from hfstrat.metrics.resampled import statistic
+
+if TYPE_CHECKING:
+    import evaluate
+
+CLASSES = frozenset({"single_label", "multi_label"})
+REGRESSION = frozenset({"regression"})
+
+# The area under the curve costs items × classes for each resample. Beyond this many cells it gets fewer resamples
+# (77 classes of 40 items: 1000; ten times as many items: 105), which makes the interval noisier, not wider.
+_AUC_CELLS = 250_000_000
+_AUC_RESAMPLES_AT_LEAST = 100
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as recipes name it.
+
+    Args:
+        name: What the recipe says.
+        module: The evaluate module that computes it.
+        key: Where the module's result has the value.
+        higher_is_better: Which way is up.
+        unit: Unit of the value.
+        needs: Whether it is computed from decisions or from probabilities.
+        problems: Where it is defined: some of "single_label", "multi_label" and "regression".
+        options: Keyword arguments of the module's `compute`.
+        interval: How its interval is computed; None for a metric that is not in the table.
+    """
+
+    name: str
+    module: str
+    key: str
+    higher_is_better: bool = True
+    unit: str = "fraction"
+    needs: Literal["predictions", "scores"] = "predictions"
+    problems: frozenset[str] = CLASSES
+    options: Mapping[str, object] = field(default_factory=dict)
+    interval: Literal["wilson", "bootstrap"] | None = "bootstrap"
+
+
+def _averages(module: str, **options: object) -> Iterator[Metric]:
+    """A metric of one class, of which there are as many as classes, with its ways to average."""
+    binary = {"average": "binary", **options}
+    yield Metric(module, module, module, problems=frozenset({"single_label"}), options=binary)
+    for average in ("macro", "micro", "weighted"):
+        yield Metric(f"{module}_{average}", module, module, options={"average": average, **options})
+
+
+def _error(name: str, module: str, unit: str, **options: object) -> Metric:
+    return Metric(name, module, module, higher_is_better=False, unit=unit, problems=REGRESSION, options=options)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", "accuracy", interval="wilson"),  # of several labels: all of a row right
+        *_averages("f1"),
+        *_averages("precision", zero_division=0),
+        *_averages("recall", zero_division=0),
+        Metric(
+            "matthews_correlation",
+            "matthews_correlation",
+            "matthews_correlation",
+            unit="correlation",
+            problems=frozenset({"single_label"}),
+        ),
+        Metric("roc_auc", "roc_auc", "roc_auc", needs="scores"),
+        Metric("log_loss", "log_loss", "log_loss", higher_is_better=False, unit="nats", needs="scores"),
+        Metric("ece", "ece", "ece", higher_is_better=False, needs="scores"),
+        _error("mse", "mse", "label units squared"),
+        _error("rmse", "mse", "label units", squared=False),
+        _error("mae", "mae", "label units"),
+        # The Hub's module rounds to three decimals; ours can be asked not to.
+        Metric("r_squared", "r_squared", "r_squared", problems=REGRESSION, options={"digits": None}),
+        Metric("pearsonr", "pearsonr", "pearsonr", unit="correlation", problems=REGRESSION),
+        Metric("spearmanr", "spearmanr", "spearmanr", unit="correlation", problems=REGRESSION),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model said about a split, and what is true.
+
+    Args:
+        references: Class indices int64 `(n,)`; 0/1 `(n, labels)`; or numbers `(n,)` or `(n, outputs)`.
+        predictions: As `references`.
+        scores: Probabilities float64 `(n, classes)` or `(n, labels)`; None for a regression.
+        num_labels: How many classes, labels or outputs there are.
+    """
+
+    references: npt.NDArray[Any]
+    predictions: npt.NDArray[Any]
+    scores: npt.NDArray[np.floating[Any]] | None
+    num_labels: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric on one split.
+
+    Args:
+        value: None where the metric is undefined, such as an area under the curve of one class only.
+        low: Lower end of the 95 % interval; None where there is none.
+        high: Upper end.
+        interval: How the interval was computed: "wilson", "bootstrap" or None.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    interval: str | None = None
+
+    def to_json(self) -> dict[str, float | str | None]:
+        """The score as it stands in `metrics.json`."""
+        return asdict(self)
+
+
+def suggest(name: str) -> str | None:
+    """The metric of the table whose name is nearest to a misspelt one, if any is near."""
+    near = difflib.get_close_matches(name, METRICS, n=1)
+    return near[0] if near else None
+
+
+def lookup(name: str, problem: str) -> Metric:
+    """The metric that a recipe names.
+
+    Args:
+        name: A metric of the table; any other name is that of a module on the Hub, of which nothing is known before
+            it is loaded: higher is taken to be better, and it has no interval.
+        problem: "single_label", "multi_label" or "regression".
+
+    Raises:
+        RecipeError: The metric is in the table, but not defined for this problem.
+    """
+    metric = METRICS.get(name)
+    if metric is None:
+        everywhere = CLASSES | REGRESSION
+        return Metric(name, name, _last_part(name), unit="", problems=everywhere, interval=None)
+    if problem not in metric.problems:
+        usable = [other.name for other in METRICS.values() if problem in other.problems]
+        raise RecipeError(
+            Problem(f"metric '{name}' is not defined for a {problem} problem", hint=f"Use one of: {', '.join(usable)}")
+        )
+    return metric
+
+
+def score(
+    metrics: Sequence[str],
+    problem: str,
+    outputs: Outputs,
+    *,
+    seed: int = 0,
+    intervals: bool = True,
+    resamples: int = 1000,
+) -> dict[str, Score]:
+    """Compute metrics with 95 % intervals.
+
+    Values come from evaluate modules, intervals from Wilson's formula or from a percentile bootstrap over items that
+    draws the same resamples for every metric.
+
+    Args:
+        metrics: Names, see `lookup`.
+        problem: "single_label", "multi_label" or "regression".
+        outputs: What the model said about a split.
+        seed: Of the bootstrap.
+        intervals: False leaves the intervals out, as while a run trains.
+        resamples: Of the bootstrap; the area under the curve gets fewer where items × classes is large.
+
+    Returns:
+        A score for each name.
+
+    Raises:
+        RecipeError: A metric is not defined for this problem, or cannot be loaded.
+    """
+    found = [lookup(name, problem) for name in metrics]
+    problems = [trouble for metric in found if (trouble := _unusable(metric, problem, outputs))]
+    if problems:
+        raise RecipeError(problems)
+    return {metric.name: _score(metric, problem, outputs, seed, resamples if intervals else 0) for metric in found}
+
+
+def _unusable(metric: Metric, problem: str, outputs: Outputs) -> Problem | None:
+    if metric.needs == "scores" and outputs.scores is None:
+        return Problem(f"metric '{metric.name}' needs the probability of each class, and there are only decisions")
+    if metric.options.get("average") == "binary" and outputs.num_labels != 2:
+        return Problem(
+            f"metric '{metric.name}' is that of class 1 of two classes, and there are {outputs.num_labels} classes",
+            hint=f"Use {metric.name}_macro, {metric.name}_micro or {metric.name}_weighted",
+        )
+    return None
+
+
+def _score(metric: Metric, problem: str, outputs: Outputs, seed: int, resamples: int) -> Score:
+    n = len(outputs.references)
+    if n == 0:
+        return Score(None)
+    value = _value(metric, problem, outputs)
+    if not np.isfinite(value):
+        return Score(None)
+    bounds = None
+    if metric.interval == "wilson" and resamples:
+        bounds = _intervals.wilson(round(value * n), n)
+    elif metric.interval == "bootstrap" and resamples:
+        of_weights = statistic(metric, problem, outputs)
+        drawn = _resamples(metric, outputs, resamples)
+        bounds = _intervals.percentile(_intervals.bootstrap(of_weights, n, drawn, seed), value)
+    return Score(value) if bounds is None else Score(value, *bounds, metric.interval)
+
+
+def _resamples(metric: Metric, outputs: Outputs, resamples: int) -> int:
+    if metric.name != "roc_auc" or outputs.num_labels == 2:
+        return resamples
+    affordable = _AUC_CELLS // (len(outputs.references) * outputs.num_labels)
+    return min(resamples, max(_AUC_RESAMPLES_AT_LEAST, affordable))
+
+
+def _value(metric: Metric, problem: str, outputs: Outputs) -> float:
+    """The value by the metric's evaluate module; not finite where it is undefined."""
+    from hfstrat.metrics import modules
+
+    if metric.name not in METRICS:
+        return _external_value(metric, modules.load(metric.module), outputs)
+    with warnings.catch_warnings():  # that a metric is undefined is said by the value
+        warnings.simplefilter("ignore")
+        if problem == "regression":
+            return _regression_value(metric, modules.load(metric.module), outputs)
+        if metric.needs == "scores":
+            return _value_of_scores(metric, problem, outputs)
+        module = modules.load(metric.module, "multilabel" if problem == "multi_label" else None)
+        result = module.compute(predictions=outputs.predictions, references=outputs.references, **metric.options)
+        return float(result[metric.key])
+
+
+def _value_of_scores(metric: Metric, problem: str, outputs: Outputs) -> float:
+    from hfstrat.metrics import modules
+
+    config, scores, options = "multiclass", outputs.scores, dict(metric.options)
+    assert scores is not None
+    if problem == "multi_label":
+        config = "multilabel"
+    elif metric.module == "roc_auc" and outputs.num_labels == 2:
+        config, scores = "default", scores[:, 1]
+    elif metric.module == "roc_auc":
+        options |= {"multi_class": "ovr", "labels": list(range(outputs.num_labels))}
+    module = modules.load(metric.module, config)
+    return float(module.compute(prediction_scores=scores, references=outputs.references, **options)[metric.key])
+
+
+def _regression_value(metric: Metric, module: evaluate.EvaluationModule, outputs: Outputs) -> float:
+    """Mean over the outputs: most modules take one column."""
+    true, predicted = (x.reshape(len(x), -1).T for x in (outputs.references, outputs.predictions))
+    results = [
+        module.compute(predictions=p, references=t, **metric.options) for t, p in zip(true, predicted, strict=True)
+    ]
+    values = [result[metric.key] if isinstance(result, dict) else result for result in results]
+    return float(np.mean(values))
+
+
+def _external_value(metric: Metric, module: evaluate.EvaluationModule, outputs: Outputs) -> float:
+    result = module.compute(predictions=outputs.predictions, references=outputs.references, **metric.options)
+    if not isinstance(result, Mapping):
+        return float(result)
+    if metric.key in result:
+        return float(result[metric.key])
+    if len(result) == 1:
+        return float(next(iter(result.values())))
+    raise RecipeError(
+        Problem(
+            f"metric '{metric.name}' returns several values and none of them is called '{metric.key}': "
+            + ", ".join(map(str, result))
+        )
+    )
+
+
+def _last_part(name: str) -> str:
+    """`someone/theirs` and `./metrics/theirs.py` are both called `theirs`."""
+    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removesuffix(".py")

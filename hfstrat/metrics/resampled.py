@@ -1,0 +1,296 @@
+"""The metrics of the table as functions of item weights, for their bootstrap intervals.
+
+The value of a metric comes from its evaluate module. Calling that a thousand times takes minutes; here all resamples
+are scored at once. With weights all one each function returns the module's value, which the tests hold it to.
+
+Weights are float64 `(n, r)`: column j says how often resample j holds each item, and sums to n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from hfstrat.metrics import Metric, Outputs
+
+FloatArray = npt.NDArray[np.floating[Any]]
+IntArray = npt.NDArray[np.integer[Any]]
+Statistic = Callable[[FloatArray], FloatArray]
+Counts = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
+    """How a metric depends on the weights of the items.
+
+    Args:
+        metric: A metric of the table.
+        problem: "single_label", "multi_label" or "regression".
+        outputs: What the model said and what is true.
+
+    Returns:
+        A function from weights `(n, r)` to values `(r,)`; a resample on which the metric is undefined gets NaN.
+    """
+    if problem == "regression":
+        return _of_columns(_REGRESSION[metric.name], outputs.references, outputs.predictions)
+    if metric.needs == "scores":
+        assert outputs.scores is not None
+        return _SCORES[metric.name](outputs.references, outputs.scores)
+    counts = _counts(problem, outputs)
+    if metric.name == "matthews_correlation":
+        return lambda weights: _matthews(counts(weights))
+    ratio, average = _RATIOS[metric.module], metric.options.get("average", "binary")
+    only_present = problem == "single_label"
+    return lambda weights: _averaged(ratio, str(average), counts(weights), only_present)
+
+
+def item_losses(references: IntArray, scores: FloatArray) -> FloatArray:
+    """Negative log-likelihood of each item in nats.
+
+    Args:
+        references: Class indices `(n,)`, or 0/1 `(n, labels)`.
+        scores: Probabilities: of each class `(n, classes)`, of class 1 `(n,)`, or of each label `(n, labels)`.
+            They are clipped to the resolution of float64 away from 0, as scikit-learn does, so a class that a model
+            rules out costs 36 nats and not infinity.
+
+    Returns:
+        `(n,)`; with several labels the mean over the labels.
+    """
+    eps = np.finfo(np.float64).eps
+    if references.ndim == 2:
+        p = np.clip(scores, eps, 1 - eps)
+        return np.asarray(-np.where(references == 1, np.log(p), np.log1p(-p)).mean(axis=1))
+    of_true_class = _rows(scores)[np.arange(len(references)), references]
+    return -np.log(np.clip(of_true_class, eps, 1.0))
+
+
+def calibration_gaps(references: IntArray, scores: FloatArray, bins: int = 15) -> FloatArray:
+    """Confidence minus correctness of each item, in the bin of its confidence (Guo et al. 2017, arXiv:1706.04599).
+
+    The expected calibration error is the sum over the bins of the absolute mean over the items.
+
+    Args:
+        references: Class indices `(n,)`, or 0/1 `(n, labels)`.
+        scores: Probabilities, as for `item_losses`. Of exclusive classes the largest counts, and it is correct where
+            its class is the true one; of independent labels each counts, and it is correct where the label is set.
+        bins: Number of bins of equal width; each holds its upper edge.
+
+    Returns:
+        `(n, bins)`; with several labels the mean over the labels.
+    """
+    if references.ndim == 2:
+        confidence, correct = scores, references
+    else:
+        rows = _rows(scores)
+        confidence = rows.max(axis=1, keepdims=True)
+        correct = (rows.argmax(axis=1) == references)[:, None]
+    n, labels = confidence.shape
+    bin_of = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    cell = np.arange(n)[:, None] * bins + bin_of
+    gaps = np.bincount(cell.ravel(), weights=(confidence - correct).ravel() / labels, minlength=n * bins)
+    return np.asarray(gaps, dtype=np.float64).reshape(n, bins)
+
+
+def _rows(scores: FloatArray) -> FloatArray:
+    return np.stack([1 - scores, scores], axis=1) if scores.ndim == 1 else scores
+
+
+def _log_loss(references: IntArray, scores: FloatArray) -> Statistic:
+    losses = item_losses(references, scores)
+    return lambda weights: losses @ weights / len(losses)
+
+
+def _ece(references: IntArray, scores: FloatArray) -> Statistic:
+    gaps = calibration_gaps(references, scores)
+    return lambda weights: np.abs(gaps.T @ weights).sum(axis=0) / len(gaps)
+
+
+def _roc_auc(references: IntArray, scores: FloatArray) -> Statistic:
+    """Mean over the classes against the rest, or over the labels, of those that a resample defines."""
+    if references.ndim == 2:
+        one_by_one = [_binary_auc(references[:, c] == 1, scores[:, c]) for c in range(scores.shape[1])]
+    elif scores.shape[1] == 2:
+        return _binary_auc(references == 1, scores[:, 1])
+    else:
+        one_by_one = [_binary_auc(references == c, scores[:, c]) for c in range(scores.shape[1])]
+
+    def mean_of_defined(weights: FloatArray) -> FloatArray:
+        total, defined = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
+        for auc in one_by_one:
+            values = auc(weights)
+            total += np.nan_to_num(values)
+            defined += ~np.isnan(values)
+        return np.asarray(total / defined)
+
+    return mean_of_defined
+
+
+def _binary_auc(positive: npt.NDArray[np.bool_], scores: FloatArray) -> Statistic:
+    """Share of (positive, negative) pairs in the right order, ties half (Mann and Whitney 1947).
+
+    The scores are sorted once: resampling changes how often an item counts, not where it stands.
+    """
+    positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    below = np.searchsorted(scores[negatives], scores[positives], side="left")
+    through = np.searchsorted(scores[negatives], scores[positives], side="right")
+
+    def auc(weights: FloatArray) -> FloatArray:
+        passed = np.zeros((len(negatives) + 1, weights.shape[1]))
+        np.cumsum(weights[negatives], axis=0, out=passed[1:])
+        of_positives = weights[positives]
+        wins = np.einsum("pr,pr->r", of_positives, passed[below] + passed[through]) / 2
+        return np.asarray(wins / (of_positives.sum(axis=0) * passed[-1]))
+
+    return auc
+
+
+def _counts(problem: str, outputs: Outputs) -> Callable[[FloatArray], Counts]:
+    """Items that are right, predicted and true in each class: three arrays `(classes, r)`."""
+    references, predictions = outputs.references, outputs.predictions
+    if problem == "multi_label":
+        tables = [table.astype(np.float64).T for table in (references * predictions, predictions, references)]
+        return lambda weights: (tables[0] @ weights, tables[1] @ weights, tables[2] @ weights)
+    everything = np.arange(len(references))
+    hits = _class_sums(references, np.flatnonzero(references == predictions), outputs.num_labels)
+    predicted = _class_sums(predictions, everything, outputs.num_labels)
+    actual = _class_sums(references, everything, outputs.num_labels)
+    return lambda weights: (hits(weights), predicted(weights), actual(weights))
+
+
+def _class_sums(labels: IntArray, items: IntArray, classes: int) -> Statistic:
+    """Weight of the given items in each class `(classes, r)`, without a one-hot table of items by classes."""
+    order = items[np.argsort(labels[items], kind="stable")]
+    present, starts = np.unique(labels[order], return_index=True)
+
+    def sums(weights: FloatArray) -> FloatArray:
+        totals = np.zeros((classes, weights.shape[1]))
+        if len(present):
+            totals[present] = np.add.reduceat(weights[order], starts, axis=0)
+        return totals
+
+    return sums
+
+
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """0 where there is nothing to divide by: scikit-learn's convention, and therefore the Hub's."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def _averaged(
+    ratio: Callable[[FloatArray, FloatArray, FloatArray], FloatArray],
+    average: str,
+    counts: Counts,
+    only_present: bool,
+) -> FloatArray:
+    """Average over the classes; exclusive classes that a resample does not hold are left out, labels are not."""
+    hits, predicted, actual = counts
+    if average == "binary":
+        return ratio(hits[1], predicted[1], actual[1])
+    if average == "micro":
+        return ratio(hits.sum(axis=0), predicted.sum(axis=0), actual.sum(axis=0))
+    of_class = ratio(hits, predicted, actual)
+    if average == "weighted":
+        return _ratio((of_class * actual).sum(axis=0), actual.sum(axis=0))
+    present = (predicted + actual > 0) | (not only_present)
+    return np.asarray((of_class * present).sum(axis=0) / present.sum(axis=0))
+
+
+def _matthews(counts: Counts) -> FloatArray:
+    """Correlation of predicted and true class from the counts (Gorodkin 2004)."""
+    hits, predicted, actual = counts
+    n = actual.sum(axis=0)
+    covariance = hits.sum(axis=0) * n - (predicted * actual).sum(axis=0)
+    spread = (n**2 - (predicted**2).sum(axis=0)) * (n**2 - (actual**2).sum(axis=0))
+    return _ratio(covariance, np.sqrt(spread))
+
+
+def _of_columns(
+    of_column: Callable[[FloatArray, FloatArray], Statistic], references: FloatArray, predictions: FloatArray
+) -> Statistic:
+    """Mean over the outputs of a regression."""
+    true, predicted = (np.asarray(x, dtype=np.float64).reshape(len(x), -1).T for x in (references, predictions))
+    statistics = [of_column(t, p) for t, p in zip(true, predicted, strict=True)]
+    return lambda weights: np.mean([one(weights) for one in statistics], axis=0)
+
+
+def _mean(values: FloatArray) -> Statistic:
+    return lambda weights: values @ weights / len(values)
+
+
+def _rmse(true: FloatArray, predicted: FloatArray) -> Statistic:
+    mse = _mean((true - predicted) ** 2)
+    return lambda weights: np.sqrt(mse(weights))
+
+
+def _r_squared(true: FloatArray, predicted: FloatArray) -> Statistic:
+    mse = _mean((true - predicted) ** 2)
+    return lambda weights: 1 - mse(weights) / _variance(true, weights)
+
+
+def _pearson(true: FloatArray, predicted: FloatArray) -> Statistic:
+    t, p = true - true.mean(), predicted - predicted.mean()
+
+    def correlation(weights: FloatArray) -> FloatArray:
+        n = len(t)
+        covariance = (t * p) @ weights / n - (t @ weights / n) * (p @ weights / n)
+        return np.asarray(covariance / np.sqrt(_variance(t, weights) * _variance(p, weights)))
+
+    return correlation
+
+
+def _spearman(true: FloatArray, predicted: FloatArray) -> Statistic:
+    rank_true, rank_predicted = _ranks(true), _ranks(predicted)
+
+    def correlation(weights: FloatArray) -> FloatArray:
+        mean = (len(true) + 1) / 2
+        t, p = rank_true(weights) - mean, rank_predicted(weights) - mean
+        covariance = (weights * t * p).sum(axis=0)
+        return np.asarray(covariance / np.sqrt((weights * t * t).sum(axis=0) * (weights * p * p).sum(axis=0)))
+
+    return correlation
+
+
+def _ranks(values: FloatArray) -> Statistic:
+    """Rank `(n, r)` of each item in each resample, ties and copies sharing their mean rank."""
+    order = np.argsort(values, kind="stable")
+    _, starts, group = np.unique(values[order], return_index=True, return_inverse=True)
+    group_of_item = np.empty_like(group)
+    group_of_item[order] = group
+
+    def ranks(weights: FloatArray) -> FloatArray:
+        sizes = np.add.reduceat(weights[order], starts, axis=0)
+        return np.asarray((np.cumsum(sizes, axis=0) - (sizes - 1) / 2)[group_of_item])
+
+    return ranks
+
+
+def _variance(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Variance in each resample; NaN where the resample holds one value only and rounding is all that is left."""
+    centered = values - values.mean()
+    n = len(values)
+    variance = centered**2 @ weights / n - (centered @ weights / n) ** 2
+    return np.where(variance > 1e-12 * np.var(values), variance, np.nan)
+
+
+_RATIOS: dict[str, Callable[[FloatArray, FloatArray, FloatArray], FloatArray]] = {
+    "f1": lambda hits, predicted, actual: _ratio(2 * hits, predicted + actual),
+    "precision": lambda hits, predicted, actual: _ratio(hits, predicted),
+    "recall": lambda hits, predicted, actual: _ratio(hits, actual),
+}
+_SCORES: dict[str, Callable[[IntArray, FloatArray], Statistic]] = {
+    "ece": _ece,
+    "log_loss": _log_loss,
+    "roc_auc": _roc_auc,
+}
+_REGRESSION: dict[str, Callable[[FloatArray, FloatArray], Statistic]] = {
+    "mae": lambda true, predicted: _mean(np.abs(true - predicted)),
+    "mse": lambda true, predicted: _mean((true - predicted) ** 2),
+    "pearsonr": _pearson,
+    "r_squared": _r_squared,
+    "rmse": _rmse,
+    "spearmanr": _spearman,
+}

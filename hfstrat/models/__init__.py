@@ -1,0 +1,1 @@
+"""Models: finding their parts, building them, saving and loading what was trained."""

@@ -1,0 +1,104 @@
+"""The artefact: saved in `save_pretrained`'s layout, loaded again the way a user would."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from hfstrat.errors import ModelError, Problem
+from hfstrat.models import modeling_pooled
+from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
+from hfstrat.models.pooled import register
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Case = Literal["native", "native-adapter", "pooled", "pooled-adapter"]
+
+
+def save(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, base_name: str, extra: dict[str, Any]
+) -> None:
+    """Write weights, configuration and tokenizer.
+
+    Args:
+        model: The trained model, not wrapped by Accelerate.
+        tokenizer: Its tokenizer.
+        folder: Where to; it is replaced.
+        base_name: Public name of the base, in place of any path of this machine.
+        extra: Entries for the configuration (`max_length`, `threshold`, …).
+    """
+    from peft import PeftModel
+
+    shutil.rmtree(folder, ignore_errors=True)
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    for config in (inner.config, getattr(inner.config, "backbone_config", None)):
+        if config is not None:
+            config._name_or_path = base_name
+    inner.name_or_path = base_name
+    inner.config.hfstrat = extra
+    if isinstance(model, PeftModel):
+        # `save_embedding_layers="auto"` would ask the Hub whether the vocabulary was resized; it never is here.
+        model.save_pretrained(folder, save_embedding_layers=False)
+        inner.config.save_pretrained(folder)
+        if isinstance(inner.config, PooledConfig):
+            shutil.copy(modeling_pooled.__file__, folder / "modeling_pooled.py")
+    else:
+        model.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+
+
+def case_of(folder: Path) -> Case:
+    """Which of the four kinds of artefact a folder holds."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    kind = "pooled" if config.get("model_type") == PooledConfig.model_type else "native"
+    return f"{kind}-adapter" if (folder / "adapter_config.json").is_file() else kind  # type: ignore[return-value]
+
+
+def load(folder: Path, base: str | None = None, auto_class: str = "AutoModelForSequenceClassification") -> nn.Module:
+    """Load an artefact in fp32 and eval mode.
+
+    Args:
+        folder: The artefact.
+        base: Where the base of an adapter is; None: as the adapter's configuration says.
+        auto_class: Auto class of the task.
+
+    Raises:
+        ModelError: The folder holds no artefact.
+    """
+    import transformers
+    from peft import PeftModel
+
+    register()
+    if not (folder / "config.json").is_file():
+        raise ModelError(Problem(f"{folder} holds no model", hint="Did the run end well?"))
+    case, auto = case_of(folder), getattr(transformers, auto_class)
+    if not case.endswith("adapter"):
+        return auto.from_pretrained(folder, dtype=torch.float32).eval()
+    base = base or json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+    config = transformers.AutoConfig.from_pretrained(folder)
+    if case == "pooled-adapter":
+        body: nn.Module = PooledForSequenceClassification.from_backbone(base, config, dtype=torch.float32)
+    else:
+        body = auto.from_pretrained(base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
+    return PeftModel.from_pretrained(body, str(folder)).eval()
+
+
+def weights_of(folder: Path) -> tuple[int, int]:
+    """Elements and bytes of the tensors that an artefact stores."""
+    elements = size = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        size += file.stat().st_size
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dictionary
+                count = 1
+                for width in tensors.get_slice(name).get_shape():
+                    count *= width
+                elements += count
+    return elements, size

@@ -1,0 +1,1 @@
+"""Recipes: the specs, reading YAML with line numbers, resolving `auto`, the JSON Schema."""

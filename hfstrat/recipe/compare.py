@@ -1,0 +1,37 @@
+"""Which arms a comparison runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hfstrat.recipe.data import PerClass
+from hfstrat.spec import Spec
+from hfstrat.strategies import Strategy
+
+FLOORS = ("majority", "tfidf")
+Floor = Literal["majority", "tfidf"]
+
+
+class ArmSpec(Spec):
+    """One row of a comparison: a strategy or a floor, perhaps on another amount of data."""
+
+    name: str | None = None
+    """Name of the arm; left out: the kind, with `-all` or the limit when that differs from the recipe's."""
+    floor: Floor | None = None
+    """A baseline without a neural network, in place of a strategy."""
+    strategy: Strategy | None = None
+    """The strategy of this arm."""
+    limit: Annotated[int, Field(ge=1)] | PerClass | Literal["all"] | None = None
+    """In place of `data.limit`; all: every row."""
+
+
+class CompareSpec(Spec):
+    """The arms and seeds of `hfstrat compare`."""
+
+    arms: tuple[str | ArmSpec, ...] = ()
+    """Kinds of strategy (`head`), floors (`majority`, `tfidf`) or {strategy: …, limit: …}; a kind that the recipe's own
+    `strategy` has takes its fields. Left out: both floors and every strategy that fits the task."""
+    seeds: tuple[int, ...] = (0,)
+    """Each strategy is run once for each seed; all seeds share one split."""

@@ -1,0 +1,114 @@
+"""Where the data comes from and how it is split."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from hfstrat.spec import Spec
+
+TABLE_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"}
+
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class PerClass(Spec):
+    """A limit that counts examples of each class."""
+
+    per_class: Annotated[int, Field(ge=1)]
+    """Examples of each class."""
+
+
+class _Data(Spec):
+    columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """The column of each role: `text`, `text_pair`, `label`, `id`. A role that is left out is read from a column
+    of its own name. Several label columns of 0/1 make a multi-label task."""
+
+    train: str = "auto"
+    """The split or file to train on; auto: the split named train, or the only one."""
+
+    validation: str | Fraction = "auto"
+    """A split, a file, or a fraction of the training rows; auto: the split named validation, or 0.1."""
+
+    test: str | Fraction = "auto"
+    """A split, a file, or a fraction of all rows; auto: the split named test, or 0.2."""
+
+    limit: Annotated[int, Field(ge=1)] | PerClass | None = None
+    """Rows of the training split to keep: a number, or {per_class: n}. Validation is cut to the same limit; the test
+    split is never cut."""
+
+    seed: int = 0
+    """Seed of fractions and limits; apart from the run's seed, so that seeds share one split."""
+
+
+class FileData(_Data):
+    """A csv, tsv, json, jsonl or parquet file, or a folder of them."""
+
+    kind: Literal["files"] = "files"
+    source: str
+    """A file, or a folder whose files are named after their split (train.csv, test.csv)."""
+
+    delimiter: str | None = None
+    """Separator of a csv file; None: a comma in .csv, a tab in .tsv."""
+
+
+class HubData(_Data):
+    """A data set on the Hugging Face Hub."""
+
+    kind: Literal["hub"] = "hub"
+    source: str
+    """Id on the Hub, such as `me/reviews`."""
+
+    revision: str | None = None
+    """Branch, tag or commit."""
+
+    subset: str | None = None
+    """Name of the configuration when the data set has several."""
+
+
+class BuiltinData(_Data):
+    """Data that needs no download."""
+
+    kind: Literal["builtin"] = "builtin"
+    source: str
+    """`builtin:python-docs`: docstrings of the standard library, labelled by module."""
+
+
+class MemoryData(_Data):
+    """A `datasets.Dataset` or `DatasetDict` handed over in Python."""
+
+    kind: Literal["memory"] = "memory"
+    source: Literal["memory"] = "memory"
+
+
+def kind_of_source(value: Any) -> str | None:
+    """Which kind of data a `data:` block means; explicit `kind` first, then the look of `source`."""
+    if isinstance(value, _Data):
+        return getattr(value, "kind", None)
+    if not isinstance(value, dict):
+        return None
+    if "kind" in value:
+        return str(value["kind"])
+    source = value.get("source")
+    if not isinstance(source, str):
+        return "files"
+    if source.startswith("builtin:"):
+        return "builtin"
+    if source == "memory":
+        return "memory"
+    looks_local = source.startswith((".", "~", os.sep)) or source.endswith(os.sep)
+    if looks_local or Path(source).suffix.lower() in TABLE_SUFFIXES or source.count("/") > 1 or Path(source).exists():
+        return "files"
+    return "hub"
+
+
+DataSpec = Annotated[
+    Annotated[FileData, Tag("files")]
+    | Annotated[HubData, Tag("hub")]
+    | Annotated[BuiltinData, Tag("builtin")]
+    | Annotated[MemoryData, Tag("memory")],
+    Discriminator(kind_of_source),
+]

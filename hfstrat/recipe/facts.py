@@ -1,0 +1,58 @@
+"""Facts: what was found out about data, model and machine before anything is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hfstrat.tasks.base import Labels
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the run takes place.
+
+    Args:
+        device: `cpu`, `cuda`, `mps` or `xpu`.
+        cores: Processor cores that this process may use.
+        processes: Processes of the run.
+        local_processes: Those on this machine.
+        bf16: Whether the device computes in bfloat16 natively.
+    """
+
+    device: str
+    cores: int
+    processes: int
+    local_processes: int
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `auto` values depend on.
+
+    Args:
+        rows: Examples of each split.
+        labels: Classes or outputs.
+        labels_reason: Why the problem was taken for what it is.
+        longest: Tokens of the longest window in any split.
+        median: Tokens of the middle example of the training split.
+        limit: Tokens that the model takes at most.
+        body: Parameters of the model's body.
+        generative: Whether it was made to continue text.
+        pooling: Pooling in use, `native` or another, and why.
+        normalize: Whether pooled vectors are scaled to length one.
+        machine: Where the run takes place.
+    """
+
+    rows: Mapping[str, int]
+    labels: Labels
+    labels_reason: str
+    longest: int
+    median: int
+    limit: int
+    body: int
+    generative: bool
+    pooling: tuple[str, str]
+    normalize: bool
+    machine: Machine

@@ -1,0 +1,40 @@
+"""Recipe: the whole of a run's description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hfstrat.recipe.compare import CompareSpec
+from hfstrat.recipe.data import DataSpec
+from hfstrat.recipe.model import ModelSpec
+from hfstrat.recipe.train import EvaluateSpec, TrainSpec
+from hfstrat.spec import Spec
+from hfstrat.strategies import Strategy
+from hfstrat.tasks import Task
+
+
+class Recipe(Spec):
+    """One YAML file: a model, a task, data, and how the model is trained on them."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
+    """The run's directory under `runs/`: letters, digits, `.`, `_`, `-`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of initial weights, order of examples, and dropout."""
+    model: ModelSpec
+    """Which model the run starts from."""
+    task: Task
+    """What the model learns."""
+    data: DataSpec
+    """Where the examples come from."""
+    strategy: Strategy
+    """How the model is trained."""
+    train: TrainSpec = TrainSpec()
+    """Settings of the loop."""
+    evaluate: EvaluateSpec = EvaluateSpec()
+    """What is measured."""
+    track: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "clearml", "swanlab"], ...] = ()
+    """Experiment trackers, through Accelerate."""
+    compare: CompareSpec = CompareSpec()
+    """Arms and seeds of `hfstrat compare`; `train` does not read it."""

@@ -1,0 +1,80 @@
+"""How the gradient stages of a run are trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hfstrat.spec import Spec
+
+Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class OptimizerSpec(Spec):
+    """AdamW and its constants (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+    kind: Literal["adamw"] = "adamw"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay rates of the running means of gradient and squared gradient."""
+    eps: Rate = 1e-8
+    """Added to the denominator."""
+
+
+class EarlyStopping(Spec):
+    """Stop when the validation score has not improved for some evaluations."""
+
+    patience: Count = 3
+    """Evaluations without improvement before training stops."""
+    min_delta: NonNegative = 0.0
+    """An improvement counts when it is larger than this, in the metric's own unit."""
+
+
+class TrainSpec(Spec):
+    """Settings of the loop; `auto` is resolved to a value with its reason before training."""
+
+    epochs: Annotated[float, Field(gt=0)] | Auto = "auto"
+    """Passes over the training split; auto: enough for about a thousand updates."""
+    max_steps: Count | None = None
+    """Updates, instead of epochs."""
+    batch_size: Count = 32
+    """Examples per update, over all processes."""
+    micro_batch_size: Count | Auto = "auto"
+    """Examples that go through the model at once on each process; results do not depend on it."""
+    lr: Rate | Auto = "auto"
+    """Peak learning rate; auto: the strategy's default for this model size."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape of the learning rate after warm-up."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the updates over which the learning rate rises from zero."""
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Where the schedule ends, as a share of the peak."""
+    weight_decay: NonNegative | Auto = "auto"
+    """Decoupled decay of matrices outside embeddings; auto: the strategy's default."""
+    clip: Rate | None = 1.0
+    """Largest gradient norm; null: no clipping."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of forward and backward; parameters stay fp32. auto: bf16 where the hardware has it."""
+    threads: Count | Auto = "auto"
+    """CPU threads of each process; auto: cores divided by the processes on this machine."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target spread over all classes."""
+    early_stopping: EarlyStopping | None = None
+    """When to stop before the last update; null: never."""
+
+
+class EvaluateSpec(Spec):
+    """What is measured, how often, and what decides."""
+
+    metrics: tuple[str, ...] | Auto = "auto"
+    """Names of metrics; auto: the task's."""
+    select_by: str | Auto = "auto"
+    """The metric that chooses the best state on validation; auto: the first of `metrics`."""
+    every: Literal["epoch"] | Count = "epoch"
+    """Evaluate on validation after each epoch, or every so many updates."""
+    batch_size: Count = 64
+    """Examples that go through the model at once while evaluating."""

@@ -1,0 +1,1 @@
+"""Reports: tables, plots, drawings and cards, read from run directories alone."""

@@ -1,0 +1,409 @@
+"""The artefact's README.md: what the model is, what it scores, and how to load it without hfstrat."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Literal
+
+import yaml
+
+from hfstrat.metrics import METRICS
+from hfstrat.report.tables import Measure, count, duration, markdown_table, score, size
+from hfstrat.runs.directory import Run
+
+Case = Literal["native", "native-adapter", "pooled", "pooled-adapter"]
+Problem = Literal["single_label", "multi_label", "regression"]
+
+MOST_LABELS = 20
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_OF_FOLDER = 64  # characters of a SHA-256; the fingerprint of a Hub id is a commit, which is shorter
+_TASK_NAMES = {"text-classification": "Text Classification"}
+
+
+def card(run: Run, *, resolved: Mapping[str, Any], folder: str = "path/to/this/folder") -> str:
+    """Write the model card of a run.
+
+    Args:
+        run: The run, with its metrics and ledger written.
+        resolved: The resolved recipe as plain data.
+        folder: What the loading snippet calls the artefact, such as its repository on the Hub.
+    """
+    plan, env = run.read("plan.json") or {}, run.read("env.json") or {}
+    base = public_base(resolved, env)
+    sections = [
+        _introduction(run, resolved, plan, base),
+        _usage(run, resolved, plan, env, base, folder),
+        _scores(run),
+        _training(run, resolved, plan, env),
+        _cost(run, plan, env),
+        _limits(run, env),
+    ]
+    front = yaml.safe_dump(metadata(run, resolved=resolved), sort_keys=False, allow_unicode=True, width=10_000)
+    return f"---\n{front}---\n\n" + "\n".join(section for section in sections if section)
+
+
+def metadata(run: Run, *, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What the Hub reads at the top of a card; language and licence are the user's to say."""
+    plan, env = run.read("plan.json") or {}, run.read("env.json") or {}
+    base, adapter = public_base(resolved, env), bool(plan.get("adapter"))
+    data: dict[str, Any] = {}
+    if base and plan.get("weights") != "random":
+        data |= {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
+    data |= {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": _pipeline_tag(resolved),
+        "tags": list(dict.fromkeys(["hfstrat", str(plan.get("kind") or resolved["strategy"]["kind"])])),
+    }
+    if resolved["data"]["kind"] == "hub":
+        data["datasets"] = [resolved["data"]["source"]]
+    if index := _model_index(run, resolved, env):
+        data["model-index"] = index
+    return data
+
+
+def public_base(resolved: Mapping[str, Any], env: Mapping[str, Any]) -> str | None:
+    """The Hub id of the base model; None when it is a folder that nobody else has."""
+    model = resolved["model"]
+    if model.get("published_as"):
+        return str(model["published_as"])
+    local = len(str((env.get("model") or {}).get("fingerprint") or "")) == _OF_FOLDER
+    return model["base"] if not local and _HUB_ID.fullmatch(model["base"]) else None
+
+
+def case_of(resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> Case:
+    """Which kind of artefact a run leaves."""
+    adapter = bool(plan.get("adapter"))
+    if resolved["task"].get("pooling") == "native":
+        return "native-adapter" if adapter else "native"
+    return "pooled-adapter" if adapter else "pooled"
+
+
+# --- metadata ----------------------------------------------------------------------------------------------------
+
+
+def _pipeline_tag(resolved: Mapping[str, Any]) -> str:
+    return str(resolved["task"]["kind"]).replace("_", "-")
+
+
+def _model_index(run: Run, resolved: Mapping[str, Any], env: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entries = [
+        {"type": _metric_type(name), "value": entry["value"], "name": _metric_name(name, Measure.over([entry]))}
+        for name, entry in (run.metrics.get("metrics") or {}).items()
+        if entry.get("value") is not None
+    ]
+    tag = _pipeline_tag(resolved)
+    result = {
+        "task": {"type": tag, "name": _TASK_NAMES.get(tag, tag)},
+        "dataset": _dataset(resolved, env, str(run.metrics.get("split") or "test")),
+        "metrics": entries,
+    }
+    return [{"name": run.name, "results": [result]}] if entries else []
+
+
+def _metric_type(name: str) -> str:
+    """The metric's name on the Hub, where averages are arguments (`f1_macro` is `f1`)."""
+    module = METRICS[name].module if name in METRICS else name
+    return module if name.startswith(module) else name
+
+
+def _metric_name(name: str, measure: Measure) -> str:
+    """The interval stands in the name: the Hub's format has no field for it."""
+    if measure.low is None or measure.high is None:
+        return name
+    return f"{name} (95 % interval {score(measure).partition('[')[2].rstrip(']')}, {measure.interval})"
+
+
+def _dataset(resolved: Mapping[str, Any], env: Mapping[str, Any], split: str) -> dict[str, str]:
+    name = data_name(resolved)
+    if resolved["data"]["kind"] == "hub":
+        found = {"type": name, "name": name, "split": split}
+        if resolved["data"].get("subset"):
+            found["config"] = resolved["data"]["subset"]
+        return found
+    # The Hub wants an id here, and takes whatever looks like one.
+    return {"type": re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data", "name": name, "split": split}
+
+
+def data_name(resolved: Mapping[str, Any]) -> str:
+    """What the data is called in public: never where it lies on this machine."""
+    source = str(resolved["data"].get("source") or resolved["data"]["kind"])
+    if resolved["data"]["kind"] != "files":
+        return "data in memory" if source == "memory" else source
+    path = PurePath(source)
+    inside = not path.is_absolute() and ".." not in path.parts and not source.startswith("~")
+    return path.as_posix() if inside else path.name
+
+
+# --- sections ----------------------------------------------------------------------------------------------------
+
+
+def _introduction(run: Run, resolved: Mapping[str, Any], plan: Mapping[str, Any], base: str | None) -> str:
+    what = "An adapter for" if plan.get("adapter") else "A model made from"
+    link = f"[{base}](https://huggingface.co/{base})" if base else "a local base model"
+    if plan.get("weights") == "random":
+        what, link = "A model trained from random weights with the shape of", link
+    kind = plan.get("kind") or resolved["strategy"]["kind"]
+    return (
+        f"# {run.name}\n\n{what} {link}, trained for {_pipeline_tag(resolved).replace('-', ' ')} on "
+        f"`{data_name(resolved)}` with the strategy `{kind}`.\n"
+    )
+
+
+def _usage(
+    run: Run,
+    resolved: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    env: Mapping[str, Any],
+    base: str | None,
+    folder: str,
+) -> str:
+    task, case = resolved["task"], case_of(resolved, plan)
+    saved = _saved(run)
+    code = snippet(
+        case,
+        folder,
+        base or "path/to/the/base/model",
+        (env.get("labels") or {}).get("problem") or task["problem"],
+        int(saved.get("max_length") or task["max_length"]),
+        float(saved.get("threshold") or 0.5),
+        task.get("stride", 0) if task.get("long_texts") == "windows" else None,
+        revision=resolved["model"].get("revision") if base else None,
+        pairs="text_pair" in (resolved["data"].get("columns") or {}),
+    )
+    needs = "torch transformers peft" if case.endswith("adapter") else "torch transformers"
+    remote = (
+        "The head pools tokens in a way that the base's own class does not have, so the folder brings "
+        "`modeling_pooled.py`, a file of Python that the lines below run.\n\n"
+    )
+    code_note = remote if case.startswith("pooled") else ""
+    return f"## Use\n\n{code_note}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+
+
+def _saved(run: Run) -> dict[str, Any]:
+    """What the artefact's configuration says about its use."""
+    return (run.read("artifact/config.json") or {}).get("hfstrat") or {}
+
+
+def _scores(run: Run) -> str:
+    metrics = run.metrics.get("metrics") or {}
+    if not metrics:
+        return ""
+    rows = [(name, score(Measure.over([entry])), str(entry.get("interval") or "")) for name, entry in metrics.items()]
+    table = markdown_table(("metric", "value [95 % interval]", "interval by"), rows)
+    n = run.metrics.get("n")
+    return (
+        f"## Scores\n\nOn the {run.metrics.get('split', 'test')} split{f' of {n:,} examples' if n else ''}:\n\n{table}"
+    )
+
+
+def _training(run: Run, resolved: Mapping[str, Any], plan: Mapping[str, Any], env: Mapping[str, Any]) -> str:
+    rows = ((env.get("data") or {}).get("rows") or {}).items()
+    splits = ", ".join(f"{number:,} {name}" for name, number in rows if number is not None)
+    facts = [
+        ("data", f"`{data_name(resolved)}`" + (f": {splits} examples" if splits else "")),
+        ("labels", _labels(env)),
+        ("strategy", _fields(resolved["strategy"])),
+        ("stages", " → ".join(f"{stage['name']} ({stage['kind']})" for stage in plan.get("stages") or ())),
+        ("settings", _fields(resolved["train"]) if _fits(plan) else ""),
+        ("seed", str(resolved["seed"])),
+        (
+            "input",
+            _fields({key: resolved["task"].get(key) for key in ("max_length", "long_texts", "pooling", "normalize")}),
+        ),
+        ("versions", ", ".join(f"{name} {version}" for name, version in (env.get("versions") or {}).items())),
+    ]
+    table = markdown_table(("", ""), [fact for fact in facts if fact[1]])
+    return f"## Training\n\n{table}{_decisions(run)}"
+
+
+def _fits(plan: Mapping[str, Any]) -> bool:
+    """Whether there is gradient training, to which the loop's settings apply."""
+    return any(stage.get("kind") == "fit" for stage in plan.get("stages") or ())
+
+
+def _labels(env: Mapping[str, Any]) -> str:
+    labels = env.get("labels") or {}
+    names: Sequence[str] = labels.get("names") or ()
+    more = f", … ({len(names)} in all)" if len(names) > MOST_LABELS else ""
+    listed = ", ".join(f"`{name}`" for name in names[:MOST_LABELS]) + more
+    return f"{str(labels.get('problem')).replace('_', ' ')}: {listed}" if names else ""
+
+
+def _fields(fields: Mapping[str, Any]) -> str:
+    """`name value` pairs of what is set."""
+    flat = {key: value.get("kind", value) if isinstance(value, Mapping) else value for key, value in fields.items()}
+    texts = ((key, f"{value:g}" if isinstance(value, float) else str(value)) for key, value in flat.items())
+    return ", ".join(f"{key} `{text}`" for key, text in texts if flat[key] is not None)
+
+
+def _decisions(run: Run) -> str:
+    found: Any = (run.read("decisions.json") or {}).get("decisions")
+    if not found:
+        return ""
+    rows = [(f"`{one['path']}`", f"`{one['value']}`", str(one["reason"])) for one in found]
+    table = markdown_table(("field", "value", "why"), rows)
+    return f"\nThe recipe left these open:\n\n{table}"
+
+
+def _cost(run: Run, plan: Mapping[str, Any], env: Mapping[str, Any]) -> str:
+    ledger, parameters = run.ledger, plan.get("parameters") or {}
+    machine = f"on {env.get('processes')} × {env.get('device')}" if env.get("device") else ""
+    values: list[tuple[str, Any, Callable[[float], str]]] = [
+        ("wall time of the whole run", ledger.get("seconds"), lambda n: f"{duration(n)} {machine}".strip()),
+        ("peak live memory (tensors)", ledger.get("peak_live_bytes"), size),
+        ("peak resident memory", ledger.get("peak_rss_bytes"), size),
+        ("parameters", parameters.get("total"), count),
+        ("parameters that trained", parameters.get("trainable"), count),
+        ("parameters stored here", parameters.get("stored"), count),
+        ("size of the weights here", ledger.get("artifact_bytes"), size),
+    ]
+    rows = [(name, write(value)) for name, value, write in values if value is not None]
+    return f"## Cost\n\n{markdown_table(('', ''), rows)}" if rows else ""
+
+
+def _limits(run: Run, env: Mapping[str, Any]) -> str:
+    said = [
+        "It was trained and evaluated on the data named above alone. Other sources, languages, periods and uses were "
+        "not evaluated, and nothing was tested for bias or safety.",
+        "An interval says how far a score would move over other test examples from the same source. It says nothing "
+        "about another seed, and nothing about other data.",
+        *_truncation(run, env),
+    ]
+    if (env.get("labels") or {}).get("problem") == "single_label":
+        said.append("Every text gets one of the labels, also a text that belongs to none of them.")
+    return "## Limits\n\n" + "".join(f"- {sentence}\n" for sentence in said)
+
+
+def _truncation(run: Run, env: Mapping[str, Any]) -> Iterator[str]:
+    """How much of the data the model saw only in part."""
+    truncated = (run.read("audit.json") or {}).get("truncated")
+    rows = (env.get("data") or {}).get("rows") or {}
+    if isinstance(truncated, Mapping):
+        shares = {name: cut / rows[name] for name, cut in truncated.items() if cut and rows.get(name)}
+        if shares:
+            listed = ", ".join(f"{100 * share:.2g} % of {name}" for name, share in shares.items())
+            yield f"Texts longer than the maximum length were cut, and their ends not seen: {listed}."
+
+
+# --- loading -----------------------------------------------------------------------------------------------------
+
+
+def snippet(
+    case: Case,
+    folder_placeholder: str,
+    base: str,
+    problem: Problem,
+    max_length: int,
+    threshold: float,
+    windows: int | None,
+    *,
+    revision: str | None = None,
+    pairs: bool = False,
+) -> str:
+    """Python that loads an artefact without hfstrat and leaves `logits` and `labels` for some `texts`.
+
+    Args:
+        case: Which kind of artefact.
+        folder_placeholder: Where the artefact is.
+        base: Hub id or folder of the base; only adapters need it.
+        problem: What the logits mean.
+        max_length: Tokens that the model sees at once.
+        threshold: Probability from which a label is given, for several labels.
+        windows: Tokens that neighbouring windows of a long text share; None when long texts are cut.
+        revision: Revision of the base.
+        pairs: Whether the model reads pairs of texts.
+    """
+    lines = [
+        *_imports(case),
+        "",
+        f"folder = {_quoted(folder_placeholder)}",
+        *_loading(case, base, f", revision={_quoted(revision)}" if revision else ""),
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        "",
+        'texts = ["a first text", "a second one"]',
+        *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),
+        *_forward(max_length, windows, pairs),
+        *_decision(problem, threshold),
+        "print(labels)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Text as Python writes it, in double quotes; JSON's escapes are Python's as well."""
+    return json.dumps(text)
+
+
+def _imports(case: Case) -> list[str]:
+    autos = ["AutoModelForSequenceClassification", "AutoTokenizer"]
+    if case == "native-adapter":
+        autos.insert(0, "AutoConfig")
+    if case == "pooled-adapter":
+        autos.remove("AutoModelForSequenceClassification")
+    lines = ["import torch"]
+    if case.endswith("adapter"):
+        lines.append("from peft import PeftModel")
+    lines.append(f"from transformers import {', '.join(autos)}")
+    if case == "pooled-adapter":
+        lines.append("from transformers.dynamic_module_utils import get_class_from_dynamic_module")
+    return lines
+
+
+def _loading(case: Case, base: str, revision: str) -> list[str]:
+    auto = "AutoModelForSequenceClassification"
+    # In single precision, as it was scored: bases are often stored in half of it.
+    precision = "dtype=torch.float32"
+    if case == "native":
+        return [f"model = {auto}.from_pretrained(folder, {precision}).eval()"]
+    if case == "pooled":
+        return [f"model = {auto}.from_pretrained(folder, trust_remote_code=True, {precision}).eval()"]
+    if case == "native-adapter":
+        loading = [
+            "config = AutoConfig.from_pretrained(folder)",
+            f"base = {auto}.from_pretrained(  # its head is new; the adapter brings the trained one",
+            f"    {_quoted(base)}, config=config, ignore_mismatched_sizes=True, {precision}{revision}",
+            ")",
+        ]
+    else:
+        loading = [
+            'cls = get_class_from_dynamic_module("modeling_pooled.PooledForSequenceClassification", folder)',
+            f"base = cls.from_backbone({_quoted(base)}, folder, {precision}{revision})",
+        ]
+    return [*loading, "model = PeftModel.from_pretrained(base, folder).eval()"]
+
+
+def _forward(max_length: int, windows: int | None, pairs: bool) -> list[str]:
+    given = "texts, pairs" if pairs else "texts"
+    if windows is None:
+        return [
+            f'tokens = tokenizer({given}, truncation=True, max_length={max_length}, padding=True, return_tensors="pt")',
+            "with torch.inference_mode():",
+            "    logits = model(**tokens).logits",
+        ]
+    truncation = '"only_second"' if pairs else "True"
+    return [
+        f"tokens = tokenizer({given}, truncation={truncation}, max_length={max_length}, stride={windows},",
+        '                   return_overflowing_tokens=True, padding=True, return_tensors="pt")',
+        'owner = tokens.pop("overflow_to_sample_mapping")',
+        "with torch.inference_mode():",
+        "    logits = model(**tokens).logits",
+        "logits = torch.stack([logits[owner == i].mean(0) for i in range(len(texts))])  # over a text's windows",
+    ]
+
+
+def _decision(problem: Problem, threshold: float) -> list[str]:
+    if problem == "single_label":
+        return [
+            "scores = logits.softmax(-1)",
+            "labels = [model.config.id2label[i] for i in scores.argmax(-1).tolist()]",
+        ]
+    if problem == "multi_label":
+        return [
+            "scores = logits.sigmoid()",
+            f"labels = [[model.config.id2label[i] for i, s in enumerate(row) if s >= {threshold!r}] "
+            "for row in scores.tolist()]",
+        ]
+    return ["labels = [dict(zip(model.config.id2label.values(), row)) for row in logits.tolist()]"]

@@ -1,0 +1,73 @@
+"""Row: one run, flattened to what a table of runs shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hfstrat.runs.directory import Run, State
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison. What was not measured is None.
+
+    Args:
+        name: The run's name.
+        kind: Strategy or floor.
+        seed: The run's seed; None for floors, which have none.
+        state: `done`, or how it ended.
+        reason: Why it ended so.
+        train_rows: Training examples.
+        test_rows: Test examples.
+        metrics: Each metric's value, low and high, and the kind of interval.
+        seconds: Wall time of the whole run.
+        training_seconds: Wall time of solve and train alone.
+        peak_live_bytes: Most bytes of tensors alive at once.
+        peak_rss_bytes: Most anonymous resident memory.
+        trainable_parameters: Parameters that trained in any stage.
+        stored_parameters: Parameters in the artefact.
+        artifact_bytes: Size of the artefact's weights.
+    """
+
+    name: str
+    kind: str
+    seed: int | None
+    state: State | None
+    reason: str | None
+    train_rows: int | None
+    test_rows: int | None
+    metrics: Mapping[str, Mapping[str, Any]]
+    seconds: float | None
+    training_seconds: float | None
+    peak_live_bytes: int | None
+    peak_rss_bytes: int | None
+    trainable_parameters: int | None
+    stored_parameters: int | None
+    artifact_bytes: int | None
+
+    @classmethod
+    def of(cls, run: Run) -> Row:
+        """Flatten a run directory."""
+        plan, ledger, env = run.read("plan.json") or {}, run.ledger, run.read("env.json") or {}
+        status = run.read("status.json") or {}
+        phases = ledger.get("phases", {})
+        training = [phases[name]["seconds"] for name in ("solve", "train") if name in phases]
+        return cls(
+            name=run.name,
+            kind=plan.get("kind", "?"),
+            seed=plan.get("seed"),
+            state=status.get("state"),
+            reason=status.get("reason"),
+            train_rows=(env.get("data") or {}).get("rows", {}).get("train"),
+            test_rows=run.metrics.get("n"),
+            metrics=run.metrics.get("metrics", {}),
+            seconds=ledger.get("seconds"),
+            training_seconds=sum(training) if training else None,
+            peak_live_bytes=ledger.get("peak_live_bytes"),
+            peak_rss_bytes=ledger.get("peak_rss_bytes"),
+            trainable_parameters=(plan.get("parameters") or {}).get("trainable"),
+            stored_parameters=(plan.get("parameters") or {}).get("stored"),
+            artifact_bytes=ledger.get("artifact_bytes"),
+        )

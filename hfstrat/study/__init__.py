@@ -1,0 +1,1 @@
+"""Whole studies: comparing strategies, and what can be said before one runs."""

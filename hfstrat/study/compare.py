@@ -1,0 +1,287 @@
+"""Compare: the same split, the same metrics, one strategy after the other, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hfstrat.errors import Interrupted, Problem, UsageError
+from hfstrat.prepare import located, prepare, read_data
+from hfstrat.recipe.loading import load as load_recipe
+from hfstrat.recipe.recipe import Recipe
+from hfstrat.report import tables
+from hfstrat.report.plot import quality_against_time
+from hfstrat.runs.directory import Run, write_json, write_text
+from hfstrat.runs.events import Observer
+from hfstrat.runs.rows import Row
+from hfstrat.study import worker
+from hfstrat.study.arms import Arm, arms_of
+from hfstrat.study.statistics import Difference, detectable_difference, paired_difference
+from hfstrat.training.machine import machine
+
+if TYPE_CHECKING:
+    import pandas
+
+PICTURE = "quality-against-time.png"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A directory of runs over one split, and what they show side by side.
+
+    Args:
+        path: The directory; each run is a directory in it.
+        runs: The runs, in order.
+        metrics: Names of the metrics to show, the deciding one first.
+        differences: For each arm, its paired difference to the best one on the test items, with its interval.
+        train_rows: Training examples that the recipe asks for; arms on other amounts are marked.
+    """
+
+    path: Path
+    runs: tuple[Run, ...]
+    metrics: tuple[str, ...]
+    differences: Mapping[str, Difference]
+    train_rows: int | None
+
+    @property
+    def rows(self) -> list[Row]:
+        """A Row for each run."""
+        return [Row.of(run) for run in self.runs]
+
+    @property
+    def lines(self) -> list[tables.Line]:
+        """A line for each arm, over its seeds."""
+        return tables.comparison_rows(self.rows)
+
+    def table(self) -> pandas.DataFrame:
+        """The arms as a data frame."""
+        import pandas
+
+        return pandas.DataFrame(tables.records(self.lines, self.metrics, self.differences))
+
+    def plot(self, path: str | Path | None = None) -> Path | None:
+        """Draw quality against time.
+
+        Returns:
+            The PNG; None without matplotlib.
+        """
+        target = path or self.path / PICTURE
+        return quality_against_time(self.lines, target, self.metrics[0], train_rows=self.train_rows)
+
+    def __rich__(self) -> Any:
+        """The table."""
+        return tables.comparison_table(self.lines, self.metrics, self.differences, title=self.path.name)
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(self)
+
+
+def compare(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    arms: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    data: Any = None,
+    runs: str | Path = "runs",
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Comparison:
+    """Run every arm that is not sealed yet, and put them side by side.
+
+    Args:
+        recipe: A file, plain data, or a Recipe.
+        overrides: `dotted.path=value` words, or a mapping.
+        arms: Kinds of strategies and floors, in place of the recipe's `compare.arms`.
+        seeds: In place of the recipe's `compare.seeds`.
+        data: Data handed over in Python.
+        runs: The comparison's directory goes here, under the recipe's name.
+        overwrite: Run sealed arms again.
+        observer: Hears what happens.
+
+    Returns:
+        The comparison; arms that failed are rows of it.
+
+    Raises:
+        UsageError: Recipe, data or model cannot be used; nothing was written.
+    """
+    observer = observer or Observer()
+    if "ACCELERATE_MIXED_PRECISION" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(Problem("compare starts processes itself", hint="Run `hfstrat compare` without a launcher"))
+    parsed, source = load_recipe(recipe, overrides)
+    with located(source):
+        planned = arms_of(parsed, arms, seeds)
+    fingerprints = _check(parsed, planned, data, source, observer)
+    folder = Path(runs) / parsed.name
+    if Run(folder).status is not None:
+        raise UsageError(Problem(f"{folder} holds a run, not a comparison", hint="Choose another name=…"))
+    sealed = [arm for arm in planned if not overwrite and _sealed(arm, folder, fingerprints)]
+    if sealed:
+        observer.note(f"{len(sealed)} of {len(planned)} arms are done already")
+    context = _context()
+    for number, arm in enumerate(planned, start=1):
+        if arm not in sealed:
+            observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
+            _run(arm, folder, data, context, observer)
+    observer.finished()
+    return _conclude(folder, [arm.recipe.name for arm in planned], observer)
+
+
+def _check(parsed: Recipe, planned: Sequence[Arm], data: Any, source: Any, observer: Observer) -> dict[str, str]:
+    """Find everything that is wrong before the first arm starts.
+
+    Returns:
+        The data's fingerprint for each amount of data.
+    """
+    fingerprints: dict[str, str] = {}
+    neural = [arm for arm in planned if arm.floor is None]
+    with located(source):
+        for arm in planned:
+            amount = _amount(arm)
+            if amount not in fingerprints:
+                fingerprints[amount] = read_data(arm.recipe, data, source).fingerprint
+        if neural:
+            from hfstrat.execute import quiet
+
+            quiet()
+            prepared = prepare(neural[0].recipe, machine(), memory=data, source=source)
+            for arm in neural[1:]:
+                arm.recipe.strategy.plan(prepared.anatomy)
+            for reason in prepared.material.reasons:
+                observer.note(reason)
+            tested = len(prepared.encoded.get("test", ()))
+            if tested and prepared.material.labels.problem == "single_label":
+                least = detectable_difference(tested, 0.1)
+                observer.note(
+                    f"{tested:,} test items tell arms apart that differ by about {100 * least:.1f} points or more "
+                    "(where they disagree on one item in ten)"
+                )
+    return fingerprints
+
+
+def _amount(arm: Arm) -> str:
+    return json.dumps(json.loads(arm.recipe.data.model_dump_json())["limit"])
+
+
+def _sealed(arm: Arm, folder: Path, fingerprints: Mapping[str, str]) -> bool:
+    run = Run(folder / arm.recipe.name)
+    env = run.read("env.json") or {}
+    same_data = env.get("data", {}).get("fingerprint") == fingerprints[_amount(arm)]
+    requested = json.loads(arm.recipe.model_dump_json(exclude={"name", "compare"}))
+    return run.status == "done" and same_data and env.get("requested") == requested
+
+
+def _context() -> BaseContext:
+    """Processes forked from a server that has the imports done; spawned ones where there is no fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([worker.__name__])
+    return context
+
+
+def _run(arm: Arm, folder: Path, data: Any, context: BaseContext, observer: Observer) -> None:
+    """Run an arm to its end, whatever that is, and pass on what it tells."""
+    folder.mkdir(parents=True, exist_ok=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(  # type: ignore[attr-defined]
+        target=worker.run_arm, args=(arm, folder, data, True, sender), name=arm.recipe.name
+    )
+    process.start()
+    sender.close()
+    try:
+        while True:
+            try:
+                name, args, kwargs = receiver.recv()
+            except EOFError:
+                break
+            getattr(observer, name)(*args, **kwargs)
+        process.join()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.join()
+        raise Interrupted(2) from None
+    if process.exitcode:
+        state = "oom" if process.exitcode == -9 else "failed"
+        reason = f"killed by signal {-process.exitcode}" if process.exitcode < 0 else "ended with a traceback"
+        worker.end(folder / arm.recipe.name, arm, state, reason)
+        observer.warn(f"{arm.recipe.name} failed: {(Run(folder / arm.recipe.name).read('status.json') or {})['reason']}")
+
+
+def _conclude(folder: Path, names: Sequence[str], observer: Observer) -> Comparison:
+    """Write the comparison's files from its runs."""
+    found = _read(folder, names)
+    lines = found.lines
+    write_json(folder / "comparison.json", {"runs": list(names), "metrics": list(found.metrics)})
+    write_text(folder / "table.md", tables.to_markdown(lines, found.metrics, found.differences) + "\n")
+    write_text(folder / "table.csv", tables.to_csv(lines, found.metrics, found.differences))
+    write_text(folder / "table.json", tables.to_json(lines, found.metrics, found.differences) + "\n")
+    if found.plot() is None and any(line.state == "done" for line in lines):
+        observer.note("no picture was drawn: `pip install 'hfstrat[plots]'` brings matplotlib")
+    return found
+
+
+def load(folder: str | Path) -> Comparison:
+    """Read a comparison's directory.
+
+    Raises:
+        UsageError: It is none.
+    """
+    stored = Run(Path(folder)).read("comparison.json")
+    if stored is None:
+        raise UsageError(Problem(f"{folder} holds no comparison", hint="`hfstrat compare RECIPE` makes one"))
+    return _read(Path(folder), stored["runs"])
+
+
+def _read(folder: Path, names: Sequence[str]) -> Comparison:
+    runs = tuple(Run(folder / name) for name in names)
+    rows = [Row.of(run) for run in runs]
+    done = [row for row in rows if row.state == "done" and row.metrics]
+    metrics = tuple(next(iter(done)).metrics) if done else ("accuracy",)
+    lines = tables.comparison_rows(rows)
+    sizes = [row.train_rows for row in rows if row.train_rows]
+    usual = max(sorted(set(sizes)), key=sizes.count, default=None)
+    return Comparison(folder, runs, metrics, _differences(folder, lines, metrics[0]), usual)
+
+
+def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dict[str, Difference]:
+    """Each arm against the best one, item by item on the test split they share."""
+    best = tables.best_line(lines, metric)
+    if best is None:
+        return {}
+    scores = {line.arm: _item_scores(folder, line.runs) for line in lines if line.state == "done"}
+    reference = scores[best.arm]
+    return {
+        arm: paired_difference(found, reference)
+        for arm, found in scores.items()
+        if arm != best.arm and found.shape[1] == reference.shape[1]
+    }
+
+
+def _item_scores(folder: Path, runs: Sequence[str]) -> np.ndarray:
+    """One score for each run and test item: right or wrong; for numbers the negative absolute error."""
+    rows = []
+    for name in runs:
+        frame = Run(folder / name).predictions()
+        reference, prediction = frame["reference"].to_list(), frame["prediction"].to_list()
+        pairs = zip(reference, prediction, strict=True)
+        rows.append([_item_score(a, b) for a, b in pairs])
+    return np.asarray(rows, dtype=np.float64)
+
+
+def _item_score(reference: Any, prediction: Any) -> float:
+    if isinstance(reference, (float, int)):
+        return -abs(reference - prediction)
+    if isinstance(reference, str):
+        return float(reference == prediction)
+    if len(reference) and isinstance(reference[0], float):
+        return -float(np.abs(np.asarray(reference) - np.asarray(prediction)).mean())
+    return float(list(reference) == list(prediction))

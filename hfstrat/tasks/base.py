@@ -1,0 +1,152 @@
+"""What tasks hand to the loop: examples, ragged token columns, batches. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Problem = Literal["single_label", "multi_label", "regression"]
+IntArray = npt.NDArray[np.integer[Any]]
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the targets of a task are.
+
+    Args:
+        problem: Exclusive classes, independent classes, or numbers.
+        names: Names of the classes, or of the numbers; their order is the order of the logits.
+        counts: Training examples of each class; empty for regression.
+    """
+
+    problem: Problem
+    names: tuple[str, ...]
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split as the user wrote it.
+
+    Args:
+        ids: A stable name for each example.
+        texts: First texts.
+        pairs: Second texts, for pairs.
+        targets: Class indices `(n,)`, 0/1 `(n, classes)` or numbers `(n, outputs)`; None without labels.
+    """
+
+    ids: tuple[str, ...]
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    targets: IntArray | FloatArray | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of unequal length in one flat array.
+
+    Args:
+        values: All rows one after the other.
+        offsets: Where each row starts, and the end: `(rows + 1,)`.
+    """
+
+    values: IntArray
+    offsets: IntArray
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
+        """Pack a list of rows."""
+        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+        values = np.fromiter((value for row in rows for value in row), dtype=np.int32, count=int(lengths.sum()))
+        return cls(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+
+    @property
+    def lengths(self) -> IntArray:
+        """Length of each row."""
+        return np.diff(self.offsets)
+
+    def padded(self, rows: IntArray, fill: int, *, left: bool = False) -> tuple[IntArray, IntArray]:
+        """Some rows as a rectangle, with its mask.
+
+        Args:
+            rows: Which rows.
+            fill: Value of the padding.
+            left: Pad on the left.
+
+        Returns:
+            Values and mask (1 where a value stands), int64 `(len(rows), longest)`.
+        """
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        width = int(lengths.max(initial=0))
+        place = np.arange(width)[None, :]
+        start = (width - lengths)[:, None] if left else np.zeros_like(lengths)[:, None]
+        mask = (place >= start) & (place < start + lengths[:, None])
+        source = np.where(mask, self.offsets[rows][:, None] + place - start, 0)
+        values = self.values[source] if self.values.size else np.zeros(source.shape, np.int32)
+        return np.where(mask, values, fill).astype(np.int64), mask.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One split, tokenised.
+
+    Args:
+        ids: A stable name for each example.
+        columns: Token columns by the model's argument name (`input_ids`, `token_type_ids`), a row a window.
+        windows: First window of each example, and the end: `(n + 1,)`; without windows, `0 … n`.
+        targets: As in `Examples`.
+        truncated: Examples that lost tokens.
+        pad: What fills each column.
+        left: Whether padding goes to the left.
+    """
+
+    ids: tuple[str, ...]
+    columns: Mapping[str, Ragged]
+    windows: IntArray
+    targets: IntArray | FloatArray | None
+    truncated: int
+    pad: Mapping[str, int]
+    left: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> IntArray:
+        """Tokens of each example's longest window."""
+        lengths = self.columns["input_ids"].lengths
+        if len(lengths) == len(self):
+            return lengths
+        return np.maximum.reduceat(lengths, self.windows[:-1])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all."""
+        return int(self.columns["input_ids"].offsets[-1])
+
+    def with_targets(self, targets: IntArray | FloatArray) -> Encoded:
+        """The same tokens with other targets."""
+        return replace(self, targets=targets)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a model says about a split.
+
+    Args:
+        logits: float32 `(n, classes)`.
+        scores: Probabilities, or the numbers themselves for regression: float64 `(n, classes)`.
+        predictions: Class indices `(n,)`, 0/1 `(n, classes)`, or numbers `(n, outputs)`.
+    """
+
+    logits: FloatArray
+    scores: FloatArray
+    predictions: IntArray | FloatArray

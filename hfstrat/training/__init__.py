@@ -1,0 +1,1 @@
+"""The loop, the solver, optimisation, scoring and memory."""

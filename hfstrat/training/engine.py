@@ -1,0 +1,147 @@
+"""The loop. It knows models, batches and losses; it knows neither recipes nor runs nor strategies.
+
+`fit` is a generator: the caller's `for` loop logs, evaluates and stops. The loss of an update is the sum over all
+its targets on all processes, divided by their weight; so results do not depend on micro-batches or processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from hfstrat.data.batching import Batch
+from hfstrat.training.optim import Settings, set_lr, set_modes
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update is computed from.
+
+    Args:
+        epoch: Epochs done when the update is done.
+        batches: This process's micro-batches; every process has equally many.
+        weight: Weight of all targets of the update, over all processes.
+        examples: Number of them.
+    """
+
+    epoch: float
+    batches: Sequence[Batch]
+    weight: float
+    examples: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did. Tensors stay on the device; reading one waits for it.
+
+    Args:
+        number: Updates done, from 1.
+        epoch: Epochs done.
+        lr: Learning rate.
+        loss: Mean loss over the update's targets on all processes, a scalar tensor.
+        grad_norm: Gradient norm before clipping, a scalar tensor.
+        examples: Examples of the update.
+        tokens: Tokens of this process, padding left out.
+    """
+
+    number: int
+    epoch: float
+    lr: float
+    loss: torch.Tensor
+    grad_norm: torch.Tensor
+    examples: int
+    tokens: int
+
+
+def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Tensor:
+    """Logits of each example, fp32 or wider `(examples, classes)`; windows of an example are averaged."""
+    inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
+    logits: torch.Tensor = model(**inputs).logits
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    if batch.owner is None:
+        return logits
+    owner = batch.owner.to(device)
+    total = logits.new_zeros(len(batch.rows), *logits.shape[1:]).index_add_(0, owner, logits)
+    return total / torch.bincount(owner, minlength=len(batch.rows)).to(total.dtype).unsqueeze(1)
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    steps: Iterable[Step],
+    loss: Loss,
+    settings: Settings,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    stage: str,
+) -> Iterator[Update]:
+    """Train, one update a turn.
+
+    Args:
+        model: Prepared by Accelerate; what trains has `requires_grad`.
+        optimizer: Prepared by Accelerate, with `lr_scale` in each group.
+        steps: What each update is computed from.
+        loss: Sum of the losses of a micro-batch from its logits and targets.
+        settings: How to optimise.
+        accelerator: Where and in which precision.
+        seed: The run's seed.
+        stage: The stage's name, part of the seed of dropout.
+
+    Yields:
+        An Update after each one.
+    """
+    device, processes = accelerator.device, accelerator.num_processes
+    for number, step in enumerate(steps):
+        set_modes(model)  # the caller evaluates between updates
+        lr = settings.lr_at(number)
+        set_lr(optimizer, lr)
+        total = torch.zeros((), device=device)
+        for place, batch in enumerate(step.batches):
+            assert batch.targets is not None, "training needs targets"
+            torch.manual_seed(dropout_seed(seed, stage, number, place, accelerator.process_index))
+            last = place == len(step.batches) - 1
+            with nullcontext() if last else accelerator.no_sync(model):
+                part = loss(logits_of(model, batch, device), batch.targets.to(device)) * batch.scale
+                # Data-parallel gradients are averaged over processes; the sum is wanted.
+                accelerator.backward(part * (processes / step.weight))
+            total = total + part.detach()
+        norm = _clip(model, settings.clip, accelerator)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if processes > 1:
+            total = accelerator.reduce(total, reduction="sum")
+        yield Update(
+            number=number + 1,
+            epoch=step.epoch,
+            lr=lr,
+            loss=total / step.weight,
+            grad_norm=norm,
+            examples=step.examples,
+            tokens=sum(batch.tokens for batch in step.batches if batch.scale),
+        )
+
+
+def _clip(model: nn.Module, limit: float | None, accelerator: Accelerator) -> torch.Tensor:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norm = accelerator.clip_grad_norm_(trained, limit if limit is not None else float("inf"))
+    assert norm is not None, "this kind of sharding reports no gradient norm"
+    return norm.detach()
+
+
+def dropout_seed(seed: int, stage: str, update: int, micro: int, process: int) -> int:
+    """Seed of a micro-batch's dropout: a function of its position alone, so that a run can start anywhere."""
+    text = f"{seed}/{stage}/{update}/{micro}/{process}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,78 @@
+"""Running a model over a split, each example once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from hfstrat.data.batching import evaluation_batches
+from hfstrat.models.anatomy import module_at
+from hfstrat.tasks.base import Encoded, FloatArray
+from hfstrat.training.engine import logits_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def logits(
+    model: nn.Module,
+    data: Encoded,
+    batch_size: int,
+    accelerator: Accelerator | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> FloatArray:
+    """Logits of a split in the split's order, float32 `(n, classes)`, on every process.
+
+    Args:
+        model: The model; it is put into eval mode.
+        data: The split.
+        batch_size: Examples at once.
+        accelerator: Shares the work between processes and sets the precision; None: this process, as is.
+        progress: Called with the number of examples done.
+    """
+    model.eval()
+    process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    device = accelerator.device if accelerator else next(model.parameters()).device
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    with torch.inference_mode(), accelerator.autocast() if accelerator else _nothing():
+        for batch in evaluation_batches(data, batch_size, process, processes):
+            parts.append((batch.rows, logits_of(model, batch, device).float().cpu().numpy()))
+            if progress is not None:
+                progress(len(batch.rows))
+    if processes > 1:
+        from accelerate.utils import gather_object
+
+        parts = gather_object(parts)
+    rows = np.concatenate([part[0] for part in parts])
+    values = np.concatenate([part[1] for part in parts])
+    assert len(np.unique(rows)) == len(rows) == len(data), "each example is scored once"
+    return values[np.argsort(rows)]
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def output_removed(model: nn.Module, output: str) -> Iterator[None]:
+    """Let the model return what its output layer would get, pooled as its logits are."""
+    parent, attribute, module = module_at(model, output)
+    identity = nn.Identity()
+    _put(parent, attribute, identity)
+    try:
+        yield
+    finally:
+        _put(parent, attribute, module)
+
+
+def _put(parent: nn.Module, attribute: str, module: nn.Module) -> None:
+    if isinstance(parent, nn.ModuleDict):
+        parent[attribute] = module
+    else:
+        setattr(parent, attribute, module)

@@ -1,0 +1,95 @@
+"""`hfstrat predict`: a line out for each text in.
+
+A line of jsonl is `{"id", "prediction", "scores": {label: probability}}`; for numbers there are no scores. In csv the
+columns are `id`, `prediction` and one column for each label; several labels are joined by `|`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from hfstrat.errors import Problem, UsageError
+from hfstrat.verbs.progress import observer, show
+
+Record = dict[str, Any]
+
+
+def run(path: Path, data: str, output: Path | None, quiet: bool) -> None:
+    """Predict a file, or texts from stdin."""
+    if output is not None and output.suffix not in (".jsonl", ".csv"):
+        raise UsageError(Problem(f"cannot write {output.suffix or output.name}", hint="Name a .jsonl or a .csv file"))
+    listener = observer(quiet=quiet or output is None)
+    with listener.working("loading torch and transformers"):
+        from hfstrat.api import load
+        from hfstrat.inference import CHUNK
+    predictor = load(path)
+    records: Iterable[Record] = (
+        predictor.predict_file(Path(data), listener)
+        if data != "-"
+        else _numbered(predictor.predict(texts) for texts in _chunks(sys.stdin, CHUNK))
+    )
+    if output is None:
+        for record in records:
+            print(json.dumps(record, ensure_ascii=False))
+        return
+    count = _write(records, output)
+    listener.finished()
+    show(f"{output}: {count:,} predictions")
+
+
+def _chunks(lines: IO[str], size: int) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    for line in lines:
+        chunk.append(line.rstrip("\r\n"))
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _numbered(chunks: Iterable[list[Record]]) -> Iterator[Record]:
+    number = 0
+    for chunk in chunks:
+        for record in chunk:
+            yield {"id": str(number), **record}
+            number += 1
+
+
+def _write(records: Iterable[Record], output: Path) -> int:
+    """Write to a temporary name first, so that a file that is there is whole."""
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            count = _write_jsonl(records, stream) if output.suffix == ".jsonl" else _write_csv(records, stream)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _write_jsonl(records: Iterable[Record], stream: IO[str]) -> int:
+    count = 0
+    for record in records:
+        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        count += 1
+    return count
+
+
+def _write_csv(records: Iterable[Record], stream: IO[str]) -> int:
+    writer, count = csv.writer(stream), 0
+    for record in records:
+        scores = record.get("scores", {})
+        if count == 0:
+            writer.writerow(["id", "prediction", *scores])
+        prediction = record["prediction"]
+        shown = "|".join(map(str, prediction)) if isinstance(prediction, list) else prediction
+        writer.writerow([record["id"], shown, *(f"{score:.6f}" for score in scores.values())])
+        count += 1
+    return count

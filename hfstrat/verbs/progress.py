@@ -1,0 +1,375 @@
+"""What a terminal shows of a run while it goes: bars where there is a terminal, plain lines where there is none.
+
+Progress goes to stderr and results to stdout, so that `hfstrat … --json > file` holds nothing but the result.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from hfstrat.runs.events import Observer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+# Where launchers tell a process its number.
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+# A log is read later: a line every ten seconds at first, and fewer as a phase grows long.
+SECONDS_BETWEEN_LINES = 10.0
+SHARE_BETWEEN_LINES = 0.05
+# Quarters that follow each other faster than this are not worth a line each.
+SECONDS_BETWEEN_QUARTERS = 1.0
+WIDTH_OF_FILES = 120
+
+
+class Listener(Observer):
+    """An observer that can also say what the program is busy with before a run begins."""
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Show that something takes a moment."""
+        yield
+
+
+def observer(*, quiet: bool = False) -> Listener:
+    """The listener that suits where stderr goes.
+
+    Args:
+        quiet: Show warnings only.
+    """
+    if _rank():
+        return Listener()  # one process speaks for all
+    if quiet:
+        return Quiet()
+    return Live() if _is_live() else Plain()
+
+
+def show(result: Any) -> None:
+    """Print a result on stdout: text as it is, anything else as rich draws it."""
+    if isinstance(result, str):
+        print(result)
+        return
+    from rich.console import Console
+
+    # rich takes a pipe or a file for a terminal of 80 columns, and would cut tables to it.
+    is_file = not _in_notebook() and not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    Console(width=WIDTH_OF_FILES if is_file else None).print(result)
+
+
+def _rank() -> int:
+    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0)
+
+
+def _is_live() -> bool:
+    if _in_notebook():
+        return find_spec("ipywidgets") is not None  # without it rich cannot redraw a cell's output
+    return sys.stderr.isatty() and (os.environ.get("TERM") or "dumb") not in ("dumb", "unknown")
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+# --- what there is to show ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Phase:
+    """A phase as far as it has come.
+
+    Args:
+        name: What is done.
+        total: Units of work in all; None when that is not known.
+        unit: What they are.
+        done: Those that are done.
+        figures: The latest figures, such as loss and learning rate.
+        started: When it began, on the monotonic clock.
+    """
+
+    name: str
+    total: int | None
+    unit: str
+    done: int = 0
+    figures: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=lambda: time.monotonic())
+
+    def advance(self, done: int, shown: Mapping[str, Any]) -> None:
+        """Add work; more than was announced raises the total, for a count never exceeds it."""
+        self.done += done
+        if self.total is not None:
+            self.total = max(self.total, self.done)
+        self.figures |= shown
+
+    @property
+    def seconds(self) -> float:
+        """Time since it began."""
+        return time.monotonic() - self.started
+
+    @property
+    def count(self) -> str:
+        """`312/1,250 updates`."""
+        total = "" if self.total is None else f"/{self.total:,}"
+        return f"{self.done:,}{total} {self.unit}"
+
+    @property
+    def rate(self) -> str:
+        """`12.3/s`, or `4.1 s each` for slow work; empty before there is any."""
+        if not self.done or self.seconds < 0.05:
+            return ""
+        per_second = self.done / self.seconds
+        if per_second < 0.5:
+            return f"{1 / per_second:.1f} s each"
+        return f"{per_second:,.{1 if per_second < 100 else 0}f}/s"
+
+    @property
+    def quarter(self) -> int:
+        """Quarters that are done, 0 to 4; 0 when the total is not known."""
+        return 4 * self.done // self.total if self.total else 0
+
+    @property
+    def shown_figures(self) -> str:
+        """`loss 0.213  lr 0.0004`."""
+        known = ((name, value) for name, value in self.figures.items() if value is not None)
+        return "  ".join(f"{name} {_number(value)}" for name, value in known)
+
+    def line(self) -> str:
+        """All of it as one line of a log."""
+        share = f"{self.done / self.total:.0%}" if self.total else ""
+        left = self.seconds / self.done * (self.total - self.done) if self.total and self.done else 0.0
+        time_left = f"{_clock(left)} left" if left >= 1 else ""
+        parts = [share, self.count, self.rate, f"{_clock(self.seconds)} elapsed", time_left, self.shown_figures]
+        return f"{self.name}: {', '.join(part for part in parts if part)}"
+
+
+def scores(stage: str, split: str, metrics: Mapping[str, float | None], at: Phase | None) -> str:
+    """One evaluation as a line."""
+    values = "  ".join(
+        f"{name} {'undefined' if value is None else format(value, '.4f')}" for name, value in metrics.items()
+    )
+    # The count tells evaluations of the same stage apart.
+    place = f" at {at.count}" if at is not None and at.name == stage else ""
+    return f"{stage}, {split}{place}: {values}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _yaml(value: Any) -> str:
+    """A chosen value as one would write it in a recipe."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_yaml(item) for item in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# --- listeners ----------------------------------------------------------------------------------------------------
+
+
+class Quiet(Listener):
+    """Shows warnings, and nothing else."""
+
+    def warn(self, text: str) -> None:
+        """Print it."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+class Plain(Quiet):
+    """Writes lines that read well in a log file: no carriage returns, and not many of them."""
+
+    def __init__(self) -> None:
+        self._phase: Phase | None = None
+        self._last = 0.0  # when a line was written
+        self._quarter = 0
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Say it once."""
+        _print(text)
+        yield
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        _print(text)
+
+    def decided(self, decisions: Sequence[Any]) -> None:
+        """One decision a line."""
+        for decision in decisions:
+            _print(f"auto: {decision.path} = {_yaml(decision.value)}  ({decision.reason})")
+
+    def phase(self, name: str, total: int | None, unit: str) -> None:
+        """Say what begins, and how much of it there is."""
+        self._phase, self._quarter, self._last = Phase(name, total, unit), 0, time.monotonic()
+        _print(f"{name}: {'' if total is None else f'{total:,} '}{unit}")
+
+    def advance(self, done: int = 1, **shown: Any) -> None:
+        """A line at each quarter, and one in between when there was none for a while."""
+        if self._phase is None:
+            return
+        self._phase.advance(done, shown)
+        quarter, silent = self._phase.quarter, time.monotonic() - self._last
+        waited = silent >= max(SECONDS_BETWEEN_LINES, SHARE_BETWEEN_LINES * self._phase.seconds)
+        reached = quarter > self._quarter and (quarter == 4 or silent >= SECONDS_BETWEEN_QUARTERS)
+        self._quarter = max(quarter, self._quarter)
+        if waited or reached:
+            _print(self._phase.line())
+            self._last = time.monotonic()
+
+    def scored(self, stage: str, split: str, metrics: Mapping[str, float | None]) -> None:
+        """One evaluation a line."""
+        _print(scores(stage, split, metrics, self._phase))
+
+    def finished(self) -> None:
+        """Forget the phase."""
+        self._phase = None
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Live(Listener):
+    """Draws a bar for each phase at the bottom of a terminal, and everything else above them.
+
+    Args:
+        console: Where to draw; left out: stderr.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._given = console
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase: Phase | None = None
+
+    @property
+    def _console(self) -> Console:
+        if self._given is None:
+            from rich.console import Console
+
+            self._given = Console(stderr=True)
+        return self._given
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Turn a spinner until it is done."""
+        if self._progress is not None:  # the bars move already
+            self.note(text)
+            yield
+            return
+        with self._console.status(_text(text)):
+            yield
+
+    def note(self, text: str) -> None:
+        """Print it above the bars."""
+        self._console.print(_text(text))
+
+    def warn(self, text: str) -> None:
+        """Print it above the bars, in yellow."""
+        self._console.print(_text(f"warning: {text}", "yellow"))
+
+    def decided(self, decisions: Sequence[Any]) -> None:
+        """Decisions as an aligned table."""
+        from rich.table import Table
+
+        if not decisions:
+            return
+        table = Table.grid(padding=(0, 1))
+        for style in ("dim", "", "bold", "dim"):
+            table.add_column(style=style, overflow="fold")
+        for place, decision in enumerate(decisions):
+            cells = ("" if place else "auto:", decision.path, f"= {_yaml(decision.value)}", f"({decision.reason})")
+            table.add_row(*map(_text, cells))
+        self._console.print(table)
+
+    def phase(self, name: str, total: int | None, unit: str) -> None:
+        """Add a bar; the one before stays as it is."""
+        progress = self._running()
+        if self._task is not None:
+            progress.stop_task(self._task)
+        self._phase = Phase(name, total, unit)
+        self._task = progress.add_task(_escaped(name), total=total, count=self._phase.count, rate="", figures="")
+
+    def advance(self, done: int = 1, **shown: Any) -> None:
+        """Move the bar and show the latest figures."""
+        if self._phase is None or self._progress is None or self._task is None:
+            return
+        phase = self._phase
+        phase.advance(done, shown)
+        self._progress.update(
+            self._task,
+            completed=phase.done,
+            total=phase.total,
+            count=phase.count,
+            rate=phase.rate,
+            figures=_escaped(phase.shown_figures),
+        )
+
+    def scored(self, stage: str, split: str, metrics: Mapping[str, float | None]) -> None:
+        """One evaluation a line, above the bars."""
+        self._console.print(_text(scores(stage, split, metrics, self._phase), "green"))
+
+    def finished(self) -> None:
+        """Leave the bars as they are and give the cursor back."""
+        progress, self._progress, self._task, self._phase = self._progress, None, None, None
+        if progress is not None:
+            progress.stop()
+            atexit.unregister(self.finished)
+
+    def _running(self) -> Progress:
+        if self._progress is None:
+            self._progress = _bars(self._console)
+            self._progress.start()
+            atexit.register(self.finished)  # an error that nobody catches must not leave the cursor hidden
+        return self._progress
+
+
+def _bars(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    def text(field: str) -> TextColumn:
+        return TextColumn(f"{{task.fields[{field}]}}", table_column=Column(no_wrap=True))
+
+    return Progress(
+        TextColumn("{task.description}", style="bold", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16),
+        text("count"),
+        text("rate"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=False),
+        text("figures"),
+        console=console,
+        refresh_per_second=4,  # drawing takes time from the processor that trains
+        # While bars are drawn rich reroutes stdout to the same console, which is right only where they share a screen.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+
+
+def _text(text: str, style: str = "") -> Any:
+    """Text in which rich sees no markup."""
+    from rich.text import Text
+
+    return Text(text, style)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

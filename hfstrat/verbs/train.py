@@ -1,0 +1,35 @@
+"""`hfstrat train`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from hfstrat.runs.directory import Run
+from hfstrat.verbs.progress import observer, show
+
+
+def run(recipe: Path, overrides: Sequence[str], runs: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
+    """Train and show the run."""
+    listener = observer(quiet=quiet)
+    with listener.working("loading torch, transformers and peft"):
+        from hfstrat.execute import train
+    done = train(recipe, overrides, runs=runs, overwrite=overwrite, observer=listener)
+    if _is_main_process():
+        _show(done, as_json)
+
+
+def _show(done: Run, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"run": str(done.path), **done.metrics, "ledger": done.ledger}))
+        return
+    show(done)
+    show(f"\n{done.artifact} holds the model and its card. Next: `hfstrat show {done.path}` draws what trained, ")
+    show(f"`hfstrat predict {done.path} FILE` uses it, `hfstrat compare RECIPE` tries other strategies.")
+
+
+def _is_main_process() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)

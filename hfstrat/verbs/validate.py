@@ -1,0 +1,33 @@
+"""`hfstrat validate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from hfstrat.verbs.progress import observer, show
+
+
+def run(recipe: Path, overrides: Sequence[str], as_json: bool, quiet: bool) -> None:
+    """Prepare a run without writing anything, and say what would be done."""
+    from hfstrat.recipe.loading import dump, load
+
+    parsed, source = load(recipe, overrides)
+    listener = observer(quiet=quiet or as_json)
+    with listener.working("loading torch and transformers"):
+        from hfstrat.execute import quiet as silence
+        from hfstrat.prepare import prepare
+        from hfstrat.training.machine import machine
+    silence()
+    prepared = prepare(parsed, machine(), source=source, observer=listener)
+    stages = [stage.name for stage in prepared.plan.stages]
+    if as_json:
+        decisions = [asdict(decision) for decision in prepared.decisions]
+        print(json.dumps({"recipe": str(recipe), "rows": prepared.material.rows, "stages": stages, "auto": decisions}))
+        return
+    rows = ", ".join(f"{count:,} {name}" for name, count in prepared.material.rows.items())
+    show(f"{recipe} is valid: {rows} rows; {len(prepared.material.labels.names)} outputs; stages {' → '.join(stages)}")
+    if not quiet:
+        show(dump(prepared.recipe))

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from hfstrat.verbs import progress
+from hfstrat.verbs.progress import Listener, Live, Phase, Plain, Quiet, observer, show
+
+DECISIONS = [
+    SimpleNamespace(path="train.lr", value=1e-4, reason="full fine-tuning of 22 M parameters"),
+    SimpleNamespace(path="evaluate.metrics", value=["accuracy", "f1_macro"], reason="the usual [ones]"),
+    SimpleNamespace(path="task.normalize", value=True, reason="declared"),
+]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands still until a test moves it: `clock.now += 3`."""
+    hands = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: hands.now))
+    return hands
+
+
+def live() -> tuple[Live, io.StringIO]:
+    screen = io.StringIO()
+    return Live(Console(file=screen, force_terminal=True, width=120, color_system=None)), screen
+
+
+def whole_run(listener: Listener) -> None:
+    """Everything that a run tells, and what it should not do but may."""
+    with listener.working("loading [torch]"):
+        pass
+    listener.advance(1)  # before any phase
+    listener.decided(DECISIONS)
+    listener.decided([])
+    listener.note("12 tensors train")
+    listener.warn("3 texts were cut")
+    listener.phase("features", None, "texts")
+    listener.advance(32)
+    listener.phase("fit", 100, "updates")  # the one before never finished
+    with listener.working("measuring"):
+        listener.advance(40)
+    listener.advance(0, loss=0.25, lr=1e-4, other=None)
+    listener.scored("fit", "validation", {"accuracy": 0.5, "f1_macro": None})
+    listener.advance(90)  # more than was announced
+    listener.phase("empty", 0, "texts")
+    listener.advance(0)
+    listener.scored("sealed", "test", {"accuracy": 0.75})
+    listener.finished()
+    listener.finished()
+    listener.advance(1)
+    listener.phase("again", 1, "texts")  # a listener may hear of several runs
+    listener.advance(1)
+    listener.finished()
+
+
+class TestPlain:
+    def test_tells_the_whole_run_on_stderr_in_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        whole_run(Plain())
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "\r" not in err
+        assert "\x1b" not in err
+        lines = err.splitlines()
+        assert "loading [torch]" in lines
+        assert "auto: train.lr = 0.0001  (full fine-tuning of 22 M parameters)" in lines
+        assert "auto: evaluate.metrics = [accuracy, f1_macro]  (the usual [ones])" in lines
+        assert "auto: task.normalize = true  (declared)" in lines
+        assert "warning: 3 texts were cut" in lines
+        assert "fit, validation at 40/100 updates: accuracy 0.5000  f1_macro undefined" in lines
+        assert "sealed, test: accuracy 0.7500" in lines
+        assert any(line.startswith("fit: 100%, 130/130 updates") and "loss 0.25  lr 0.0001" in line for line in lines)
+
+    def test_a_quick_phase_is_two_lines(self, clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+        listener = Plain()
+        listener.phase("fit", 1000, "updates")
+        for _ in range(1000):
+            clock.now += 0.001
+            listener.advance(1)
+        assert len(capsys.readouterr().err.splitlines()) == 2
+
+    def test_a_phase_of_minutes_shows_its_quarters(
+        self, clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        listener = Plain()
+        listener.phase("fit", 100, "updates")
+        for _ in range(100):
+            clock.now += 0.25
+            listener.advance(1)
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.split()[1] for line in lines[1:]] == ["25%,", "50%,", "75%,", "100%,"]
+        assert lines[2] == "fit: 50%, 50/100 updates, 4.0/s, 0:12 elapsed, 0:12 left"
+
+    def test_a_slow_phase_is_heard_of_every_ten_seconds(
+        self, clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        listener = Plain()
+        listener.phase("fit", 10_000, "updates")
+        for _ in range(100):
+            clock.now += 1.0
+            listener.advance(1)
+        assert len(capsys.readouterr().err.splitlines()) == 11
+
+    def test_a_day_does_not_fill_the_log(self, clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+        listener = Plain()
+        listener.phase("fit", None, "updates")
+        for _ in range(24 * 3600):
+            clock.now += 1.0
+            listener.advance(1)
+        assert 20 < len(capsys.readouterr().err.splitlines()) < 200
+
+
+class TestLive:
+    def test_tells_the_whole_run(self) -> None:
+        listener, screen = live()
+        whole_run(listener)
+        text = screen.getvalue()
+        for part in (
+            "= [accuracy, f1_macro]",
+            "(the usual [ones])",
+            "warning: 3 texts were cut",
+            "fit, validation at 40/100 updates: accuracy 0.5000  f1_macro undefined",
+            "130/130 updates",
+            "loss 0.25  lr 0.0001",
+            "sealed, test: accuracy 0.7500",
+        ):
+            assert part in text
+
+    def test_gives_the_cursor_back(self) -> None:
+        listener, screen = live()
+        whole_run(listener)
+        hide, give_back = "\x1b[?25l", "\x1b[?25h"
+        assert screen.getvalue().count(hide) == screen.getvalue().count(give_back) > 0
+
+    def test_an_error_ends_the_spinner(self) -> None:
+        listener, screen = live()
+
+        def fail() -> None:
+            with listener.working("loading"):
+                raise ValueError("no torch")
+
+        with pytest.raises(ValueError, match="no torch"):
+            fail()
+        assert "\x1b[?25h" in screen.getvalue()  # the cursor is back
+
+
+class TestQuiet:
+    def test_shows_warnings_only(self, capsys: pytest.CaptureFixture[str]) -> None:
+        whole_run(Quiet())
+        assert capsys.readouterr() == ("", "warning: 3 texts were cut\n")
+
+
+class TestChoice:
+    def test_lines_without_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert type(observer()) is Plain
+        assert type(observer(quiet=True)) is Quiet
+
+    @pytest.mark.parametrize(("term", "kind"), [("xterm", Live), ("dumb", Plain), ("", Plain)])
+    def test_bars_on_a_terminal_that_can_draw(self, term: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(progress.sys, "stderr", SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setenv("TERM", term)
+        assert type(observer()) is kind
+
+    def test_one_process_speaks_for_all(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("RANK", "1")
+        whole_run(observer())
+        assert capsys.readouterr() == ("", "")
+        monkeypatch.setenv("RANK", "0")
+        assert type(observer()) is Plain
+
+
+class TestShow:
+    def test_text_goes_to_stdout_untouched(self, capsys: pytest.CaptureFixture[str]) -> None:
+        line = "[bold] " + "x" * 300
+        show(line)
+        assert capsys.readouterr() == (line + "\n", "")
+
+    def test_tables_are_not_cut_to_a_narrow_terminal_in_files(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+        table = Table("a" * 100)
+        show(table)
+        out, err = capsys.readouterr()
+        assert "a" * 100 in out
+        assert err == ""
+
+
+def test_slow_work_has_seconds_for_each(clock: SimpleNamespace) -> None:
+    phase = Phase("load", None, "shards")
+    clock.now += 9
+    phase.advance(2, {})
+    assert phase.line() == "load: 2 shards, 4.5 s each, 0:09 elapsed"
