@@ -22,7 +22,7 @@ _PUBLIC = {
     "Problem": "hfstrat.errors",
     "Recipe": "hfstrat.recipe.recipe",
     "RecipeError": "hfstrat.errors",
-    "Run": "hfstrat.runs.directory",
+    "Run": "hfstrat.report.display",
     "RunError": "hfstrat.errors",
     "UsageError": "hfstrat.errors",
     "compare": "hfstrat.api",
@@ -33,7 +33,28 @@ _PUBLIC = {
     "train": "hfstrat.api",
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the names are strings
+__all__ = [
+    "Comparison",
+    "DataError",
+    "Diverged",
+    "HfstratError",
+    "Interrupted",
+    "ModelError",
+    "OutOfMemory",
+    "Problem",
+    "Recipe",
+    "RecipeError",
+    "Run",
+    "RunError",
+    "UsageError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "load",
+    "open_run",
+    "predict",
+    "train",
+]
 
 if TYPE_CHECKING:
     from hfstrat.api import compare, evaluate, load, open_run, predict, train
@@ -50,7 +71,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from hfstrat.recipe.recipe import Recipe
-    from hfstrat.runs.directory import Run
+    from hfstrat.report.display import Run
     from hfstrat.study.compare import Comparison
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfstrat.errors import Problem, UsageError
 from hfstrat.recipe.recipe import Recipe
-from hfstrat.runs.directory import Run
+from hfstrat.report.display import Run
 from hfstrat.verbs.progress import observer
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def train(
     """
     from hfstrat import execute
 
-    return execute.train(
-        recipe, overrides, data=data, runs=runs, overwrite=overwrite, observer=observer(quiet=quiet)
-    )
+    listener = observer(quiet=quiet)
+    done = execute.train(recipe, overrides, data=data, runs=runs, overwrite=overwrite, observer=listener)
+    return Run(done.path)
 
 
 def compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def describe() -> dict[str, Any]:
         "platform": platform.platform(),
         "git": git_state(),
     }
+
+
+def silence_imports() -> None:
+    """Keep bitsandbytes from warning about kernels that hfstrat does not use; peft imports it whatever is trained."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def version(package: str) -> str | None:

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hfstrat.environment import describe
+from hfstrat.environment import describe, silence_imports
 from hfstrat.errors import Interrupted, OutOfMemory, Problem, RunError, UsageError
 from hfstrat.judge import Judge
 from hfstrat.models.build import build
@@ -77,12 +77,11 @@ def train(
     torch.set_num_threads(_threads(parsed, here.cores, here.local_processes))
     prepared = prepare(parsed, here, memory=data, source=source, ledger=ledger, observer=observer)
     accelerator = _accelerator(prepared.recipe, folder)
+    if _agreed(lambda: _is_done(folder, prepared, overwrite), accelerator):
+        observer.note(f"{folder} is done already with this recipe; nothing to do")
+        return Run(folder)
     if not accelerator.is_main_process:
         return _go(Run(folder), prepared, accelerator, ledger, Observer())
-    before = _already_there(folder, prepared, overwrite)
-    if before is not None:
-        observer.note(f"{folder} is done already with this recipe; nothing to do")
-        return before
     with locked(folder) as run:
         clear(folder)
         return _go(run, prepared, accelerator, ledger, observer)
@@ -90,6 +89,7 @@ def train(
 
 def quiet() -> None:
     """Silence what the libraries say about things that hfstrat reports in its own words."""
+    silence_imports()
     import datasets
     import transformers
 
@@ -125,24 +125,42 @@ def _threads(recipe: Recipe, cores: int, local_processes: int) -> int:
     return recipe.train.threads if recipe.train.threads != "auto" else max(1, cores // local_processes)
 
 
-def _already_there(folder: Path, prepared: Prepared, overwrite: bool) -> Run | None:
-    """The finished run of the same resolved recipe, if there is one.
+def _is_done(folder: Path, prepared: Prepared, overwrite: bool) -> bool:
+    """Whether the directory holds this very run, done.
 
     Raises:
-        UsageError: The directory holds something else.
+        UsageError: It holds something else.
     """
-    if overwrite or not folder.exists() or not any(entry.name != LOCK for entry in folder.iterdir()):
-        return None
+    if not folder.exists() or not any(entry.name != LOCK for entry in folder.iterdir()):
+        return False
     run = Run(folder)
+    if run.status is None:  # never delete what is not a run, whatever was asked
+        raise UsageError(Problem(f"{folder} is not empty and holds no run", hint="Choose another name=…"))
+    if overwrite:
+        return False
     if run.status == "done" and run.recipe() == dump(prepared.recipe):
         known = (run.read("env.json") or {}).get("data", {}).get("fingerprint")
         if known == prepared.material.fingerprint:
-            return run
-    what = f"holds a run that is {run.status}" if run.status else "is not empty and holds no run"
+            return True
     hint = "Add --overwrite to replace it, or name=… to keep both"
-    if run.status is None:
-        hint = "Choose another name=…"
-    raise UsageError(Problem(f"{folder} {what}", hint=hint))
+    raise UsageError(Problem(f"{folder} holds another run, which is {run.status}", hint=hint))
+
+
+def _agreed(question: Callable[[], bool], accelerator: Accelerator) -> bool:
+    """The main process's answer, or its error, on every process: none may go on alone."""
+    from accelerate.utils import broadcast_object_list
+
+    answer: list[bool | UsageError] = [False]
+    if accelerator.is_main_process:
+        try:
+            answer = [question()]
+        except UsageError as error:
+            answer = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(answer)
+    if isinstance(answer[0], UsageError):
+        raise answer[0]
+    return answer[0]
 
 
 def _go(run: Run, prepared: Prepared, accelerator: Accelerator, ledger: Ledger, observer: Observer) -> Run:

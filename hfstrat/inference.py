@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from hfstrat.data import audit as auditing
 from hfstrat.data import sources
 from hfstrat.data.splits import Splits, split
@@ -197,6 +196,3 @@ def finished(path: str | Path) -> Run:
     if not run.artifact.is_dir():
         raise UsageError(Problem(f"{path} left no model: it is a floor of a comparison"))
     return run
-
-
-

@@ -63,17 +63,23 @@ class Judge:
         )
         return table.score(names or self.metrics, self.labels.problem, outputs, seed=0, intervals=intervals)
 
-    def score(self, logits: FloatArray, targets: Any) -> Score:
-        """What states are compared by, each at its own best threshold."""
+    def loss(self, logits: FloatArray, targets: Any) -> float:
+        """Mean loss over some items, class weights included."""
         import torch
 
+        answers, wide = torch.from_numpy(np.asarray(targets)), torch.from_numpy(logits).double()
+        weights = self.task.weights(self.labels)
+        shares = None if weights is None else torch.from_numpy(weights)
+        total = self.task.loss(wide, answers, self.labels.problem, weights=shares)
+        return float(total / self.task.weight(answers, self.labels.problem, weights=shares))
+
+    def score(self, logits: FloatArray, targets: Any) -> Score:
+        """What states are compared by, each at its own best threshold."""
         decoded = self.decode(logits, self.threshold(logits, targets))
         value = self.measure(decoded, targets, [self.select_by], intervals=False)[self.select_by].value
-        answers = torch.from_numpy(np.asarray(targets))
-        loss = self.task.loss(torch.from_numpy(logits).double(), answers, self.labels.problem)
         up = table.lookup(self.select_by, self.labels.problem).higher_is_better
         signed = float("-inf") if value is None else value if up else -value
-        return signed, -float(loss) / max(1, len(answers))
+        return signed, -self.loss(logits, targets)
 
     def metrics_json(self, split: str, n: int, measured: dict[str, table.Score]) -> dict[str, Any]:
         """`metrics.json`: each metric with its interval, unit and direction."""
@@ -115,5 +121,5 @@ def named(values: Any, names: Sequence[str]) -> list[Any]:
     if values.ndim == 1:
         return [names[int(value)] for value in values]
     if values.dtype.kind == "i":
-        return [[names[place] for place in np.flatnonzero(row)] for row in values]
+        return [[names[int(place)] for place in np.flatnonzero(row)] for row in values]
     return [float(row[0]) for row in values] if values.shape[1] == 1 else [row.tolist() for row in values]

@@ -223,7 +223,9 @@ def _truncation(encoded: Mapping[str, Encoded], recipe: Recipe) -> list[str]:
 
 def both(first: Callable[[], T], second: Callable[[], Any]) -> tuple[T, Any]:
     """Run two independent steps and raise the problems of both."""
-    results, problems, kinds = [], [], []
+    results: list[Any] = []
+    problems: list[Problem] = []
+    kinds: list[type[UsageError]] = []
     for step in (first, second):
         try:
             results.append(step())

@@ -13,7 +13,7 @@ from torch import nn
 
 from hfstrat.data.batching import order, padding_share, share
 from hfstrat.errors import Diverged
-from hfstrat.judge import Judge
+from hfstrat.judge import Judge, Score
 from hfstrat.models.anatomy import module_at, named_parameters
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.recipe import Recipe
@@ -24,7 +24,7 @@ from hfstrat.tasks.base import Encoded, FloatArray
 from hfstrat.training import engine, scoring
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, snapshot
-from hfstrat.training.solve import Score, solve
+from hfstrat.training.solve import solve
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -63,7 +63,7 @@ def run_solve(stage: Solve, state: State, prepared: Prepared, accelerator: Accel
     """Run the body once, solve the output layer, and put it in."""
     encoded, labels = prepared.encoded, prepared.material.labels
     model = state.model.to(accelerator.device)
-    _, _, layer = module_at(model, stage.output)
+    layer: Any = module_at(model, stage.output)[2]
     phase = state.ledger.phases
     with state.ledger.phase("solve"), scoring.output_removed(model, stage.output):
         names = [name for name in ("train", "validation") if name in encoded]
@@ -83,12 +83,13 @@ def run_solve(stage: Solve, state: State, prepared: Prepared, accelerator: Accel
             _mean_loss(prepared, accelerator.device),
             len(labels.names),
             stage.l2,
-            lambda predict: state.judge.score(
+            # By loss, which is smooth where few validation items make steps of accuracy.
+            lambda predict: -state.judge.loss(
                 predict(features[names[-1]]).detach().cpu().numpy(), encoded[names[-1]].targets
             ),
             bias=layer.bias is not None,
             max_iterations=stage.max_iterations,
-            progress=lambda l2, score: observer.advance(1, l2=l2, score=abs(score[0])),
+            progress=lambda l2, score: observer.advance(1, l2=l2, loss=-score),
         )
         with torch.no_grad():
             layer.weight.copy_(solution.weight)
@@ -98,7 +99,7 @@ def run_solve(stage: Solve, state: State, prepared: Prepared, accelerator: Accel
     outputs = (f"{stage.output}.weight", f"{stage.output}.bias")
     parameters = {name: value for name, value in named_parameters(model) if name in outputs}
     state.trained |= set(parameters)
-    path = [{"l2": l2, "score": abs(score[0]), "loss": -score[1]} for l2, score in solution.path]
+    path = [{"l2": l2, "loss": -score} for l2, score in solution.path]
     state.log.write("solve", {"stage": stage.name, "l2": solution.l2, "path": path})
     _evaluate(stage.name, 0, state, prepared, accelerator, observer, model)
 

@@ -45,7 +45,7 @@ def save(
     inner.config.hfstrat = extra
     if isinstance(model, PeftModel):
         # `save_embedding_layers="auto"` would ask the Hub whether the vocabulary was resized; it never is here.
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(str(folder), save_embedding_layers=False)
         inner.config.save_pretrained(folder)
         if isinstance(inner.config, PooledConfig):
             shutil.copy(modeling_pooled.__file__, folder / "modeling_pooled.py")

@@ -69,18 +69,21 @@ def build(base: Base, shape: Shape, adapter: Adapter | None, seed: int, auto_tas
     return put_in(model, adapter, base.name, auto_task) if adapter is not None else model
 
 
-def put_in(model: nn.Module, adapter: Adapter, base_name: str, auto_task: str) -> nn.Module:
+def put_in(model: Any, adapter: Adapter, base_name: str, auto_task: str) -> nn.Module:
     """Put an adapter into a model.
 
     Raises:
         RecipeError: PEFT cannot adapt this model with these options.
     """
-    from peft import get_peft_model
+    from peft import PeftType, get_peft_model
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    options = {name: list(value) if isinstance(value, tuple) else value for name, value in adapter.options.items()}
+    options: dict[str, Any] = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in adapter.options.items()
+    }
     pooled = isinstance(model, PooledForSequenceClassification)
-    config = PEFT_TYPE_TO_CONFIG_MAPPING[adapter.method](
+    config_class: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(adapter.method)]
+    config = config_class(
         # PEFT's own classes know nothing of a pooled model, and would add heads by name.
         task_type=None if pooled else auto_task,
         modules_to_save=list(adapter.modules_to_save),

@@ -58,13 +58,14 @@ class PooledForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: PooledConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        own = backbone is None
-        self.backbone = AutoModel.from_config(config.backbone_config, **_without_pooler(config)) if own else backbone
+        given = [] if backbone is None else list(backbone.parameters())
+        if backbone is None:
+            backbone = AutoModel.from_config(config.backbone_config, **_without_pooler(config))
+        self.backbone: Any = backbone
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.backbone_config.hidden_size, config.num_labels)
-        if not own:
-            for parameter in self.backbone.parameters():
-                parameter._is_hf_initialized = True  # post_init must not touch loaded weights
+        self.classifier = nn.Linear(config.backbone_config.hidden_size, config.num_labels or 2)
+        for parameter in given:
+            setattr(parameter, "_is_hf_initialized", True)  # noqa: B010 - post_init must not touch loaded weights
         self.post_init()
 
     @classmethod
@@ -79,7 +80,7 @@ class PooledForSequenceClassification(PreTrainedModel):
             **kwargs: Handed to `AutoModel.from_pretrained` (`dtype`, `revision`, …).
         """
         if isinstance(config, str):
-            config = cls.config_class.from_pretrained(config)
+            config = PooledConfig.from_pretrained(config)
         body = AutoModel.from_pretrained(backbone, config=config.backbone_config, **_without_pooler(config), **kwargs)
         with torch.device(body.device):
             return cls(config, body).eval()
@@ -116,7 +117,7 @@ class PooledForSequenceClassification(PreTrainedModel):
 
 def _without_pooler(config: PooledConfig) -> dict[str, bool]:
     """BERT-like backbones have a pooling layer that would be stored and never used."""
-    family = AutoModel._model_mapping.get(type(config.backbone_config), None)
-    family = family[0] if isinstance(family, (list, tuple)) else family
-    takes = family is not None and "add_pooling_layer" in inspect.signature(family.__init__).parameters
+    found: Any = AutoModel._model_mapping.get(type(config.backbone_config), None)
+    family = found[0] if isinstance(found, (list, tuple)) else found
+    takes = family is not None and "add_pooling_layer" in inspect.signature(family).parameters
     return {"add_pooling_layer": False} if takes else {}

@@ -6,9 +6,14 @@ from typing import Any
 
 from hfstrat.recipe.recipe import Recipe
 
-SCHEMA_URL = "https://raw.githubusercontent.com/hfstrat/hfstrat/main/recipes/recipe.schema.json"
+# Where editors look for the schema: beside the recipe, written by `hfstrat schema > recipe.schema.json`.
+SCHEMA_FILE = "recipe.schema.json"
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a recipe."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+    found = Recipe.model_json_schema()
+    # The kind of data is told by the look of `source`, which JSON Schema cannot say: several members may fit.
+    data = found["properties"]["data"]
+    data["anyOf"] = data.pop("oneOf")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -225,9 +225,10 @@ def _metric_column(lines: Sequence[Line], name: str, place: int) -> Column:
     for line in lines:
         measure = line.metrics.get(name)
         ended = "" if line.state == "done" or place else line.state or "not a run"
-        cells.append(ended or (score(measure) if measure else ""))
+        # Only the deciding metric has room for its interval; the others' are in the files and in `show`.
+        cells.append(ended or (_shown(measure, interval=not place) if measure else ""))
     down = any(name in line.metrics and not line.metrics[name].higher_is_better for line in lines)
-    return Column(f"{name} ↓" if down else name, tuple(cells), 6 + place if place else 0)
+    return Column(f"{name} ↓" if down else name, tuple(cells), (place - 1) * 10 + 1 if place else 0)
 
 
 @dataclass(frozen=True)
@@ -496,6 +497,10 @@ def count(n: float) -> str:
             value = n / unit
             return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{name}"
     return f"{n:.0f}"
+
+
+def _shown(measure: Measure, *, interval: bool) -> str:
+    return score(measure) if interval or measure.value is None else number(measure.value, measure.unit)
 
 
 def _seeds(line: Line, metric_names: Sequence[str]) -> str:

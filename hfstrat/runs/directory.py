@@ -81,18 +81,6 @@ class Run:
 
         return pandas.read_parquet(self.path / "predictions.parquet")
 
-    def __rich__(self) -> Any:
-        """The run as a small table."""
-        from hfstrat.report.tables import run_table
-
-        return run_table(self)
-
-    def _repr_html_(self) -> str:
-        """The run in a notebook."""
-        from hfstrat.report.tables import as_html
-
-        return as_html(self)
-
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""

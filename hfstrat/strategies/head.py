@@ -21,7 +21,7 @@ class Head(StrategySpec):
     when the head is one linear layer, which makes the problem convex."""
 
     l2: tuple[Annotated[float, Field(ge=0)], ...] = L2_PATH
-    """Strengths of the L2 penalty that are tried by lbfgs; the one that is best on validation is kept."""
+    """Strengths of the L2 penalty that are tried by lbfgs; the one with the lowest validation loss is kept."""
 
     def plan(self, anatomy: Anatomy) -> Plan:
         """One Solve, or one Fit of the head."""

@@ -127,12 +127,36 @@ def compare(
     if sealed:
         observer.note(f"{len(sealed)} of {len(planned)} arms are done already")
     context = _context()
+    listener = _OnlyNew(observer)
     for number, arm in enumerate(planned, start=1):
         if arm not in sealed:
             observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
-            _run(arm, folder, data, context, observer)
+            _run(arm, folder, data, context, listener)
     observer.finished()
     return _conclude(folder, [arm.recipe.name for arm in planned], observer)
+
+
+class _OnlyNew(Observer):
+    """Passes everything on, but each decision and warning only once: arms decide most things alike."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._seen: set[str] = set()
+        self.note, self.phase, self.advance = observer.note, observer.phase, observer.advance  # type: ignore[method-assign]
+        self.scored = observer.scored  # type: ignore[method-assign]
+        self._observer = observer
+
+    def decided(self, decisions: Sequence[Any]) -> None:
+        new = [decision for decision in decisions if self._new(f"{decision.path}={decision.value}")]
+        self._observer.decided(new)
+
+    def warn(self, text: str) -> None:
+        if self._new(text):
+            self._observer.warn(text)
+
+    def _new(self, text: str) -> bool:
+        known = len(self._seen)
+        self._seen.add(text)
+        return len(self._seen) > known
 
 
 def _check(parsed: Recipe, planned: Sequence[Arm], data: Any, source: Any, observer: Observer) -> dict[str, str]:
@@ -213,7 +237,9 @@ def _run(arm: Arm, folder: Path, data: Any, context: BaseContext, observer: Obse
         state = "oom" if process.exitcode == -9 else "failed"
         reason = f"killed by signal {-process.exitcode}" if process.exitcode < 0 else "ended with a traceback"
         worker.end(folder / arm.recipe.name, arm, state, reason)
-        observer.warn(f"{arm.recipe.name} failed: {(Run(folder / arm.recipe.name).read('status.json') or {})['reason']}")
+        observer.warn(
+            f"{arm.recipe.name} failed: {(Run(folder / arm.recipe.name).read('status.json') or {})['reason']}"
+        )
 
 
 def _conclude(folder: Path, names: Sequence[str], observer: Observer) -> Comparison:

@@ -69,7 +69,7 @@ def run_floor(kind: Floor, recipe: Recipe, folder: Path, memory: Any = None, obs
 
 def _plan(kind: str, seed: int, size: int) -> dict[str, Any]:
     parameters = {"total": size, "trainable": size, "stored": size, "by_module": {}}
-    nothing = {"weights": None, "adapter": None, "stages": [], "anatomy": None}
+    nothing: dict[str, Any] = {"weights": None, "adapter": None, "stages": [], "anatomy": None}
     return {"kind": kind, "seed": seed, **nothing, "parameters": parameters}
 
 

@@ -12,6 +12,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from hfstrat.environment import silence_imports
+
+silence_imports()  # this module is a process's own beginning
+
+# ruff: noqa: E402
 import accelerate
 import evaluate
 import peft

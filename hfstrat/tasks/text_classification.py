@@ -175,7 +175,7 @@ class TextClassification(Spec):
         feature = split.features[column]
         if hasattr(feature, "int2str"):
             return [() if value is None else (feature.int2str(value),) for value in split[column][:]]
-        cells = []
+        cells: list[tuple[str, ...]] = []
         for value in split[column][:]:
             if value is None:
                 cells.append(())
@@ -263,7 +263,8 @@ class TextClassification(Spec):
             raise DataError(Trouble("numbers have no class weights", "task.class_weights", hint="Remove it"))
         counts = np.asarray(labels.counts, dtype=np.float64)
         if self.class_weights == "balanced":
-            return counts.sum() / (len(counts) * np.maximum(counts, 1.0))
+            balanced: FloatArray = counts.sum() / (len(counts) * np.maximum(counts, 1.0))
+            return balanced
         unknown = [name for name in self.class_weights if name not in labels.names]
         if unknown:
             raise DataError(

@@ -11,9 +11,6 @@ from torch import nn
 # A path has passed its optimum when this many strengths in a row were worse than the best.
 PATIENCE = 3
 
-# Compared from left to right, higher is better: the metric, then the negative loss to break ties.
-Score = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class Solution:
@@ -29,7 +26,7 @@ class Solution:
     weight: torch.Tensor
     bias: torch.Tensor | None
     l2: float
-    path: tuple[tuple[float, Score], ...]
+    path: tuple[tuple[float, float], ...]
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Logits `(n, classes)` of features `(n, features)`."""
@@ -41,11 +38,11 @@ def solve(
     loss: Callable[[torch.Tensor], torch.Tensor],
     classes: int,
     l2: tuple[float, ...],
-    score: Callable[[Callable[[torch.Tensor], torch.Tensor]], Score],
+    score: Callable[[Callable[[torch.Tensor], torch.Tensor]], float],
     *,
     bias: bool = True,
     max_iterations: int = 200,
-    progress: Callable[[float, Score], None] | None = None,
+    progress: Callable[[float, float], None] | None = None,
 ) -> Solution:
     """Minimise mean loss + λ/2·‖W‖² for each λ, strongest first, and keep the one that scores best.
 
@@ -57,7 +54,7 @@ def solve(
         loss: Mean training loss, a scalar tensor, from logits `(n, classes)`.
         classes: Width of the output.
         l2: The strengths λ.
-        score: Validation score of a function from features to logits.
+        score: Validation score of a function from features to logits; higher is better.
         bias: Whether the layer has a bias.
         max_iterations: L-BFGS iterations for each strength.
         progress: Called with each strength and its score.
@@ -67,7 +64,7 @@ def solve(
     weight = torch.zeros(classes, features.shape[1], device=features.device, requires_grad=True)
     offset = torch.zeros(classes, device=features.device, requires_grad=bias)
     best: Solution | None = None
-    path: list[tuple[float, Score]] = []
+    path: list[tuple[float, float]] = []
     worse = 0
     for strength in sorted(l2, reverse=True):
         _minimise(scaled, loss, weight, offset, strength, max_iterations)

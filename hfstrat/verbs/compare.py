@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfstrat.errors import Problem, UsageError
+from hfstrat.recipe.loading import load
 from hfstrat.verbs.progress import observer, show
 
 
@@ -23,6 +24,7 @@ def run(
     """Run the arms and show the table."""
     numbers = [_seed(word) for word in seeds.split(",")] if seeds else None
     words = [word.strip() for word in arms.split(",")] if arms else None
+    load(recipe, overrides)
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.study.compare import PICTURE, compare
@@ -32,7 +34,8 @@ def run(
         return
     show(found)
     picture = f", {PICTURE} draws them" if (found.path / PICTURE).exists() else ""
-    show(f"\n{found.path} holds the runs and table.md{picture}. Next: `hfstrat show {found.path / found.runs[-1].name}`,")
+    show(f"\n{found.path} holds the runs and table.md{picture}.")
+    show(f"Next: `hfstrat show {found.path / found.runs[-1].name}` draws what trained,")
     show("or the same on your own data: `hfstrat init my.csv -o my.yaml && hfstrat compare my.yaml`.")
 
 

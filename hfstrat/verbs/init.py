@@ -114,7 +114,7 @@ def _schema_line() -> list[str]:
     """The line by which editors know the schema; a build without one writes none."""
     if find_spec("hfstrat.recipe.schema") is None:
         return []
-    return [f"# yaml-language-server: $schema={import_module('hfstrat.recipe.schema').SCHEMA_URL}"]
+    return [f"# yaml-language-server: $schema={import_module('hfstrat.recipe.schema').SCHEMA_FILE}"]
 
 
 def _model() -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from hfstrat.environment import silence_imports
 from hfstrat.runs.events import Observer
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.05
 # Quarters that follow each other faster than this are not worth a line each.
 SECONDS_BETWEEN_QUARTERS = 1.0
-WIDTH_OF_FILES = 120
+WIDTH_OF_FILES = 140
 
 
 class Listener(Observer):
@@ -41,11 +42,12 @@ class Listener(Observer):
 
 
 def observer(*, quiet: bool = False) -> Listener:
-    """The listener that suits where stderr goes.
+    """The listener that suits where stderr goes; what is imported from now on says nothing of its own.
 
     Args:
         quiet: Show warnings only.
     """
+    silence_imports()
     if _rank():
         return Listener()  # one process speaks for all
     if quiet:
@@ -157,7 +159,7 @@ def scores(stage: str, split: str, metrics: Mapping[str, float | None], at: Phas
         f"{name} {'undefined' if value is None else format(value, '.4f')}" for name, value in metrics.items()
     )
     # The count tells evaluations of the same stage apart.
-    place = f" at {at.count}" if at is not None and at.name == stage else ""
+    place = f" at {at.count}" if at is not None and at.name == stage and at.total else ""
     return f"{stage}, {split}{place}: {values}"
 
 

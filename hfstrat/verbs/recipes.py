@@ -108,10 +108,10 @@ def _find(name: str) -> Shipped:
 
 
 def _moved(text: str, recipe: Shipped, new: Path) -> str:
-    """The copy names itself in its command, and the schema by its address, for the file beside it is not copied."""
-    from hfstrat.recipe.schema import SCHEMA_URL
+    """The copy names itself in its command, and looks for the schema beside itself."""
+    from hfstrat.recipe.schema import SCHEMA_FILE
 
-    text = re.sub(rf"^{re.escape(SCHEMA_LINE)}.*$", lambda _: f"{SCHEMA_LINE}{SCHEMA_URL}", text, count=1, flags=re.M)
+    text = re.sub(rf"^{re.escape(SCHEMA_LINE)}.*$", lambda _: f"{SCHEMA_LINE}{SCHEMA_FILE}", text, count=1, flags=re.M)
     return text.replace(f"# {recipe.command} :", f"# {_command(recipe, new)} :", 1)
 
 

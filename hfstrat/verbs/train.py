@@ -6,18 +6,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfstrat.runs.directory import Run
+from hfstrat.recipe.loading import load
+from hfstrat.report.display import Run
 from hfstrat.verbs.progress import observer, show
 
 
 def run(recipe: Path, overrides: Sequence[str], runs: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Train and show the run."""
+    load(recipe, overrides)  # before seconds of imports: most mistakes show here
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.execute import train
     done = train(recipe, overrides, runs=runs, overwrite=overwrite, observer=listener)
     if _is_main_process():
-        _show(done, as_json)
+        _show(Run(done.path), as_json)
 
 
 def _show(done: Run, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from hfstrat.errors import UsageError
 from hfstrat.recipe.loading import load
-from hfstrat.recipe.schema import SCHEMA_URL
+from hfstrat.recipe.schema import SCHEMA_FILE
 from hfstrat.verbs import recipes
 
 FILES = sorted(recipes.folder().rglob("*.yaml"))
@@ -43,7 +43,7 @@ class TestEachRecipe:
         copied = tmp_path / file.name
         assert str(copied) in said
         first, second, *rest = copied.read_text("utf-8").splitlines()
-        assert first == recipes.SCHEMA_LINE + SCHEMA_URL
+        assert first == recipes.SCHEMA_LINE + SCHEMA_FILE
         assert f" {copied} : " in second
         assert rest == file.read_text("utf-8").splitlines()[2:]
         assert load(copied)[0] == load(file)[0]

@@ -1,0 +1,169 @@
+"""Training tiny models on tiny data, with the weights before and after at hand."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch import nn
+
+from hfstrat import execute, stages
+from hfstrat.models.anatomy import named_parameters
+from hfstrat.models.build import build
+from hfstrat.prepare import Prepared, prepare
+from hfstrat.recipe.facts import Machine
+from hfstrat.recipe.loading import load
+from hfstrat.runs.directory import Run
+from hfstrat.strategies.plan import Fit
+from hfstrat.training import engine
+from hfstrat.training.optim import freeze, optimizer_for
+from tests import tiny
+
+# What the libraries keep for good need not be walked by the collections between two stages.
+gc.collect()
+gc.freeze()
+
+FAMILIES = tuple(tiny.FAMILIES)
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "head": {"kind": "head"},
+    "full-probe": {"kind": "full"},
+    "full-random": {"kind": "full", "head_init": "random"},
+    "lora": {"kind": "lora", "r": 4},
+    "rslora": {"kind": "lora", "r": 4, "variant": "rslora", "head_init": "random"},
+    "dora": {"kind": "lora", "r": 4, "variant": "dora"},
+}
+Rows = Sequence[Mapping[str, Any]]
+Weights = dict[str, torch.Tensor]
+
+
+def recipe(base: Path, strategy: str | dict[str, Any] = "head", name: str = "run", **sections: Any) -> dict[str, Any]:
+    """A recipe for data in memory that trains for a handful of updates in fp32 without dropout."""
+    data: dict[str, Any] = {
+        "name": name,
+        "model": {"base": str(base), "dropout": 0.0},
+        "task": {"kind": "text_classification"},
+        "data": {"source": "memory", "validation": 0.25, "test": 0.25},
+        "strategy": STRATEGIES[strategy] if isinstance(strategy, str) else strategy,
+        "train": {"epochs": 2, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "threads": 1},
+    }
+    for section, given in sections.items():
+        data[section] = {**data.get(section, {}), **given} if isinstance(given, dict) else given
+    return data
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run and what it left in memory.
+
+    Args:
+        run: Its directory.
+        prepared: What was known before.
+        model: The model that was saved.
+        before: Parameters as they were built, by canonical name.
+        after: Parameters at the end of the last stage, before the best state was put back.
+    """
+
+    run: Run
+    prepared: Prepared
+    model: nn.Module
+    before: Weights
+    after: Weights
+
+
+def train(given: Mapping[str, Any], rows: Rows | Mapping[str, Rows], runs: Path) -> Trained:
+    """Train the way a user does, and look over its shoulder."""
+    seen: dict[str, Any] = {}
+
+    def built(*words: Any) -> nn.Module:
+        model = build(*words)
+        seen["before"] = weights(model)
+        return model
+
+    def restored(model: nn.Module, state: Weights) -> None:
+        seen["after"] = weights(model)
+        restore(model, state)
+
+    def sealed(run: Run, state: stages.State, prepared: Prepared, *words: Any) -> None:
+        seen.update(model=state.model, prepared=prepared)
+        seal(run, state, prepared, *words)
+
+    restore, seal = execute.restore, execute.seal
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "build", built)
+        patch.setattr(execute, "restore", restored)
+        patch.setattr(execute, "seal", sealed)
+        run = execute.train(given, data=memory(rows), runs=runs)
+    return Trained(run=run, **seen)
+
+
+def memory(rows: Rows | Mapping[str, Rows]) -> Any:
+    """Rows as `source: memory` takes them."""
+    if isinstance(rows, Mapping):
+        return {name: Dataset.from_list([*part]) for name, part in rows.items()}
+    return Dataset.from_list([*rows])
+
+
+def weights(model: nn.Module) -> Weights:
+    """A copy of all parameters by canonical name."""
+    return {name: parameter.detach().clone() for name, parameter in named_parameters(model)}
+
+
+def prepared_for(given: Mapping[str, Any], rows: Rows) -> Prepared:
+    """What is known before a weight is read."""
+    parsed, source = load(given, ())
+    return prepare(parsed, Machine("cpu", 1, 1, 1, False), memory=memory(rows), source=source)
+
+
+def built(prepared: Prepared, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The model as a run builds it."""
+    recipe = prepared.recipe
+    model = build(prepared.base, prepared.shape, prepared.plan.adapter, recipe.seed, recipe.task.peft_task_type)
+    return model.to(dtype)
+
+
+def fit_of(prepared: Prepared) -> Fit:
+    """The gradient stage of a plan."""
+    return next(stage for stage in prepared.plan.stages if isinstance(stage, Fit))
+
+
+def fitted(
+    prepared: Prepared, micro: int, dtype: torch.dtype = torch.float64, accelerator: Accelerator | None = None
+) -> tuple[Weights, list[float]]:
+    """Train by the loop as a run does, in any precision.
+
+    Returns:
+        Parameters by canonical name, and the loss of each update.
+    """
+    accelerator = accelerator or Accelerator(cpu=True)
+    train = prepared.recipe.train.model_copy(update={"micro_batch_size": micro})
+    prepared = replace(prepared, recipe=prepared.recipe.model_copy(update={"train": train}))
+    model, stage = built(prepared, dtype), fit_of(prepared)
+    freeze(model, stage)
+    steps = list(stages._schedule(prepared))
+    settings = stages.settings_of(prepared.recipe, len(steps))
+    wrapped, optimizer = accelerator.prepare(model, optimizer_for(model, stage, settings))
+    updates = engine.fit(
+        wrapped,
+        optimizer,
+        (stages._step(step, prepared, accelerator) for step in steps),
+        stages._sum_loss(prepared, accelerator.device),
+        settings,
+        accelerator,
+        seed=prepared.recipe.seed,
+        stage=stage.name,
+    )
+    losses = [float(update.loss) for update in updates]
+    return weights(wrapped), losses
+
+
+def largest_difference(one: Weights, other: Weights) -> float:
+    """The largest absolute difference over all parameters, which have to be the same ones."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
