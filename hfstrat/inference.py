@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfstrat.data import audit as auditing
 from hfstrat.data import sources
-from hfstrat.data.splits import Splits, split
+from hfstrat.data.audit import problems_of_rows
+from hfstrat.data.splits import split, train_name
 from hfstrat.errors import DataError, Problem, UsageError
 from hfstrat.judge import Judge, named
 from hfstrat.models import artifact
 from hfstrat.models.base import locate
+from hfstrat.prepare import SPLITS
 from hfstrat.recipe.data import FileData
 from hfstrat.recipe.loading import build, parse
 from hfstrat.recipe.recipe import Recipe
@@ -24,6 +25,7 @@ from hfstrat.tasks.base import Decoded, Examples, Labels
 from hfstrat.training import scoring
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
@@ -64,7 +66,9 @@ class Predictor:
         recipe = build(parse(run.recipe() or "", str(run.path / "recipe.yaml")))
         env = run.read("env.json") or {}
         labels = Labels(env["labels"]["problem"], tuple(env["labels"]["names"]))
-        model = artifact.load(run.artifact, locate(recipe.model.base), recipe.task.auto_class)
+        adapted = artifact.case_of(run.artifact).endswith("adapter")
+        base = locate(recipe.model.base) if adapted else None  # a whole model outlives the folder of its base
+        model = artifact.load(run.artifact, base, recipe.task.auto_class)
         settings = getattr(AutoConfig.from_pretrained(run.artifact), "hfstrat", {})
         judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))
         tokenizer = AutoTokenizer.from_pretrained(run.artifact)
@@ -93,6 +97,11 @@ class Predictor:
         """
         if not len(texts):
             return []
+        if pairs is None and "text_pair" in self.recipe.data.columns:
+            hint = "Give a file with both columns, or in Python predict(texts, pairs)"
+            raise UsageError(Problem(f"{self.run.path} was trained on pairs of texts", hint=hint))
+        if pairs is not None and len(pairs) != len(texts):
+            raise UsageError(f"there are {len(texts)} first texts and {len(pairs)} second ones")
         ids = tuple(str(place) for place in range(len(texts)))
         return self._records(self.decide(Examples(ids, list(texts), list(pairs) if pairs else None, None)))
 
@@ -129,11 +138,10 @@ class Predictor:
         Raises:
             UsageError: The data cannot be used.
         """
-        splits, split_name, label = self._splits(data, memory)
-        part = getattr(splits, split_name)
+        part, label = self._part(data, memory)
         columns = self.recipe.task.columns(self._roles(part), part.column_names)
         examples = self.recipe.task.read(part, label, columns, self.judge.labels)
-        folder = self.run.path / "evaluations" / (name or label)
+        folder = self.run.path / "evaluations" / _plain_name(name or label)
         folder.mkdir(parents=True, exist_ok=True)
         observer.phase("evaluate", len(examples), "texts")
         decoded = self.decide(examples)
@@ -142,26 +150,28 @@ class Predictor:
         write_json(folder / "source.json", {"data": data or "test", "rows": len(examples)})
         return result
 
-    def _splits(self, data: str | None, memory: Any) -> tuple[Splits, str, str]:
-        """The rows to score: the container, which part of it, and what to call it."""
+    def _part(self, data: str | None, memory: Any) -> tuple[Dataset, str]:
+        """The rows to score, and what to call them."""
         name = data or "test"
-        if name in ("train", "validation", "test"):
-            loaded = sources.load(self.recipe.data, memory)
-            column = self.recipe.task.columns(self.recipe.data.columns, _first(loaded.splits).column_names)["label"]
-            found = split(loaded, self.recipe.data, column)
-            if getattr(found, name) is None:
-                raise UsageError(Problem(f"the run's data has no {name} split", hint="Name another split, or a file"))
-            return found, name, name
-        table = _first(self._load(Path(name)))
+        if name in SPLITS:
+            return self._split(name, memory), name
+        table, label = _first(self._load(Path(name))), Path(name).stem
         columns = self.recipe.task.columns(self._roles(table), table.column_names)
-        found = Splits(table, None, None, ())
-        audit = auditing.audit(
-            found, columns, self.judge.labels.problem, label_separator=self.recipe.task.label_separator
-        )
-        problems = [problem for problem in audit.problems if "one class" not in problem.message]
+        problem, separator = self.judge.labels.problem, self.recipe.task.label_separator
+        problems = problems_of_rows(label, table, columns, problem, label_separator=separator)
         if problems:
             raise DataError(problems)
-        return found, "train", Path(name).stem
+        return table, label
+
+    def _split(self, name: str, memory: Any) -> Dataset:
+        spec = self.recipe.data
+        loaded = sources.load(spec, memory)
+        train = loaded.splits[train_name(loaded, spec)]
+        column = self.recipe.task.columns(spec.columns, train.column_names)["label"]
+        found: Dataset | None = dict(split(loaded, spec, column).items()).get(name)
+        if found is None:
+            raise UsageError(Problem(f"the run's data has no {name} split", hint="Name another split, or a file"))
+        return found
 
     def _load(self, source: Path) -> dict[str, Any]:
         return sources.load(FileData(source=str(source))).splits
@@ -172,6 +182,12 @@ class Predictor:
         if "id" in given and given["id"] not in table.column_names:
             del given["id"]
         return {role: column for role, column in given.items() if role != "label" or _has(table, column)}
+
+
+def _plain_name(name: str) -> str:
+    if Path(name).name != name:
+        raise UsageError(Problem(f"'{name}' is not a name", hint="Give one without slashes"))
+    return name
 
 
 def _has(table: Any, column: str | tuple[str, ...]) -> bool:

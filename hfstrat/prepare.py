@@ -7,6 +7,7 @@ misspelt model: all problems are raised together.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from hfstrat.data import audit as auditing
 from hfstrat.data import sources
-from hfstrat.data.splits import Splits, split
+from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
 from hfstrat.models.base import Base, open_base
 from hfstrat.models.build import Shape, plan_shape
@@ -30,6 +31,7 @@ from hfstrat.runs.records import Ledger
 from hfstrat.strategies.plan import Anatomy, Plan
 from hfstrat.tasks.base import Encoded, Examples, Labels
 
+HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
 LONGEST = 512
 SPLITS = ("train", "validation", "test")
 T = TypeVar("T")
@@ -48,6 +50,7 @@ class Material:
         fingerprint: Digest of the data.
         origin: Where the data came from, in words.
         reasons: How the splits came about.
+        splits: The split or the share of rows that each part is.
     """
 
     examples: Mapping[str, Examples]
@@ -58,6 +61,7 @@ class Material:
     fingerprint: str
     origin: str
     reasons: tuple[str, ...]
+    splits: Mapping[str, str | float]
 
     @property
     def rows(self) -> dict[str, int]:
@@ -127,17 +131,17 @@ def prepare(
                 for name, examples in material.examples.items()
             }
         with ledger.phase("load"):
-            shape = Shape(recipe.task.auto_class, material.labels, pooling[0], normalize)
+            shape = Shape(recipe.task.auto_class, material.labels, pooling[0], normalize, _attention(recipe))
             anatomy = plan_shape(base, shape)
         facts = _facts(material, encoded, base, anatomy, pooling, normalize, machine)
         resolved, decisions = resolve(recipe, facts)
         resolved.task.weights(material.labels)
+        _check_external_metrics(resolved)
         plan = resolved.strategy.plan(anatomy)
     observer.decided(decisions)
     for warning in (*material.warnings, *_truncation(encoded, resolved)):
         observer.warn(warning)
-    attention = None if resolved.model.attention == "auto" else resolved.model.attention
-    shape = replace(shape, attention=attention, dropout=float(resolved.model.dropout))
+    shape = replace(shape, attention=_attention(resolved), dropout=float(resolved.model.dropout))
     return Prepared(recipe, resolved, decisions, material, encoded, base, shape, anatomy, plan)
 
 
@@ -152,8 +156,8 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
     folder = Path(source.file).parent if source is not None and Path(source.file).is_file() else None
     loaded = sources.load(recipe.data, memory, folder=folder)
     task = recipe.task
-    first = next(iter(loaded.splits.values()))
-    columns = task.columns(recipe.data.columns, first.column_names)
+    train = loaded.splits[train_name(loaded, recipe.data)]
+    columns = task.columns(recipe.data.columns, train.column_names)
     splits = split(loaded, recipe.data, columns["label"])
     problem, reason = task.find_problem(splits.train, columns)
     audit = auditing.audit(splits, columns, problem, label_separator=task.label_separator)
@@ -163,7 +167,15 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
     examples = {name: task.read(part, name, columns, labels) for name, part in _parts(splits).items()}
     reasons = (*loaded.reasons, *splits.reasons)
     return Material(
-        examples, labels, reason, audit.to_json(), audit.warnings, loaded.fingerprint, loaded.origin, reasons
+        examples,
+        labels,
+        reason,
+        audit.to_json(),
+        audit.warnings,
+        loaded.fingerprint,
+        loaded.origin,
+        reasons,
+        splits.chosen,
     )
 
 
@@ -186,6 +198,27 @@ def choose_pooling(recipe: Recipe, base: Base) -> tuple[tuple[str, str], bool]:
     return chosen, base.normalize if task.normalize == "auto" else bool(task.normalize)
 
 
+def _attention(recipe: Recipe) -> str | None:
+    return None if recipe.model.attention == "auto" else recipe.model.attention
+
+
+def _check_external_metrics(recipe: Recipe) -> None:
+    """Load metrics that are not built in now, for a misspelt one should not show when the first score is due."""
+    from hfstrat.metrics import METRICS
+
+    problems: list[Problem] = []
+    for name in recipe.evaluate.metrics:
+        if name not in METRICS:
+            from hfstrat.metrics.modules import load
+
+            try:
+                load(name)
+            except RecipeError as error:
+                problems += [replace(problem, path="evaluate.metrics") for problem in error.problems]
+    if problems:
+        raise RecipeError(problems)
+
+
 def _facts(
     material: Material,
     encoded: Mapping[str, Encoded],
@@ -198,6 +231,7 @@ def _facts(
     longest = max(int(part.columns["input_ids"].lengths.max()) for part in encoded.values())
     return Facts(
         rows=material.rows,
+        splits=material.splits,
         labels=material.labels,
         labels_reason=material.labels_reason,
         longest=max(4, min(base.max_length, 8 * math.ceil(longest / 8))),
@@ -249,15 +283,27 @@ class located:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._source is None or not isinstance(error, UsageError):
             return
-        problems = [
-            replace(problem, where=self._source.where(tuple(problem.path.split("."))))
-            if problem.path and not problem.where
-            else problem
-            for problem in error.problems
-        ]
+        problems = [self._located(problem, self._source) for problem in error.problems]
         raise type(error)(problems) from error.__cause__
+
+    @staticmethod
+    def _located(problem: Problem, source: Source) -> Problem:
+        if problem.where or not problem.path:
+            return problem
+        steps = tuple(int(step) if step.isdigit() else step for step in problem.path.split("."))
+        return replace(problem, where=source.where(steps))
 
 
 def folder_of(runs: Path, recipe: Recipe) -> Path:
-    """The run's directory."""
-    return runs / recipe.name
+    """The run's directory.
+
+    Raises:
+        UsageError: Nothing can be written there.
+    """
+    folder = runs / recipe.name
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    if not there.is_dir():
+        raise UsageError(Problem(f"{folder} cannot be written: {there} is a file", hint=HINT_RUNS))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(Problem(f"{folder} cannot be written: no permission to write in {there}", hint=HINT_RUNS))
+    return folder

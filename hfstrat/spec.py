@@ -18,7 +18,9 @@ from hfstrat.errors import Problem, did_you_mean
 class Spec(BaseModel):
     """A frozen, strict part of a recipe: unknown keys are errors, strings are not numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 Loc = tuple[str | int, ...]
@@ -37,13 +39,19 @@ def problems_of(error: ValidationError, root: type[Spec], data: Any) -> list[tup
         `where` is left to the caller, who knows the file.
     """
     found: dict[Loc, Problem] = {}
+    wrong_type: set[Loc] = set()
     for item in error.errors(include_url=False):
         loc, specs = _walk(item["loc"], root, data)
         problem = _sentence(item, loc, specs)
+        is_type = item["type"].endswith("_type")
         if loc not in found:
             found[loc] = problem
+            wrong_type |= {loc} if is_type else set()
         elif item["type"] == "literal_error":  # the other side of a union such as `float | "auto"`
             found[loc] = replace(found[loc], message=f"{found[loc].message}, or {item['ctx']['expected']}")
+        elif loc in wrong_type and not is_type:  # this side of a union such as `str | Fraction` was meant
+            found[loc] = problem
+            wrong_type.remove(loc)
     # A union reports its other members too: where one of them got further in, that one is what was meant.
     deepest = [loc for loc in found if not any(other[: len(loc)] == loc and other != loc for other in found)]
     return [(loc, found[loc]) for loc in deepest]
@@ -109,27 +117,61 @@ def _sentence(item: Any, loc: Loc, specs: Sequence[type[Spec]]) -> Problem:
     kind, context, given = item["type"], item.get("ctx", {}), item.get("input")
     if kind == "extra_forbidden":
         return _unknown_field(path, str(loc[-1]), specs)
+    if kind == "missing" and isinstance(item["loc"][-1], int):
+        return Problem(f"{_show(given)} has too few entries", path=path)
     if kind == "missing":
         return Problem(f"'{loc[-1]}' is required", path=path, hint=_description(str(loc[-1]), specs))
     if kind == "union_tag_invalid":
         legal = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         tag = str(context["tag"])
         return Problem(f"'{tag}' is not a kind of {loc[-1]}", path=f"{path}.kind", hint=did_you_mean(tag, legal))
-    if kind == "union_tag_not_found":
-        return Problem(f"{loc[-1]} needs a 'kind'", path=path, hint=f"For example `{loc[-1]}: {{kind: …}}`")
+    if kind in ("union_tag_not_found", "model_type", "model_attributes_type", "dict_type") and loc:
+        if isinstance(given, Mapping):
+            return Problem(f"{loc[-1]} needs a 'kind'", path=path, hint=_kinds_hint(str(loc[-1]), specs))
+        return _no_mapping(path, loc, given, specs)
+    if kind == "json_invalid":
+        return Problem("it holds text that is not Unicode", hint="Remove escapes such as \\ud800")
+    if kind == "string_pattern_mismatch":
+        return Problem(f"{_show(given)} is not allowed", path=path, hint=_description(str(loc[-1]), specs))
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return Problem(f"{_show(given)} has {context['actual_length']} entries; it needs {bound}", path=path)
     if kind in ("literal_error", "enum"):
         legal = [part.strip(" '") for part in str(context["expected"]).replace(" or ", ",").split(",")]
         return Problem(f"{_show(given)} is not allowed", path=path, hint=did_you_mean(str(given), legal))
     if kind == "value_error":
         return Problem(str(context["error"]), path=path)
     if kind.endswith("_type") or kind.endswith("_parsing"):
-        return Problem(f"{_show(given)} is {_kind(given)}; {_wanted(item['msg'])}", path=path, hint=_quoted(given))
+        message = f"{_show(given)} is {_kind(given)}; {_wanted(item['msg'])}"
+        return Problem(message, path=path, hint=_quoted(given, kind))
     return Problem(f"{_show(given)}: {_wanted(item['msg'])}", path=path)
+
+
+def _no_mapping(path: str, loc: Loc, given: Any, specs: Sequence[type[Spec]]) -> Problem:
+    """Something else where fields are wanted, such as `strategy: lora`."""
+    name = str(loc[-1])
+    members = _members(name, specs)
+    required = {field for member in members for field, info in member.model_fields.items() if info.is_required()}
+    wanted = "kind" if given in [_kind_of(member) for member in members] else min(required, default="")
+    hint = f"Write `{name}: {{{wanted}: {given}}}`" if isinstance(given, str) and wanted else _kinds_hint(name, specs)
+    return Problem(f"{_show(given)} is {_kind(given)}; it should be a mapping", path=path, hint=hint)
+
+
+def _members(name: str, specs: Sequence[type[Spec]]) -> list[type[Spec]]:
+    """The specs that a field takes."""
+    found = (spec.model_fields[name].annotation for spec in reversed(specs) if name in spec.model_fields)
+    return _specs_in(next(found, None))
+
+
+def _kinds_hint(name: str, specs: Sequence[type[Spec]]) -> str:
+    kinds = [str(_kind_of(member)) for member in _members(name, specs)]
+    return f"Write `{name}: {{kind: {' | '.join(kinds)}, …}}`" if len(kinds) > 1 else ""
 
 
 def _unknown_field(path: str, name: str, specs: Sequence[type[Spec]]) -> Problem:
     here = specs[-1]
-    label = str(_kind_of(here) or "") or here.__name__.removesuffix("Spec").lower()
+    around = [step for step in path.split(".")[:-1] if not step.isdigit()]
+    label = str(_kind_of(here) or (around[-1] if around else "recipe"))
     for spec in specs[:-1]:
         for field in spec.model_fields:
             for kind, member in kinds_of(spec, field).items():
@@ -144,11 +186,12 @@ def _unknown_field(path: str, name: str, specs: Sequence[type[Spec]]) -> Problem
 
 
 def _description(name: str, specs: Sequence[type[Spec]]) -> str:
-    field = specs[-1].model_fields.get(name)
     for spec in reversed(specs):
         field = spec.model_fields.get(name)
         if field is not None and field.description:
-            return field.description.split("\n")[0].rstrip(".")
+            return " ".join(field.description.split()).rstrip(".")
+        if field is not None and name == "kind":
+            return f"Write `kind: {' | '.join(map(str, get_args(field.annotation)))}`"
     return ""
 
 
@@ -167,17 +210,25 @@ def _wanted(message: str) -> str:
         ("Input", "it"),
         ("valid ", ""),
         ("dictionary", "mapping"),
+        ("an object", "a mapping"),
         ("a integer", "a whole number"),
+        ("an integer", "a whole number"),
+        ("a string", "text"),
+        ("a array", "a list"),
+        ("an array", "a list"),
     ):
         message = message.replace(pydantic, plain)
-    return message.replace("an integer", "a whole number").replace("a string", "text").replace("an array", "a list")
+    return message
 
 
-def _quoted(value: Any) -> str:
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return ""
-        return "Remove the quotation marks"
-    return ""
+def _quoted(given: Any, kind: str) -> str:
+    """What to do about a number that is written as text, and text that is read as something else."""
+    if kind == "string_type" and isinstance(given, int | float):
+        return "Put it in quotation marks"
+    if not isinstance(given, str):
+        return ""
+    try:
+        float(given)
+    except ValueError:
+        return ""
+    return "Remove the quotation marks"

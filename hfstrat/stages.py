@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast
 from torch import nn
 
 from hfstrat.data.batching import order, padding_share, share
@@ -24,7 +25,7 @@ from hfstrat.tasks.base import Encoded, FloatArray
 from hfstrat.training import engine, scoring
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, snapshot
-from hfstrat.training.solve import solve
+from hfstrat.training.solve import Solution, solve
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,8 +65,8 @@ def run_solve(stage: Solve, state: State, prepared: Prepared, accelerator: Accel
     encoded, labels = prepared.encoded, prepared.material.labels
     model = state.model.to(accelerator.device)
     layer: Any = module_at(model, stage.output)[2]
-    phase = state.ledger.phases
-    with state.ledger.phase("solve"), scoring.output_removed(model, stage.output):
+    held_out = "validation" in encoded
+    with state.ledger.phase("solve") as phase, scoring.output_removed(model, stage.output):
         names = [name for name in ("train", "validation") if name in encoded]
         observer.phase("features", sum(len(encoded[name]) for name in names), "texts")
         features = {
@@ -74,34 +75,46 @@ def run_solve(stage: Solve, state: State, prepared: Prepared, accelerator: Accel
             ).to(accelerator.device)
             for name in names
         }
-        phase["solve"].tokens += sum(encoded[name].tokens for name in names)
+        phase.tokens += sum(encoded[name].tokens for name in names)
         live = _live_of_features(model, prepared, list(features.values()), accelerator)
-    with state.ledger.phase("solve"):
+    with state.ledger.phase("solve") as phase:
+        phase.peak_live_bytes = live
         observer.phase(stage.name, len(stage.l2), "strengths")
-        solution = solve(
-            features["train"],
-            _mean_loss(prepared, accelerator.device),
-            len(labels.names),
-            stage.l2,
-            # By loss, which is smooth where few validation items make steps of accuracy.
-            lambda predict: -state.judge.loss(
-                predict(features[names[-1]]).detach().cpu().numpy(), encoded[names[-1]].targets
-            ),
-            bias=layer.bias is not None,
-            max_iterations=stage.max_iterations,
-            progress=lambda l2, score: observer.advance(1, l2=l2, loss=-score),
-        )
-        with torch.no_grad():
-            layer.weight.copy_(solution.weight)
-            if solution.bias is not None:
-                layer.bias.copy_(solution.bias)
-        phase["solve"].peak_live_bytes = live
+        if accelerator.is_main_process:
+            solution = solve(
+                features["train"],
+                _mean_loss(prepared, accelerator.device),
+                len(labels.names),
+                stage.l2,
+                # By loss, which is smooth where few validation items make steps of accuracy.
+                lambda predict: -state.judge.loss(_numpy(predict(features[names[-1]])), encoded[names[-1]].targets),
+                bias=layer.bias is not None,
+                max_iterations=stage.max_iterations,
+                progress=lambda l2, score: observer.advance(1, l2=l2, loss=-score),
+            )
+            path = [{"l2": l2, "loss": -score} for l2, score in solution.path]
+            state.log.write("solve", {"stage": stage.name, "l2": solution.l2, "path": path})
+            _put_in(layer, solution)
+        for parameter in layer.parameters():
+            broadcast(parameter.data)
     outputs = (f"{stage.output}.weight", f"{stage.output}.bias")
-    parameters = {name: value for name, value in named_parameters(model) if name in outputs}
-    state.trained |= set(parameters)
-    path = [{"l2": l2, "loss": -score} for l2, score in solution.path]
-    state.log.write("solve", {"stage": stage.name, "l2": solution.l2, "path": path})
-    _evaluate(stage.name, 0, state, prepared, accelerator, observer, model)
+    state.trained |= {name for name, _ in named_parameters(model) if name in outputs}
+    logits = _numpy(nn.functional.linear(features["validation"], layer.weight, layer.bias)) if held_out else None
+    _consider(stage.name, 0, logits, state, prepared, accelerator, observer, model)
+
+
+def _numpy(tensor: torch.Tensor) -> FloatArray:
+    found: FloatArray = tensor.detach().float().cpu().numpy()
+    return found
+
+
+def _put_in(layer: nn.Module, solution: Solution) -> None:
+    values = {"weight": solution.weight, "bias": solution.bias}
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            value = values[name]
+            assert value is not None, "a solution has a bias where the layer has one"
+            parameter.copy_(value)
 
 
 def _live_of_features(
@@ -141,6 +154,9 @@ def run_fit(stage: Fit, state: State, prepared: Prepared, accelerator: Accelerat
     restore(state.model, state.best)
     trained = freeze(state.model, stage)
     state.trained |= set(trained)
+    if state.best:
+        # It may stay the best one, so it has to hold all that moves from here on.
+        state.best = _trained_state(state.model, state)
     steps = list(_schedule(prepared))
     settings = settings_of(recipe, len(steps))
     optimizer = optimizer_for(state.model, stage, settings)
@@ -317,16 +333,35 @@ def _evaluate(
     observer: Observer,
     model: nn.Module,
 ) -> None:
-    """Score on validation and keep the state if it is the best so far; without validation the last is kept."""
-    if "validation" not in prepared.encoded:
+    """Run the validation split, if there is one, and consider the state."""
+    logits = None
+    if "validation" in prepared.encoded:
+        with state.ledger.phase("evaluate"):
+            logits = scoring.logits(
+                model, prepared.encoded["validation"], prepared.recipe.evaluate.batch_size, accelerator
+            )
+    _consider(stage, update, logits, state, prepared, accelerator, observer, model)
+
+
+def _consider(
+    stage: str,
+    update: int,
+    logits: FloatArray | None,
+    state: State,
+    prepared: Prepared,
+    accelerator: Accelerator,
+    observer: Observer,
+    model: nn.Module,
+) -> None:
+    """Keep the state if it is the best so far on validation; without validation the last is kept."""
+    if logits is None:
         state.best, state.best_at = _trained_state(model, state), f"{stage}, update {update}"
         return
-    recipe, data = prepared.recipe, prepared.encoded["validation"]
+    recipe, targets = prepared.recipe, prepared.encoded["validation"].targets
     with state.ledger.phase("evaluate"):
-        logits = scoring.logits(model, data, recipe.evaluate.batch_size, accelerator)
-        score = state.judge.score(logits, data.targets)
-        decoded = state.judge.decode(logits, state.judge.threshold(logits, data.targets))
-        measured = state.judge.measure(decoded, data.targets, intervals=False)
+        score = state.judge.score(logits, targets)
+        decoded = state.judge.decode(logits, state.judge.threshold(logits, targets))
+        measured = state.judge.measure(decoded, targets, intervals=False)
     values = {name: found.value for name, found in measured.items()}
     record = {"stage": stage, "update": update, "split": "validation", "metrics": values, "loss": -score[1]}
     state.log.write("score", record)

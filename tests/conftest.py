@@ -54,3 +54,20 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def reviews_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CSV file of 120 two-class reviews with the columns text and label. Do not write to it."""
     return tiny.write_csv(tmp_path_factory.mktemp("reviews") / "reviews.csv", tiny.reviews(120))
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_base: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`trained("bert", "lora", pooling="mean")`: a finished run, trained once a session. Do not write to it."""
+    from tests.training import helpers
+
+    made: dict[str, Any] = {}
+
+    def make(family: str, strategy: str, **task: Any) -> Any:
+        key = repr((family, strategy, sorted(task.items())))
+        if key not in made:
+            given = helpers.recipe(tiny_base(family), strategy, task=task)
+            made[key] = helpers.train(given, tiny.reviews(40), tmp_path_factory.mktemp(f"{family}-{strategy}-"))
+        return made[key]
+
+    return make

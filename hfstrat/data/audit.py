@@ -72,11 +72,7 @@ def audit(
     """
     report = _Report()
     named = splits.items()
-    missing = {name: _missing_columns(report, name, rows, columns) for name, rows in named}
-    texts = {name: _texts(report, name, rows, columns, missing[name]) for name, rows in named}
-    cells = {name: _labels(rows, columns, missing[name], problem, label_separator) for name, rows in named}
-    for name, rows in named:
-        _check_labels(report, name, rows, cells[name], columns, problem)
+    texts, cells = _check_rows(report, named, columns, problem, label_separator)
     counts = {name: _counts(labels) for name, labels in cells.items()} if problem != "regression" else {}
     if len(splits.train) < 2:
         report.error(f"split train has {len(splits.train)} rows", "Training needs two rows at least")
@@ -87,6 +83,44 @@ def audit(
         if texts.get(name):
             _check_leak(report, name, texts["train"], texts[name])
     return Audit({name: len(rows) for name, rows in named}, counts, tuple(report.problems), tuple(report.warnings))
+
+
+def problems_of_rows(
+    name: str,
+    rows: Dataset,
+    columns: Mapping[str, str | tuple[str, ...]],
+    problem: Literal["single_label", "multi_label", "regression"],
+    *,
+    label_separator: str | None = None,
+) -> tuple[Problem, ...]:
+    """What has to be mended before rows can be scored, however few they are and whatever labels they have.
+
+    Args:
+        name: What to call them.
+        rows: The rows.
+        columns: As in `audit`.
+        problem: As in `audit`.
+        label_separator: As in `audit`.
+    """
+    report = _Report()
+    _check_rows(report, [(name, rows)], columns, problem, label_separator)
+    return tuple(report.problems)
+
+
+def _check_rows(
+    report: _Report,
+    named: Sequence[tuple[str, Dataset]],
+    columns: Mapping[str, str | tuple[str, ...]],
+    problem: str,
+    separator: str | None,
+) -> tuple[dict[str, list[Text] | None], dict[str, list[Any] | None]]:
+    """Texts and labels of each split, each row looked at by itself."""
+    missing = {name: _missing_columns(report, name, rows, columns) for name, rows in named}
+    texts = {name: _texts(report, name, rows, columns, missing[name]) for name, rows in named}
+    cells = {name: _labels(rows, columns, missing[name], problem, separator) for name, rows in named}
+    for name, rows in named:
+        _check_labels(report, name, rows, cells[name], columns, problem)
+    return texts, cells
 
 
 class _Report:

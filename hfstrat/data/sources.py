@@ -8,6 +8,7 @@ therefore read here, cell by cell. Nothing is renamed, cleaned or dropped; that 
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,11 +125,10 @@ def _is_path(name: str) -> bool:
 
 def _find(name: str, path: str, *folders: Path | None) -> Path:
     """A file or folder that a recipe names."""
-    given = Path(name).expanduser()
+    given = Path(os.path.expanduser(name))  # unlike Path's own it leaves an unknown user as it is
     for candidate in (given, *(folder / given for folder in folders if folder is not None)):
-        if candidate.is_dir() and (path == "data.source"):
-            return candidate
-        if candidate.is_file():
+        # Unlike Path's own these take a name that is too long for a file for one that is not there.
+        if os.path.isfile(candidate) or (os.path.isdir(candidate) and path == "data.source"):
             return candidate
     raise DataError(_missing(given, path, folders))
 

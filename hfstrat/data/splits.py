@@ -6,8 +6,8 @@ so a split depends on the rows and the seed and on no version of a library.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,12 +38,14 @@ class Splits:
         validation: Rows to select by; None when there are too few rows for any.
         test: Rows to report on; None when there are too few rows for any.
         reasons: A sentence for each decision.
+        chosen: The split, or the share of rows, that each role is.
     """
 
     train: Dataset
     validation: Dataset | None
     test: Dataset | None
     reasons: tuple[str, ...]
+    chosen: Mapping[str, str | float] = field(default_factory=dict)
 
     def items(self) -> list[tuple[str, Dataset]]:
         """Name and rows of the splits that there are."""
@@ -88,7 +90,7 @@ def split(loaded: Loaded, spec: DataSpec, label: str | tuple[str, ...] | None) -
         for role in ("train", "validation"):
             if role in rows:
                 rows[role] = _limited(rows[role], role, spec, label, reasons)
-    return Splits(rows["train"], rows.get("validation"), rows.get("test"), tuple(reasons))
+    return Splits(rows["train"], rows.get("validation"), rows.get("test"), tuple(reasons), {**names, **shares})
 
 
 def choose(strata: Sequence[Hashable], count: int, stream: Sequence[int]) -> Indices:

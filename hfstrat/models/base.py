@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,7 @@ def locate(base: str) -> str:
     """
     if base.startswith("package:"):
         return _in_package(base)
-    folder = Path(base).expanduser()
+    folder = Path(os.path.expanduser(base))  # unlike Path's own it leaves an unknown user as it is
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,10 @@ def put_in(model: Any, adapter: Adapter, base_name: str, auto_task: str) -> nn.M
     )
     model.name_or_path = base_name  # or PEFT warns that it renames the base
     try:
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # PEFT sees by itself that GPT-2's linear layers are stored transposed, and says so for each of them.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+            adapted = get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise RecipeError(Problem(f"this model takes no such adapter: {error}", "strategy")) from error
     return adapted.eval()

@@ -6,18 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hfstrat.recipe.data import PerClass
+from hfstrat.recipe.data import PerClass, Seed
 from hfstrat.spec import Spec
 from hfstrat.strategies import Strategy
 
 FLOORS = ("majority", "tfidf")
 Floor = Literal["majority", "tfidf"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
 
 
 class ArmSpec(Spec):
     """One row of a comparison: a strategy or a floor, perhaps on another amount of data."""
 
-    name: str | None = None
+    name: Annotated[Name, Field(max_length=90)] | None = None
     """Name of the arm; left out: the kind, with `-all` or the limit when that differs from the recipe's."""
     floor: Floor | None = None
     """A baseline without a neural network, in place of a strategy."""
@@ -33,5 +34,5 @@ class CompareSpec(Spec):
     arms: tuple[str | ArmSpec, ...] = ()
     """Kinds of strategy (`head`), floors (`majority`, `tfidf`) or {strategy: …, limit: …}; a kind that the recipe's own
     `strategy` has takes its fields. Left out: both floors and every strategy that fits the task."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Each strategy is run once for each seed; all seeds share one split."""

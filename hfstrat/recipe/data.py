@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import os.path
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from hfstrat.spec import Spec
 TABLE_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"}
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch and NumPy take alike
 
 
 class PerClass(Spec):
@@ -40,7 +41,7 @@ class _Data(Spec):
     """Rows of the training split to keep: a number, or {per_class: n}. Validation is cut to the same limit; the test
     split is never cut."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of fractions and limits; apart from the run's seed, so that seeds share one split."""
 
 
@@ -100,7 +101,7 @@ def kind_of_source(value: Any) -> str | None:
     if source == "memory":
         return "memory"
     looks_local = source.startswith((".", "~", os.sep)) or source.endswith(os.sep)
-    if looks_local or Path(source).suffix.lower() in TABLE_SUFFIXES or source.count("/") > 1 or Path(source).exists():
+    if looks_local or Path(source).suffix.lower() in TABLE_SUFFIXES or source.count("/") > 1 or os.path.exists(source):
         return "files"
     return "hub"
 

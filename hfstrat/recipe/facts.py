@@ -33,6 +33,7 @@ class Facts:
 
     Args:
         rows: Examples of each split.
+        splits: The split or the share of rows that each part of the data is.
         labels: Classes or outputs.
         labels_reason: Why the problem was taken for what it is.
         longest: Tokens of the longest window in any split.
@@ -46,6 +47,7 @@ class Facts:
     """
 
     rows: Mapping[str, int]
+    splits: Mapping[str, str | float]
     labels: Labels
     labels_reason: str
     longest: int

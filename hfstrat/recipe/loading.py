@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import numbers
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from pydantic import ValidationError
 
 from hfstrat.errors import Problem, RecipeError
+from hfstrat.recipe.data import FileData, kind_of_source
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.spec import Loc, problems_of
 
 MAX_BYTES = 1_000_000
+"""Size of a recipe, in its file and with aliases written out."""
+
+MAX_DEPTH = 30
+
+OVERRIDE = "override"
+"""What to call the place of a field that was given on the command line."""
+
+_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -24,15 +36,14 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
-    ]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_WHOLE = "(?:0|[1-9][0-9]*)"  # `007` is text: it is an id or a label more often than seven
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("int", r"^[-+]?(?:0|[1-9][0-9_]*)$", "-+0123456789"),
-    ("float", r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|nan)$", "-+.0123456789"),
+    ("float", rf"^[-+]?(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|nan)$", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
@@ -56,7 +67,7 @@ class Source:
         while loc and loc not in self.lines:
             loc = loc[:-1]
         line = self.lines.get(loc, 0)
-        return "override" if line is None else f"{self.file}:{line}" if line else self.file
+        return OVERRIDE if line is None else f"{self.file}:{line}" if line else self.file
 
 
 def read(path: str | Path) -> Source:
@@ -87,46 +98,93 @@ def parse(text: str, file: str = "recipe") -> Source:
     Raises:
         RecipeError: It is not YAML, or not a mapping.
     """
-    loader = _Loader(text)
-    lines: dict[Loc, int | None] = {}
-    try:
-        node = loader.get_single_node()
-        data = _plain(loader, node, (), lines, file) if node is not None else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else file
-        what = getattr(error, "problem", None) or str(error)
-        raise RecipeError(
-            Problem(f"this is not YAML: {what}", where=where, hint="Check indentation and colons")
-        ) from None
-    except ValueError as error:
-        raise RecipeError(Problem(f"this is not YAML: {error}", where=file)) from None
-    finally:
-        loader.dispose()
+    data, lines = _read_yaml(text, file)
     if not isinstance(data, dict):
         hint = "A recipe starts like `name: my-run`; `hfstrat init DATA` writes one"
         raise RecipeError(Problem("a recipe is a mapping of fields", where=file, hint=hint))
     return Source(data, file, lines)
 
 
-def _plain(loader: _Loader, node: yaml.Node, loc: Loc, lines: dict[Loc, int | None], file: str) -> Any:
-    """Build plain data from a node tree; depth is bounded so that no file can exhaust the stack."""
-    if len(loc) > 30:
-        raise yaml.YAMLError("nested too deeply")
-    lines.setdefault(loc, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, item, (*loc, place), lines, file) for place, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
+def _read_yaml(text: str, file: str) -> tuple[Any, dict[Loc, int | None]]:
+    """Plain data and the line of each entry; `file` is what to call the place."""
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"it has a character that cannot be printed (#x{error.character:02x})"
+        raise RecipeError(_not_yaml(what, f"{file}:{line}")) from None
+    nodes = _Nodes(loader, file)
+    try:
+        node = loader.get_single_node()
+        data = nodes.plain(node, ()) if node is not None else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else file
+        raise RecipeError(_not_yaml(getattr(error, "problem", None) or str(error), where)) from None
+    except RecursionError:
+        raise RecipeError(Problem("it is nested too deeply", where=file)) from None
+    finally:
+        loader.dispose()
+    if nodes.problems:
+        raise RecipeError(nodes.problems)
+    return data, nodes.lines
+
+
+def _not_yaml(what: str, where: str) -> Problem:
+    return Problem(f"this is not YAML: {what}", where=where, hint="Check indentation, quotation marks and colons")
+
+
+class _Nodes:
+    """Builds plain data from a tree of nodes. Depth and size are bounded, for aliases can make a small file endless.
+
+    Args:
+        loader: Knows how scalars are written.
+        file: What to call the place in messages.
+    """
+
+    def __init__(self, loader: _Loader, file: str) -> None:
+        self.lines: dict[Loc, int | None] = {}
+        self.problems: list[Problem] = []
+        self._loader, self._file, self._size = loader, file, 0
+
+    def plain(self, node: yaml.Node, loc: Loc) -> Any:
+        """Dictionaries, lists and scalars."""
+        self.lines.setdefault(loc, node.start_mark.line + 1)
+        self._size += 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+        if node.tag not in _TAGS:
+            self._refuse(f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} means nothing in a recipe", node)
+        if len(loc) > MAX_DEPTH:
+            self._refuse("it is nested too deeply", node)
+        if self._size > MAX_BYTES:
+            self._refuse(f"with its aliases written out it is larger than {MAX_BYTES:,} bytes", node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.plain(item, (*loc, place)) for place, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, loc)
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(loader.construct_object(key_node)) if isinstance(key_node, yaml.ScalarNode) else "?"
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse("a list or a mapping cannot be the name of a field", key_node)
+            key = str(self._scalar(key_node))
             line = key_node.start_mark.line + 1
             if key in found:
-                raise RecipeError(Problem(f"'{key}' is given twice", ".".join(map(str, (*loc, key))), f"{file}:{line}"))
-            lines[(*loc, key)] = line
-            found[key] = _plain(loader, value_node, (*loc, key), lines, file)
+                path = ".".join(map(str, (*loc, key)))
+                self.problems.append(Problem(f"'{key}' is given twice", path, f"{self._file}:{line}"))
+            self.lines[(*loc, key)] = line
+            found[key] = self.plain(value_node, (*loc, key))
         return found
-    return loader.construct_object(node)
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        try:
+            return self._loader.construct_object(node)
+        except (ValueError, KeyError):
+            self._refuse(f"{node.value[:40]!r} cannot be read", node)
+
+    def _refuse(self, message: str, node: yaml.Node) -> NoReturn:
+        raise RecipeError(Problem(message, where=f"{self._file}:{node.start_mark.line + 1}"))
 
 
 def override(source: Source, words: Iterable[str] | Mapping[str, Any]) -> Source:
@@ -139,16 +197,18 @@ def override(source: Source, words: Iterable[str] | Mapping[str, Any]) -> Source
     Raises:
         RecipeError: A word has no `=`, or its path runs through something that is not a mapping.
     """
-    pairs = list(words.items()) if isinstance(words, Mapping) else [_pair(word) for word in words]
-    data = json.loads(json.dumps(source.data))
+    pairs = _plain(words, "override").items() if isinstance(words, Mapping) else [_pair(word) for word in words]
+    data = copy.deepcopy(source.data)
     lines = dict(source.lines)
     for path, value in pairs:
         here, steps = data, path.split(".")
-        for step in steps[:-1]:
+        for place, step in enumerate(steps[:-1], start=1):
+            if step not in here:
+                lines[tuple(steps[:place])] = None
             nested = here.setdefault(step, {})
             if not isinstance(nested, dict):
                 hint = f"Override it whole: `{step}=…`"
-                raise RecipeError(Problem(f"'{step}' holds no fields", path, f"override {path}", hint))
+                raise RecipeError(Problem(f"'{step}' holds no fields", path, OVERRIDE, hint))
             here = nested
         here[steps[-1]] = value
         lines = {loc: line for loc, line in lines.items() if loc[: len(steps)] != tuple(steps)}
@@ -162,10 +222,11 @@ def _pair(word: str) -> tuple[str, Any]:
         raise RecipeError(
             Problem(f"'{word}' is not an override", hint="Write dotted.path=value, such as train.lr=1e-4")
         )
+    path = path.strip()
     try:
-        return path.strip(), yaml.load(value, _Loader)
-    except yaml.YAMLError:
-        raise RecipeError(Problem(f"'{value}' is not YAML", path.strip(), "override")) from None
+        return path, _read_yaml(value, OVERRIDE)[0]
+    except RecipeError as error:
+        raise RecipeError([replace(problem, path=path, where=OVERRIDE) for problem in error.problems]) from None
 
 
 def build(source: Source) -> Recipe:
@@ -194,13 +255,42 @@ def load(
         RecipeError: All that is wrong, each with its place.
     """
     if isinstance(recipe, Recipe):
-        source = Source(json.loads(recipe.model_dump_json(exclude_unset=True)), "recipe", {})
+        source = Source(_written(recipe), "recipe", {})
     elif isinstance(recipe, Mapping):
-        source = Source(_jsonable(recipe), "recipe", {})
+        source = Source(_plain(recipe, "recipe"), "recipe", {})
     else:
         source = read(recipe)
     source = override(source, overrides)
-    return build(source), source
+    found = build(source)
+    return (_anchored(found, Path(recipe).parent) if isinstance(recipe, str | Path) else found), source
+
+
+def _written(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain data, without the kind of data where the source tells it: an override of it decides then."""
+    written: dict[str, Any] = json.loads(recipe.model_dump_json())
+    source, kind = recipe.data.source, recipe.data.kind
+    if kind_of_source({"source": source}) == kind:
+        written["data"] = {**json.loads(recipe.data.model_dump_json(exclude_unset=True)), "source": source}
+        written["data"].pop("kind", None)
+    return written
+
+
+def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+    """The same recipe with data files that lie beside the recipe's own file named from the working directory.
+
+    What is written to the run's directory, or handed to another process, knows nothing of that file.
+    """
+    data = recipe.data
+    if not isinstance(data, FileData):
+        return recipe
+    near = Path(data.source).parent if os.path.isfile(data.source) else Path(data.source)
+    moved = {}
+    for field in ("source", "train", "validation", "test"):
+        name = getattr(data, field)
+        there = isinstance(name, str) and any(os.path.exists(place) for place in (name, near / name))
+        if isinstance(name, str) and not there and os.path.exists(folder / name):
+            moved[field] = str(folder / name)
+    return recipe.model_copy(update={"data": data.model_copy(update=moved)}) if moved else recipe
 
 
 def dump(recipe: Recipe) -> str:
@@ -209,11 +299,28 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _jsonable(recipe: Mapping[str, Any]) -> Any:
-    try:
-        return json.loads(json.dumps(dict(recipe)))
-    except (TypeError, ValueError) as error:
-        raise RecipeError(Problem(f"a recipe holds only text, numbers, lists and mappings: {error}")) from None
+def _plain(value: Any, path: str) -> Any:
+    """Data from Python as YAML would give them: paths are text, NumPy's numbers are numbers, tuples are lists.
+
+    Raises:
+        RecipeError: It holds something else.
+    """
+    if path.count(".") > MAX_DEPTH:
+        raise RecipeError(Problem("it is nested too deeply", path.partition(".")[2]))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}.{place}") for place, item in enumerate(value)]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    message = f"a recipe holds only text, numbers, lists and mappings, not {type(value).__name__}"
+    raise RecipeError(Problem(message, path.partition(".")[2]))
 
 
 def _unreadable(file: Path, error: OSError) -> Problem:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from hfstrat.recipe.compare import CompareSpec
-from hfstrat.recipe.data import DataSpec
+from hfstrat.recipe.compare import CompareSpec, Name
+from hfstrat.recipe.data import DataSpec, Seed
 from hfstrat.recipe.model import ModelSpec
 from hfstrat.recipe.train import EvaluateSpec, TrainSpec
 from hfstrat.spec import Spec
@@ -18,9 +16,9 @@ from hfstrat.tasks import Task
 class Recipe(Spec):
     """One YAML file: a model, a task, data, and how the model is trained on them."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
+    name: Name
     """The run's directory under `runs/`: letters, digits, `.`, `_`, `-`."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of initial weights, order of examples, and dropout."""
     model: ModelSpec
     """Which model the run starts from."""

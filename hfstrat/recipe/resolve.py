@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from hfstrat.errors import Problem, RecipeError, did_you_mean
-from hfstrat.metrics import lookup
+from hfstrat.metrics import Outputs, score
 from hfstrat.recipe.facts import Facts
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.strategies.base import Setting, Sizes
+from hfstrat.tasks.base import Labels
 
 # Tokens that go through the model at once; more gain no speed and cost memory in proportion.
 TOKENS_AT_ONCE = {"cpu": 8192}
@@ -41,7 +44,7 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
     """
     _check(recipe, facts)
     sizes = Sizes(facts.rows["train"], facts.body, recipe.train.batch_size, facts.generative)
-    settings = {**_settings(recipe, facts), **recipe.strategy.defaults(sizes)}
+    settings = {**_settings(recipe, facts), **recipe.strategy.defaults(sizes), **_epochs(recipe, facts)}
     data = json.loads(recipe.model_dump_json())
     decisions = []
     for path, setting in settings.items():
@@ -49,18 +52,10 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
         if data[section][field] == "auto":
             data[section][field] = setting.value
             decisions.append(Decision(path, setting.value, setting.reason))
-    data["evaluate"]["select_by"], reason = _select_by(recipe, data["evaluate"]["metrics"])
-    if reason:
-        decisions.append(Decision("evaluate.select_by", data["evaluate"]["select_by"], reason))
-    if recipe.train.max_steps is not None:
-        # Updates were asked for: the epochs that they make up are a consequence, not a second wish.
-        per_epoch = facts.rows["train"] / recipe.train.batch_size
-        data["train"]["epochs"] = max(recipe.train.max_steps / per_epoch, 1e-6)
-        decisions = [decision for decision in decisions if decision.path != "train.epochs"]
-    resolved = Recipe.model_validate_json(json.dumps(data))
-    for name in resolved.evaluate.metrics:
-        lookup(name, facts.labels.problem)
-    return resolved, tuple(decisions)
+    if data["evaluate"]["select_by"] == "auto":
+        data["evaluate"]["select_by"] = data["evaluate"]["metrics"][0]
+        decisions.append(Decision("evaluate.select_by", data["evaluate"]["select_by"], "the first metric"))
+    return Recipe.model_validate_json(json.dumps(data)), tuple(decisions)
 
 
 def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
@@ -72,6 +67,7 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
     threads = max(1, machine.cores // machine.local_processes)
     metrics = recipe.task.default_metrics(facts.labels.problem)
     return {
+        **{f"data.{role}": _part(value) for role, value in facts.splits.items()},
         "task.problem": Setting(facts.labels.problem, facts.labels_reason),
         "task.max_length": Setting(facts.longest, f"the longest text; the model takes {facts.limit}"),
         "task.pooling": Setting(*facts.pooling),
@@ -84,6 +80,10 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
         "train.threads": Setting(threads, f"{machine.cores} cores, {machine.local_processes} process(es) here"),
         "evaluate.metrics": Setting(list(metrics), f"the usual ones for {facts.labels.problem}"),
     }
+
+
+def _part(value: str | float) -> Setting:
+    return Setting(value, "the split of that name" if isinstance(value, str) else "no split of that name has labels")
 
 
 def _precision(facts: Facts) -> Setting:
@@ -100,18 +100,36 @@ def _attention(facts: Facts, precision: str) -> Setting:
     return Setting("auto", "the model's own choice")
 
 
-def _select_by(recipe: Recipe, metrics: list[str]) -> tuple[str, str]:
+def _epochs(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
+    """Where updates are asked for, the epochs that they make up; else the strategy decides."""
+    steps = recipe.train.max_steps
+    if steps is None:
+        return {}
+    per_epoch = -(-facts.rows["train"] // recipe.train.batch_size)
+    return {"train.epochs": Setting(steps / per_epoch, f"{steps} updates of {per_epoch} an epoch")}
+
+
+def check_metrics(recipe: Recipe, labels: Labels) -> list[Problem]:
+    """What is wrong with the metrics for these labels."""
+    metrics = recipe.evaluate.metrics
+    names = recipe.task.default_metrics(labels.problem) if metrics == "auto" else metrics
+    problems = []
+    nothing, chances = np.empty(0), np.empty((0, len(labels.names)))
+    outputs = Outputs(nothing, nothing, None if labels.problem == "regression" else chances, len(labels.names))
+    for name in names:
+        try:
+            score([name], labels.problem, outputs)
+        except RecipeError as error:
+            problems += [replace(problem, path="evaluate.metrics") for problem in error.problems]
     chosen = recipe.evaluate.select_by
-    if chosen == "auto":
-        return metrics[0], "the first metric"
-    if chosen not in metrics:
-        hint = did_you_mean(chosen, metrics)
-        raise RecipeError(Problem(f"'{chosen}' is not among evaluate.metrics", "evaluate.select_by", hint=hint))
-    return chosen, ""
+    if chosen != "auto" and chosen not in names:
+        hint = did_you_mean(chosen, names)
+        problems.append(Problem(f"'{chosen}' is not among evaluate.metrics", "evaluate.select_by", hint=hint))
+    return problems
 
 
 def _check(recipe: Recipe, facts: Facts) -> None:
-    problems = []
+    problems = check_metrics(recipe, facts.labels)
     if recipe.train.precision == "fp16" and facts.machine.device == "cpu":
         # Accelerate would take it and compute in fp32 without a word.
         problems.append(Problem("fp16 does not exist on a CPU", "train.precision", hint="Use bf16, fp32 or auto"))
@@ -125,7 +143,13 @@ def _check(recipe: Recipe, facts: Facts) -> None:
         problems.append(Problem("only several labels are separated", "task.label_separator", hint="Remove it"))
     given = recipe.task.max_length
     if isinstance(given, int) and given > facts.limit:
-        problems.append(Problem(f"the model takes at most {facts.limit} tokens, not {given}", "task.max_length"))
+        hint = "Leave it out, and set task.long_texts: windows if longer texts are to be read whole"
+        message = f"the model takes at most {facts.limit} tokens, not {given}"
+        problems.append(Problem(message, "task.max_length", hint=hint))
+    epochs = _epochs(recipe, facts).get("train.epochs")
+    if epochs is not None and recipe.train.epochs not in ("auto", epochs.value):
+        message = f"train.max_steps says {recipe.train.max_steps} updates, which are {epochs.value:g} epochs"
+        problems.append(Problem(message, "train.epochs", hint="Remove one of the two"))
     if recipe.train.label_smoothing and facts.labels.problem == "regression":
         problems.append(Problem("numbers have no label smoothing", "train.label_smoothing", hint="Remove it"))
     if problems:

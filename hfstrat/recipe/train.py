@@ -70,7 +70,7 @@ class TrainSpec(Spec):
 class EvaluateSpec(Spec):
     """What is measured, how often, and what decides."""
 
-    metrics: tuple[str, ...] | Auto = "auto"
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)] | Auto = "auto"
     """Names of metrics; auto: the task's."""
     select_by: str | Auto = "auto"
     """The metric that chooses the best state on validation; auto: the first of `metrics`."""

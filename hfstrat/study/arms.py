@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from hfstrat.errors import Problem, RecipeError, did_you_mean
-from hfstrat.recipe.compare import FLOORS, ArmSpec, Floor
+from hfstrat.recipe.compare import FLOORS, ArmSpec, CompareSpec, Floor
 from hfstrat.recipe.data import PerClass
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.strategies import STRATEGIES
@@ -41,24 +43,37 @@ def arms_of(recipe: Recipe, words: Sequence[str] | None = None, seeds: Sequence[
     """
     block = recipe.compare
     asked: Sequence[str | ArmSpec] = words or block.arms or (*FLOORS, *STRATEGIES)
-    specs = [_spec(arm, recipe, place) for place, arm in enumerate(asked)]
-    names = [_name(spec, recipe) for spec in specs]
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    # What is wrong with an argument stands nowhere in the recipe.
+    specs = [_spec(arm, recipe, "" if words else f"compare.arms.{place}") for place, arm in enumerate(asked)]
+    chosen = block.seeds if seeds is None else _seeds(seeds)
+    if len(set(chosen)) < len(chosen):
+        path = "compare.seeds" if seeds is None else ""
+        raise RecipeError(Problem("a seed is given twice", path, hint="Each seed is one run"))
+    runs = []
+    for spec in specs:
+        name = _name(spec, recipe)
+        # A floor has nothing random in it.
+        for seed in [recipe.seed] if spec.floor else chosen:
+            runs.append(Arm(_recipe(recipe, spec, name if spec.floor else f"{name}-seed{seed}", seed), spec.floor))
+    twice = [name for name, count in Counter(arm.recipe.name for arm in runs).items() if count > 1]
     if twice:
         hint = "Give each arm a `name` of its own"
         raise RecipeError([Problem(f"two arms are called '{name}'", "compare.arms", hint=hint) for name in twice])
-    runs = []
-    for spec, name in zip(specs, names, strict=True):
-        # A floor has nothing random in it.
-        for seed in [recipe.seed] if spec.floor else seeds or block.seeds:
-            runs.append(Arm(_recipe(recipe, spec, name if spec.floor else f"{name}-seed{seed}", seed), spec.floor))
     return runs
 
 
-def _spec(arm: str | ArmSpec, recipe: Recipe, place: int) -> ArmSpec:
+def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    try:
+        return CompareSpec.model_validate_json(json.dumps({"seeds": list(seeds)})).seeds
+    except (ValidationError, TypeError):
+        hint = "Give whole numbers from 0"
+        raise RecipeError(Problem(f"{list(seeds)} are no seeds", hint=hint)) from None
+
+
+def _spec(arm: str | ArmSpec, recipe: Recipe, path: str) -> ArmSpec:
     if isinstance(arm, ArmSpec):
         if (arm.floor is None) == (arm.strategy is None):
-            raise RecipeError(Problem("an arm is either a floor or a strategy", f"compare.arms.{place}"))
+            raise RecipeError(Problem("an arm is either a floor or a strategy", path))
         return arm
     if arm in FLOORS:
         return ArmSpec.model_validate({"floor": arm})
@@ -67,14 +82,14 @@ def _spec(arm: str | ArmSpec, recipe: Recipe, place: int) -> ArmSpec:
     if arm in STRATEGIES:
         return ArmSpec(strategy=STRATEGIES[arm]())
     hint = did_you_mean(arm, [*FLOORS, *STRATEGIES])
-    raise RecipeError(Problem(f"'{arm}' is neither a strategy nor a floor", f"compare.arms.{place}", hint=hint))
+    raise RecipeError(Problem(f"'{arm}' is neither a strategy nor a floor", path, hint=hint))
 
 
 def _name(spec: ArmSpec, recipe: Recipe) -> str:
     if spec.name:
         return spec.name
     kind = spec.floor or (spec.strategy.kind if spec.strategy else "")
-    if spec.limit is None or spec.limit == recipe.data.limit:
+    if spec.limit in (None, "all" if recipe.data.limit is None else recipe.data.limit):
         return kind
     if isinstance(spec.limit, PerClass):
         return f"{kind}-{spec.limit.per_class}-per-class"

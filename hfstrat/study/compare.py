@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hfstrat.errors import Interrupted, Problem, UsageError
+from hfstrat.execute import quiet, signals
 from hfstrat.prepare import located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
@@ -128,10 +130,11 @@ def compare(
         observer.note(f"{len(sealed)} of {len(planned)} arms are done already")
     context = _context()
     listener = _OnlyNew(observer)
-    for number, arm in enumerate(planned, start=1):
-        if arm not in sealed:
-            observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
-            _run(arm, folder, data, context, listener)
+    with signals():
+        for number, arm in enumerate(planned, start=1):
+            if arm not in sealed:
+                observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
+                _run(arm, folder, data, context, listener)
     observer.finished()
     return _conclude(folder, [arm.recipe.name for arm in planned], observer)
 
@@ -173,8 +176,6 @@ def _check(parsed: Recipe, planned: Sequence[Arm], data: Any, source: Any, obser
             if amount not in fingerprints:
                 fingerprints[amount] = read_data(arm.recipe, data, source).fingerprint
         if neural:
-            from hfstrat.execute import quiet
-
             quiet()
             prepared = prepare(neural[0].recipe, machine(), memory=data, source=source)
             for arm in neural[1:]:
@@ -229,10 +230,10 @@ def _run(arm: Arm, folder: Path, data: Any, context: BaseContext, observer: Obse
                 break
             getattr(observer, name)(*args, **kwargs)
         process.join()
-    except KeyboardInterrupt:
-        process.terminate()
+    except (KeyboardInterrupt, Interrupted) as error:
+        process.terminate()  # the arm writes down that it was interrupted
         process.join()
-        raise Interrupted(2) from None
+        raise error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT) from None
     if process.exitcode:
         state = "oom" if process.exitcode == -9 else "failed"
         reason = f"killed by signal {-process.exitcode}" if process.exitcode < 0 else "ended with a traceback"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hfstrat.errors import DataError, did_you_mean
 from hfstrat.errors import Problem as Trouble
@@ -32,7 +33,7 @@ class TextClassification(Spec):
     """Names of the classes in the order of the logits; left out: the classes of the training split, sorted."""
     label_separator: str | None = None
     """What separates the labels in one cell (`sports|politics`); makes the task multi-label."""
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Weights in the loss: balanced (n / (classes · count)), or by name; left out: all one."""
     max_length: Annotated[int, Field(ge=4)] | Literal["auto"] = "auto"
     """Tokens that the model sees of a text; auto: the longest text, at most what the model takes and 512."""
@@ -48,6 +49,14 @@ class TextClassification(Spec):
     meaning for native pooling."""
     calibrate: bool = False
     """Choose a temperature on validation and divide the output layer by it (Guo et al. 2017, arXiv:1706.04599)."""
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = [name for name, count in Counter(labels or ()).items() if count > 1]
+        if twice:
+            raise ValueError(f"the label '{twice[0]}' is given twice")
+        return labels
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task_type: ClassVar[str] = "SEQ_CLS"
@@ -98,10 +107,19 @@ class TextClassification(Spec):
         return chosen
 
     def find_problem(self, train: Dataset, columns: Mapping[str, Any]) -> tuple[Problem, str]:
-        """Which problem the label column poses, and why."""
+        """Which problem the label column poses, and why.
+
+        Raises:
+            DataError: Several label columns are to be one label.
+        """
+        column = columns["label"]
+        if isinstance(column, tuple) and self.problem == "single_label":
+            hint = "Name one column, or set task.problem: multi_label"
+            raise DataError(
+                Trouble(f"{len(column)} label columns are not a single label", "data.columns.label", hint=hint)
+            )
         if self.problem != "auto":
             return self.problem, "given"
-        column = columns["label"]
         if isinstance(column, tuple):
             return "multi_label", f"{len(column)} label columns"
         if self.label_separator:

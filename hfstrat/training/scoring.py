@@ -35,6 +35,9 @@ def logits(
         accelerator: Shares the work between processes and sets the precision; None: this process, as is.
         progress: Called with the number of examples done.
     """
+    if accelerator is not None:
+        # Wrapped for data parallelism it would wait in each pass for processes that may have one batch fewer.
+        model = accelerator.unwrap_model(model)
     model.eval()
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = accelerator.device if accelerator else next(model.parameters()).device

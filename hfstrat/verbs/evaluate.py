@@ -13,8 +13,10 @@ def run(path: Path, data: str | None, name: str | None, as_json: bool, quiet: bo
     """Score a finished run on other data and show the metrics."""
     listener = observer(quiet=quiet)
     with listener.working("loading torch and transformers"):
-        from hfstrat.api import load
-    predictor = load(path)
+        from hfstrat.execute import quiet as silence
+        from hfstrat.inference import Predictor
+    silence()
+    predictor = Predictor.of(path)
     result = predictor.evaluate(data, name, listener)
     listener.finished()
     if as_json:

@@ -26,9 +26,10 @@ def run(path: Path, data: str, output: Path | None, quiet: bool) -> None:
         raise UsageError(Problem(f"cannot write {output.suffix or output.name}", hint="Name a .jsonl or a .csv file"))
     listener = observer(quiet=quiet or output is None)
     with listener.working("loading torch and transformers"):
-        from hfstrat.api import load
-        from hfstrat.inference import CHUNK
-    predictor = load(path)
+        from hfstrat.execute import quiet as silence
+        from hfstrat.inference import CHUNK, Predictor
+    silence()
+    predictor = Predictor.of(path)
     records: Iterable[Record] = (
         predictor.predict_file(Path(data), listener)
         if data != "-"

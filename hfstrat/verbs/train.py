@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from hfstrat.recipe.loading import load
@@ -17,7 +19,8 @@ def run(recipe: Path, overrides: Sequence[str], runs: Path, overwrite: bool, as_
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.execute import train
-    done = train(recipe, overrides, runs=runs, overwrite=overwrite, observer=listener)
+    with redirect_stdout(sys.stderr):  # stdout is for the result; trackers talk
+        done = train(recipe, overrides, runs=runs, overwrite=overwrite, observer=listener)
     if _is_main_process():
         _show(Run(done.path), as_json)
 

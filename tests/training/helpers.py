@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,6 @@ from hfstrat.strategies.plan import Fit
 from hfstrat.training import engine
 from hfstrat.training.optim import freeze, optimizer_for
 from tests import tiny
-
-# What the libraries keep for good need not be walked by the collections between two stages.
-gc.collect()
-gc.freeze()
 
 FAMILIES = tuple(tiny.FAMILIES)
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -52,9 +50,12 @@ def recipe(base: Path, strategy: str | dict[str, Any] = "head", name: str = "run
         "data": {"source": "memory", "validation": 0.25, "test": 0.25},
         "strategy": STRATEGIES[strategy] if isinstance(strategy, str) else strategy,
         "train": {"epochs": 2, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "threads": 1},
+        "evaluate": {"metrics": ["accuracy"]},  # loading a metric takes longer than training
     }
     for section, given in sections.items():
         data[section] = {**data.get(section, {}), **given} if isinstance(given, dict) else given
+    if "max_steps" in data["train"]:
+        del data["train"]["epochs"]
     return data
 
 
@@ -100,7 +101,15 @@ def train(given: Mapping[str, Any], rows: Rows | Mapping[str, Rows], runs: Path)
         patch.setattr(execute, "restore", restored)
         patch.setattr(execute, "seal", sealed)
         run = execute.train(given, data=memory(rows), runs=runs)
+    _settle()
     return Trained(run=run, **seen)
+
+
+@cache
+def _settle() -> None:
+    """After the first run: what the libraries keep for good need not be walked by each collection from here on."""
+    gc.collect()
+    gc.freeze()
 
 
 def memory(rows: Rows | Mapping[str, Rows]) -> Any:
@@ -167,3 +176,9 @@ def largest_difference(one: Weights, other: Weights) -> float:
     """The largest absolute difference over all parameters, which have to be the same ones."""
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def sha256(run: Run) -> str:
+    """Digest of the weights that a run stored."""
+    (file,) = run.artifact.glob("*.safetensors")
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,173 @@
+"""Batches: a function of seed and epoch, shared between any number of processes, each example once."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hfstrat.data.batching import collate, evaluation_batches, order, padding_share, share
+from hfstrat.tasks import TextClassification
+from hfstrat.tasks.base import Encoded, Examples, Ragged
+from tests import tiny
+
+PAD = 99
+
+
+def encoded(windows: list[int], longest: int = 9, *, left: bool = False, seed: int = 0) -> Encoded:
+    """Examples with so many windows each; a window's tokens are its example's number."""
+    rng = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(len(windows)), windows)
+    rows = [[int(place)] * int(rng.integers(1, longest + 1)) for place in owner]
+    return Encoded(
+        ids=tuple(str(place) for place in range(len(windows))),
+        columns={"input_ids": Ragged.of(rows), "token_type_ids": Ragged.of([[7] * len(row) for row in rows])},
+        windows=np.concatenate([[0], np.cumsum(windows)]),
+        targets=np.arange(len(windows)),
+        truncated=0,
+        pad={"input_ids": PAD, "token_type_ids": 0},
+        left=left,
+    )
+
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=120).map(np.array)
+WINDOWS = st.lists(st.integers(1, 4), min_size=1, max_size=40)
+
+# --- order --------------------------------------------------------------------------------------------------------
+
+
+@given(LENGTHS, st.integers(1, 17), st.integers(0, 5), st.integers(0, 3))
+def test_an_epoch_has_each_example_once_in_full_batches_but_one(lengths, size, seed, epoch):
+    batches = order(lengths, size, seed, epoch)
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    assert len(batches) == math.ceil(len(lengths) / size)
+    assert sum(len(batch) < size for batch in batches) <= 1
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    lengths = np.random.default_rng(0).integers(1, 60, 200)
+    torch.manual_seed(1)
+    first = np.concatenate(order(lengths, 8, 3, 1))
+    np.random.default_rng(5).random()
+    torch.manual_seed(2)
+    assert np.array_equal(first, np.concatenate(order(lengths, 8, 3, 1)))
+    others = [np.concatenate(order(lengths, 8, seed, epoch)) for seed, epoch in ((3, 0), (3, 2), (4, 1), (1, 3))]
+    assert not any(np.array_equal(first, other) for other in others)
+
+
+def test_the_order_does_not_change_between_versions():
+    """Golden: a change here changes every run that is resumed or repeated."""
+    assert [batch.tolist() for batch in order(np.arange(1, 11), 4, 0, 0)] == GOLDEN
+
+
+GOLDEN: list[list[int]] = []
+
+
+def test_batches_hold_texts_of_similar_length():
+    lengths = np.random.default_rng(0).integers(1, 100, 3000)
+    within = [np.ptp(lengths[batch]) for batch in order(lengths, 10, 0, 0)]
+    assert np.mean(within) < 10
+    assert padding_share(encoded([1] * 400, 60), 10, 0) < 0.1
+
+
+# --- sharing an update --------------------------------------------------------------------------------------------
+
+
+@given(WINDOWS, st.integers(1, 9), st.integers(1, 3), st.data())
+def test_processes_share_an_update_in_equal_rounds(windows, micro, processes, data):
+    source = encoded(windows)
+    rows = np.array(data.draw(st.permutations(range(len(windows)))))
+    shared = [share(source, rows, micro, process, processes) for process in range(processes)]
+    rounds = math.ceil(math.ceil(len(rows) / processes) / micro)
+    assert [len(batches) for batches in shared] == [rounds] * processes
+    real = [batch for batches in shared for batch in batches if batch.scale]
+    assert sorted(np.concatenate([batch.rows for batch in real])) == sorted(rows)
+    assert all(len(batch.rows) <= micro for batch in real)
+    for batch in (batch for batches in shared for batch in batches):
+        assert batch.scale in (0.0, 1.0)
+        assert len(batch.targets) == len(batch.rows) > 0
+        owner = torch.arange(len(batch.rows)) if batch.owner is None else batch.owner
+        tokens = batch.inputs["input_ids"]
+        assert tokens.shape == batch.inputs["attention_mask"].shape
+        assert torch.equal(tokens[:, 0], torch.from_numpy(batch.rows)[owner]), "tokens name their example"
+        assert torch.equal(batch.targets, torch.from_numpy(batch.rows))
+        assert [int((owner == place).sum()) for place in range(len(batch.rows))] == [windows[r] for r in batch.rows]
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------------
+
+
+@given(WINDOWS, st.integers(1, 9), st.integers(1, 4))
+def test_evaluation_has_each_example_once_over_all_processes(windows, size, processes):
+    source = encoded(windows)
+    batches = [batch for process in range(processes) for batch in evaluation_batches(source, size, process, processes)]
+    assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(len(windows)))
+    alone = list(evaluation_batches(source, size))
+    assert {tuple(batch.rows) for batch in alone} == {tuple(batch.rows) for batch in batches}, "the same batches"
+    assert source.lengths[alone[0].rows[0]] == source.lengths.max(), "the longest comes first"
+
+
+# --- padding ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.lists(st.integers(0, 50), max_size=7), min_size=1, max_size=12), st.booleans(), st.data())
+def test_rows_are_padded_on_one_side(rows, left, data):
+    chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=8)))
+    values, mask = Ragged.of(rows).padded(chosen, PAD, left=left)
+    width = max(len(rows[place]) for place in chosen)
+    assert values.shape == mask.shape == (len(chosen), width)
+    assert values.dtype == mask.dtype == np.int64
+    for line, on, place in zip(values.tolist(), mask.tolist(), chosen, strict=True):
+        gap = width - len(rows[place])
+        assert line == ([PAD] * gap + rows[place] if left else rows[place] + [PAD] * gap)
+        assert on == ([0] * gap + [1] * len(rows[place]) if left else [1] * len(rows[place]) + [0] * gap)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_each_column_has_its_own_padding(left):
+    batch = collate(encoded([1, 1, 1, 1], left=left), np.array([0, 1, 2, 3]))
+    inputs = batch.inputs
+    assert set(inputs) == {"input_ids", "token_type_ids", "attention_mask"}
+    assert torch.equal(inputs["input_ids"] == PAD, inputs["attention_mask"] == 0)
+    assert torch.equal(inputs["token_type_ids"] == 0, inputs["attention_mask"] == 0)
+    assert inputs["attention_mask"][:, -1 if left else 0].all()
+    assert batch.tokens == int(inputs["attention_mask"].sum())
+
+
+# --- windows ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_windows_cover_a_text_and_overlap_by_the_stride(tiny_base, family, pairs):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base(family))
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    texts = [row["text"] for row in tiny.reviews(12)]
+    seconds = texts[::-1] if pairs else None
+    firsts = ["great"] * len(texts) if pairs else texts
+    long = TextClassification(kind="text_classification", long_texts="windows", stride=3)
+    room = 10 + tokenizer.num_special_tokens_to_add(pair=pairs) + (len(tokenizer.tokenize("great")) if pairs else 0)
+    data = long.encode(tokenizer, Examples(tuple(texts), firsts, seconds, None), room)
+    assert (len(data.windows) - 1, data.windows[0]) == (len(texts), 0)
+    assert data.windows[-1] == len(data.columns["input_ids"].lengths) > len(texts)
+    assert data.columns["input_ids"].lengths.max() <= room
+    assert data.truncated == 0
+    special = set(tokenizer.all_special_ids)
+    for place, (first, last) in enumerate(zip(data.windows[:-1], data.windows[1:], strict=True)):
+        column = data.columns["input_ids"]
+        rows = [column.values[column.offsets[row] : column.offsets[row + 1]].tolist() for row in range(first, last)]
+        parts = [[token for token in row if token not in special] for row in rows]
+        skip = len(tokenizer.tokenize("great")) if pairs else 0
+        text = seconds[place] if seconds else texts[place]
+        whole = parts[0][skip:]
+        for part in parts[1:]:
+            assert part[:skip] == parts[0][:skip]
+            assert part[skip : skip + 3] == whole[-3:]
+            whole += part[skip + 3 :]
+        assert whole == tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,114 @@
+"""Which runs a comparison is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hfstrat.errors import RecipeError
+from hfstrat.recipe.loading import load
+from hfstrat.recipe.recipe import Recipe
+from hfstrat.study.arms import Arm, arms_of
+
+
+def recipe(compare: dict[str, Any] | None = None, **fields: Any) -> Recipe:
+    data = {
+        "name": "x",
+        "seed": 5,
+        "model": {"base": "bert"},
+        "task": {"kind": "text_classification"},
+        "data": {"source": "a.csv"},
+        "strategy": {"kind": "lora", "r": 3},
+        **fields,
+    }
+    return load({**data, "compare": compare} if compare else data)[0]
+
+
+def names(arms: list[Arm]) -> list[str]:
+    return [arm.recipe.name for arm in arms]
+
+
+def test_left_out_it_is_both_floors_and_every_strategy() -> None:
+    assert names(arms_of(recipe())) == ["majority", "tfidf", "head-seed0", "full-seed0", "lora-seed0"]
+
+
+def test_each_strategy_runs_once_a_seed_and_a_floor_once() -> None:
+    arms = arms_of(recipe({"arms": ["lora", "tfidf"], "seeds": [0, 3]}))
+    assert names(arms) == ["lora-seed0", "lora-seed3", "tfidf"]
+    assert [arm.recipe.seed for arm in arms] == [0, 3, 5]
+    assert [arm.floor for arm in arms] == [None, None, "tfidf"]
+
+
+def test_arguments_take_the_place_of_the_block() -> None:
+    block = {"arms": ["tfidf"], "seeds": [0, 1]}
+    assert names(arms_of(recipe(block), ["head"], [7])) == ["head-seed7"]
+    assert names(arms_of(recipe(block), ["head"])) == ["head-seed0", "head-seed1"]
+
+
+def test_the_recipes_own_kind_takes_its_fields_and_others_their_defaults() -> None:
+    own, other = arms_of(recipe(), ["lora", "full"])
+    assert own.recipe.strategy == recipe().strategy
+    assert other.recipe.strategy.model_dump() == {"kind": "full", "head_init": "probe"}
+
+
+def test_arms_differ_in_name_seed_strategy_and_limit_alone() -> None:
+    given = recipe(data={"source": "a.csv", "limit": 8}, train={"lr": 1e-3})
+    (arm,) = arms_of(given, ["head"])
+    same = {"name", "seed", "strategy", "compare"}
+    assert arm.recipe.model_dump(exclude=same) == given.model_dump(exclude=same)
+
+
+@pytest.mark.parametrize(
+    ("limit", "own", "name", "chosen"),
+    [
+        ("all", 8, "tfidf-all", None),
+        ("all", None, "tfidf", None),
+        (4, 8, "tfidf-4", 4),
+        (8, 8, "tfidf", 8),
+        (None, 8, "tfidf", 8),
+        ({"per_class": 2}, 8, "tfidf-2-per-class", {"per_class": 2}),
+    ],
+)
+def test_an_arm_on_another_amount_of_data_says_so_in_its_name(limit: Any, own: Any, name: str, chosen: Any) -> None:
+    given = recipe({"arms": [{"floor": "tfidf", "limit": limit}]}, data={"source": "a.csv", "limit": own})
+    (arm,) = arms_of(given)
+    assert arm.recipe.name == name
+    assert arm.recipe.data.model_dump()["limit"] == chosen
+
+
+def test_a_name_of_its_own_is_kept() -> None:
+    block = {"arms": ["lora", {"name": "small", "strategy": {"kind": "lora", "r": 1}}]}
+    assert names(arms_of(recipe(block))) == ["lora-seed0", "small-seed0"]
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"arms": ["tfidf", "tfidf"]}, "two arms are called 'tfidf'"),
+        ({"arms": ["lora", {"strategy": {"kind": "lora", "r": 1}}]}, "two arms are called 'lora-seed0'"),
+        ({"arms": ["head", {"name": "head-seed0", "floor": "tfidf"}]}, "two arms are called 'head-seed0'"),
+        ({"arms": [{}]}, "compare.arms.0: an arm is either a floor or a strategy"),
+        (
+            {"arms": ["head", "lorra"]},
+            "compare.arms.1: 'lorra' is neither a strategy nor a floor. Did you mean 'lora'?",
+        ),
+        ({"seeds": [1, 1]}, "compare.seeds: a seed is given twice"),
+    ],
+)
+def test_what_cannot_be_run(block: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        arms_of(recipe(block))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("seeds", [[-1], [2**70], [0.5], [], [0, 0]])
+def test_seeds_that_are_none(seeds: list[Any]) -> None:
+    with pytest.raises(RecipeError, match="seed"):
+        arms_of(recipe(), ["head"], seeds)
+
+
+def test_what_is_wrong_with_an_argument_stands_nowhere_in_the_recipe() -> None:
+    with pytest.raises(RecipeError) as caught:
+        arms_of(recipe(), ["lorra"])
+    assert caught.value.problems[0].path == ""

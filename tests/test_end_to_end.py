@@ -1,0 +1,398 @@
+"""The whole way, as a user goes it: from a file to a model that predicts, on the command line and in Python."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datasets import Dataset
+from rich.console import Console
+
+import hfstrat as hf
+from hfstrat.recipe.loading import load
+from tests import tiny
+from tests.command import hfstrat
+
+ROOT = Path(__file__).parent.parent
+QUICK = {"max_steps": 3, "batch_size": 8, "precision": "fp32", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Callable[..., Path]) -> Path:
+    return tiny_base("bert", sentence_transformers="mean")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a file of reviews."""
+    monkeypatch.chdir(tmp_path)
+    tiny.write_csv(tmp_path / "my.csv", tiny.reviews(60))
+    return tmp_path
+
+
+def recipe(base: Path, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": "mine",
+        "model": {"base": str(base), "published_as": "someone/tiny"},
+        "task": {"kind": "text_classification"},
+        "data": {"source": "my.csv"},
+        "strategy": {"kind": "head"},
+        "train": QUICK,
+        "evaluate": {"metrics": ["accuracy"]},
+        **fields,
+    }
+
+
+def write_recipe(folder: Path, given: dict[str, Any]) -> Path:
+    file = folder / "my.yaml"
+    file.write_text(yaml.safe_dump(given))
+    return file
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(file.relative_to(folder)): (file.stat().st_mtime_ns, file.read_bytes())
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def rendered(thing: Any) -> str:
+    console = Console(width=160, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(thing)
+    return captured.get()
+
+
+@pytest.fixture(scope="module")
+def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with my.csv, my.yaml and a finished run of it. Do not write to the run."""
+    folder = tmp_path_factory.mktemp("finished")
+    tiny.write_csv(folder / "my.csv", tiny.reviews(60))
+    given = recipe(base, data={"source": str(folder / "my.csv")})
+    hf.train(given, runs=folder / "runs", quiet=True)
+    write_recipe(folder, given)
+    return folder
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize("kind", ["head", "full", "lora"])
+    def test_from_a_file_to_a_model(self, kind: str, base: Path, here: Path) -> None:
+        done = hfstrat("init", "my.csv", "-o", "my.yaml")
+        assert done.code == 0
+        assert "'label' is the label" in done.out
+        words = [f"model={{base: {base}}}", f"strategy={{kind: {kind}}}", "train.max_steps=3", "train.threads=1"]
+        words += ["train.batch_size=8", "evaluate.metrics=[accuracy]"]
+
+        done = hfstrat("validate", "my.yaml", *words, "--json")
+        assert done.code == 0, done.err
+        found = json.loads(done.out)
+        assert found["rows"] == {"train": 43, "validation": 5, "test": 12}
+        assert {"train.lr", "train.precision", "data.train"} <= {decision["path"] for decision in found["auto"]}
+        assert not (here / "runs").exists()
+
+        done = hfstrat("train", "my.yaml", *words, "--json")
+        assert done.code == 0, done.err
+        found = json.loads(done.out)
+        assert (found["split"], found["n"]) == ("test", 12)
+        assert set(found["metrics"]) == {"accuracy"}
+        run = here / "runs" / "my"
+        assert json.loads((run / "status.json").read_text())["state"] == "done"
+        assert (run / "artifact" / "README.md").is_file()
+
+        before = files(run)
+        done = hfstrat("train", "my.yaml", *words, "--quiet")
+        assert done.code == 0
+        assert "accuracy" in done.out
+        done = hfstrat("train", "my.yaml", *words)
+        assert "is done already with this recipe; nothing to do" in done.err
+        assert files(run) == before
+
+        done = hfstrat("show", "runs/my")
+        assert done.code == 0
+        assert "accuracy" in done.out
+        assert "artifact: the model and its card" in done.out
+
+        done = hfstrat("train", "my.yaml", *words, "train.lr=0.5")
+        assert done.code == 2
+        assert "--overwrite" in done.err
+        assert "name=…" in done.err
+        assert files(run) == before
+
+    def test_the_resolved_recipe_is_the_same_run_again(self, finished: Path) -> None:
+        run = finished / "runs" / "mine"
+        resolved, _ = load(run / "recipe.yaml")
+        assert resolved.train.max_steps == 3
+        done = hfstrat("train", run / "recipe.yaml", "--runs", finished / "runs")
+        assert done.code == 0
+        assert "nothing to do" in done.err
+
+    def test_a_recipe_elsewhere_finds_the_data_beside_it(self, base: Path, here: Path) -> None:
+        (here / "sub").mkdir()
+        (here / "my.csv").rename(here / "sub" / "reviews.csv")
+        file = write_recipe(here / "sub", recipe(base, data={"source": "reviews.csv"}))
+        assert hfstrat("train", file.relative_to(here), "--quiet").code == 0
+        done = hfstrat("evaluate", "runs/mine", "validation", "--json")
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["n"] == 5
+
+    def test_overwrite_replaces_a_run_and_nothing_else(self, base: Path, here: Path) -> None:
+        write_recipe(here, recipe(base))
+        assert hfstrat("train", "my.yaml", "--quiet").code == 0
+        first = (here / "runs" / "mine" / "env.json").stat().st_mtime_ns
+        assert hfstrat("train", "my.yaml", "train.lr=0.1", "--overwrite", "--quiet").code == 0
+        assert (here / "runs" / "mine" / "env.json").stat().st_mtime_ns > first
+        assert load(here / "runs" / "mine" / "recipe.yaml")[0].train.lr == 0.1
+        (here / "runs" / "notes").mkdir()
+        (here / "runs" / "notes" / "todo.txt").write_text("buy milk")
+        done = hfstrat("train", "my.yaml", "name=notes", "--overwrite")
+        assert done.code == 2
+        assert "holds no run" in done.err
+        assert (here / "runs" / "notes" / "todo.txt").read_text() == "buy milk"
+
+    @pytest.mark.parametrize("data", ["validation", "test", "train", None])
+    def test_evaluate_on_a_split(self, data: str | None, finished: Path) -> None:
+        run = finished / "runs" / "mine"
+        name = f"on-{data}"
+        done = hfstrat("evaluate", run, *([data] if data else []), "--name", name, "--json")
+        assert done.code == 0, done.err
+        found = json.loads(done.out)
+        assert found["split"] == (data or "test")
+        assert json.loads((run / "evaluations" / name / "metrics.json").read_text()) == found
+        assert (run / "evaluations" / name / "predictions.parquet").is_file()
+        if data in (None, "test"):
+            assert found["metrics"] == json.loads((run / "metrics.json").read_text())["metrics"]
+
+    @pytest.mark.parametrize(("rows", "code"), [(1, 0), (20, 0)])
+    def test_evaluate_on_a_file_however_small(self, rows: int, code: int, finished: Path, tmp_path: Path) -> None:
+        one_class = [row for row in tiny.reviews(100, seed=1) if row["label"] == "positive"][:rows]
+        file = tiny.write_csv(tmp_path / f"new{rows}.csv", one_class)
+        done = hfstrat("evaluate", finished / "runs" / "mine", file)
+        assert done.code == code, done.err
+        assert "accuracy" in done.out
+        assert (finished / "runs" / "mine" / "evaluations" / f"new{rows}" / "metrics.json").is_file()
+
+    def test_evaluate_tells_what_is_wrong(self, finished: Path, tmp_path: Path) -> None:
+        run = finished / "runs" / "mine"
+        unknown = tiny.write_csv(
+            tmp_path / "a.csv", [{"text": "x", "label": "postive"}, {"text": "y", "label": "positive"}]
+        )
+        cases = {
+            (unknown,): "Did you mean 'positive'?",
+            (tiny.write_csv(tmp_path / "b.csv", [{"txt": "x", "label": "positive"}]),): "Did you mean 'txt'?",
+            (tiny.write_csv(tmp_path / "c.csv", [{"text": "", "label": "positive"}]),): "Fill in the text",
+            (tmp_path / "none.csv",): "there is no file",
+            ("validation", "--name", "../../away"): "'../../away' is not a name",
+        }
+        for words, said in cases.items():
+            done = hfstrat("evaluate", run, *words)
+            assert done.code == 2
+            assert said in done.err
+        assert hfstrat("evaluate", tmp_path).errors == [f"{tmp_path} holds no run. `hfstrat train RECIPE` makes one"]
+
+    def test_predict_gives_a_line_for_each_text(self, finished: Path, tmp_path: Path) -> None:
+        run, rows = finished / "runs" / "mine", tiny.reviews(7, seed=3)
+        file = tiny.write_csv(tmp_path / "in.csv", [{"text": row["text"]} for row in rows])
+        done = hfstrat("predict", run, file)
+        assert done.code == 0, done.err
+        records = [json.loads(line) for line in done.out.splitlines()]
+        assert [record["id"] for record in records] == [str(place) for place in range(7)]
+        assert all(sum(record["scores"].values()) == pytest.approx(1) for record in records)
+        assert all(max(record["scores"], key=record["scores"].get) == record["prediction"] for record in records)
+
+        assert hfstrat("predict", run, file, "-o", tmp_path / "out.jsonl").code == 0
+        written = (tmp_path / "out.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in written] == records
+
+        assert hfstrat("predict", run, file, "-o", tmp_path / "out.csv").code == 0
+        with (tmp_path / "out.csv").open(newline="") as stream:
+            table = list(csv.DictReader(stream))
+        assert [row["prediction"] for row in table] == [record["prediction"] for record in records]
+        assert list(table[0]) == ["id", "prediction", "negative", "positive"]
+
+        done = hfstrat("predict", run, stdin="".join(f"{row['text']}\n" for row in rows))
+        assert [json.loads(line)["prediction"] for line in done.out.splitlines()] == [
+            record["prediction"] for record in records
+        ]
+        done = hfstrat("predict", run, file, "-o", tmp_path / "out.xlsx")
+        assert (done.code, done.errors) == (2, ["cannot write .xlsx. Name a .jsonl or a .csv file"])
+
+    def test_recipes_copy_and_validate(self, here: Path, base: Path) -> None:
+        assert hfstrat("recipes", "copy", "csv", "mine.yaml").code == 0
+        done = hfstrat("validate", "mine.yaml", "data.source=my.csv", f"model={{base: {base}}}", "--json")
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["rows"]["train"] == 43
+
+    def test_every_json_is_json(self, finished: Path) -> None:
+        for words in (("show", finished / "runs" / "mine"), ("recipes", "list"), ("validate", finished / "my.yaml")):
+            done = hfstrat(*words, "--json")
+            assert done.code == 0
+            assert json.loads(done.out)
+
+
+class TestEndings:
+    def test_a_run_that_diverges(self, base: Path, here: Path) -> None:
+        write_recipe(here, recipe(base, strategy={"kind": "full", "head_init": "random"}))
+        done = hfstrat("train", "my.yaml", "train.lr=1e30", "--quiet")
+        assert done.code == 3
+        assert "not finite at update" in done.err
+        status = json.loads((here / "runs" / "mine" / "status.json").read_text())
+        assert status["state"] == "diverged"
+        assert "update 2" in status["reason"] or "update 3" in status["reason"]
+        assert "train.lr" in status["reason"]
+        done = hfstrat("train", "my.yaml", "train.lr=1e30")
+        assert (done.code, "which is diverged" in done.err) == (2, True)
+
+    def test_a_place_that_cannot_be_written(self, base: Path, here: Path) -> None:
+        write_recipe(here, recipe(base))
+        (here / "runs").write_text("a file")
+        done = hfstrat("train", "my.yaml")
+        assert done.code == 2
+        assert "runs/mine cannot be written: runs is a file. Name another folder with --runs" in done.err
+        assert (here / "runs").read_text() == "a file"
+
+    def test_sigterm_ends_a_run_with_its_status(self, base: Path, here: Path) -> None:
+        write_recipe(here, recipe(base, strategy={"kind": "full", "head_init": "random"}))
+        words = ["train", "my.yaml", "train.max_steps=100000", "evaluate.every=100000"]
+        command = [sys.executable, "-m", "hfstrat", *words]
+        with subprocess.Popen(
+            command, cwd=here, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stderr is not None
+            told = []
+            for line in process.stderr:  # the line that says that updates begin
+                told.append(line)
+                if line.startswith("fit: "):
+                    break
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+            assert process.wait(30) == 128 + signal.SIGTERM, told
+        assert "interrupted by signal 15" in rest
+        assert "Traceback" not in rest
+        assert json.loads((here / "runs" / "mine" / "status.json").read_text())["state"] == "interrupted"
+
+
+class TestPython:
+    def test_twice_in_one_process(self, base: Path, tmp_path: Path) -> None:
+        rows = Dataset.from_list(tiny.reviews(60))
+        given = recipe(base, data={"source": "memory"})
+        runs = [
+            hf.train(given, {"train.lr": lr, "name": name}, data=rows, runs=tmp_path, quiet=True)
+            for name, lr in (("a", 1e-3), ("b", 1e-3))
+        ]
+        assert [run.status for run in runs] == ["done", "done"]
+        assert runs[0].metrics == runs[1].metrics
+        weights = [(run.artifact / "model.safetensors").read_bytes() for run in runs]
+        assert weights[0] == weights[1]
+        assert given == recipe(base, data={"source": "memory"})
+
+    def test_a_run_shows_itself(self, finished: Path) -> None:
+        run = hf.open_run(finished / "runs" / "mine")
+        assert run.status == "done"
+        assert "accuracy" in rendered(run)
+        assert "<table" in run._repr_html_() or "<pre" in run._repr_html_()
+        assert "mine" in repr(run)
+
+    def test_predict_and_load(self, finished: Path) -> None:
+        run = hf.open_run(finished / "runs" / "mine")
+        texts = [row["text"] for row in tiny.reviews(5, seed=9)]
+        found = hf.predict(run, texts)
+        assert found == hf.load(finished / "runs" / "mine").predict(texts)
+        assert [set(one) for one in found] == [{"prediction", "scores"}] * 5
+        assert hf.predict(run, []) == []
+        with pytest.raises(hf.UsageError, match="5 first texts and 1 second"):
+            hf.predict(run, texts, ["x"])
+
+    def test_evaluate(self, finished: Path) -> None:
+        found = hf.evaluate(finished / "runs" / "mine", "test", name="again")
+        assert found == hf.open_run(finished / "runs" / "mine").metrics
+
+    def test_what_is_wrong_is_raised(self, base: Path, tmp_path: Path) -> None:
+        with pytest.raises(hf.DataError, match="needs data from Python"):
+            hf.train(recipe(base, data={"source": "memory"}), runs=tmp_path, quiet=True)
+        with pytest.raises(hf.RecipeError, match="Did you mean 'lr'"):
+            hf.train(recipe(base), {"train.lrr": 1}, runs=tmp_path, quiet=True)
+        with pytest.raises(hf.RecipeError, match="data was handed over"):
+            hf.train(recipe(base), data=Dataset.from_list(tiny.reviews(9)), runs=tmp_path, quiet=True)
+        with pytest.raises(hf.UsageError, match="holds no run"):
+            hf.open_run(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_whole_model_outlives_its_base(self, base: Path, tmp_path: Path) -> None:
+        shutil.copytree(base, tmp_path / "base")
+        run = hf.train(
+            recipe(tmp_path / "base", data={"source": "memory"}),
+            data=Dataset.from_list(tiny.reviews(40)),
+            runs=tmp_path,
+            quiet=True,
+        )
+        shutil.rmtree(tmp_path / "base")
+        assert hf.predict(run, ["a great film"])[0]["prediction"] in ("negative", "positive")
+
+
+class TestCompare:
+    def test_runs_every_arm_once_and_keeps_those_that_fail(self, base: Path, here: Path) -> None:
+        diverging = {"name": "wild", "strategy": {"kind": "full", "head_init": "random"}}
+        given = recipe(
+            base,
+            train={**QUICK, "lr": 1e30},
+            compare={"arms": ["majority", "tfidf", "head", diverging], "seeds": [0, 1]},
+        )
+        hf.train(recipe(base, name="before"), quiet=True)  # a process that has trained may compare
+        found = hf.compare(given, quiet=True)
+        states = {row.name: row.state for row in found.rows}
+        assert states == {
+            "majority": "done",
+            "tfidf": "done",
+            "head-seed0": "done",
+            "head-seed1": "done",
+            "wild-seed0": "diverged",
+            "wild-seed1": "diverged",
+        }
+        table = found.table()
+        assert list(table["arm"]) == ["majority", "tfidf", "head", "wild"]
+        assert "wild" in rendered(found)
+        assert "wild" in found._repr_html_()
+        assert (found.path / "table.md").is_file()
+
+        sealed = {row.name: files(found.path / row.name) for row in found.rows if row.state == "done"}
+        again = hf.compare(given, arms=["majority", "tfidf", "head"], quiet=True)
+        assert {row.name for row in again.rows} == set(sealed)
+        assert {name: files(found.path / name) for name in sealed} == sealed
+
+        done = hfstrat("show", found.path, "--json")
+        assert done.code == 0
+        assert set(json.loads(done.out)["runs"]) == set(sealed)
+
+    def test_is_refused_under_a_launcher(self, base: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_recipe(here, recipe(base))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        done = hfstrat("compare", "my.yaml")
+        assert (done.code, done.errors) == (
+            2,
+            ["compare starts processes itself. Run `hfstrat compare` without a launcher"],
+        )
+        assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_launcher_changes_no_bit(base: Path, here: Path) -> None:
+    write_recipe(here, recipe(base, strategy={"kind": "lora", "r": 2}))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--cpu"]
+    for name, start in (("alone", [sys.executable]), ("launched", launch)):
+        command = [*start, "-m", "hfstrat", "train", "my.yaml", f"name={name}", "--quiet"]
+        subprocess.run(command, cwd=here, check=True, capture_output=True, text=True)
+    alone, launched = (here / "runs" / name for name in ("alone", "launched"))
+    for file in ("artifact/adapter_model.safetensors", "metrics.json", "predictions.parquet", "log.jsonl"):
+        assert (alone / file).read_bytes() == (launched / file).read_bytes(), file

@@ -1,0 +1,86 @@
+"""A fresh process that trains the same in one and in several processes: `python -m tests.training.processes JOB`.
+
+It is a script because sockets are blocked where the tests run, and because a process that has computed gradients must
+not fork. It imports once and forks each rank, in the environment that torchrun would give it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfstrat import execute
+from hfstrat.recipe.loading import load
+from tests import tiny
+from tests.training.helpers import fitted, memory, prepared_for
+
+
+def rank(job: dict[str, Any], out: Path, processes: int, process: int) -> None:
+    """What one process of several does: the loop in float64 for each recipe, then whole runs."""
+    rows = tiny.reviews(job["rows"])
+    for name, given in job["loops"].items():
+        parsed, _ = load(given, ())
+        accelerator = execute._accelerator(parsed, out)
+        weights, losses = fitted(prepared_for(given, rows), micro=job["micro"][str(processes)], accelerator=accelerator)
+        if process == 0:
+            torch.save({"weights": weights, "losses": losses}, out / f"{name}-{processes}.pt")
+    for given in job["runs"]:
+        execute.train(given, data=memory(rows), runs=out / f"runs-{processes}")
+
+
+def fork(what: Callable[[], None]) -> int:
+    """Run something in a child; it ends with 1 after any exception."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        what()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def launch(job: dict[str, Any], out: Path, processes: int) -> None:
+    """Fork all ranks and wait for them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def started(process: int) -> int:
+        def run() -> None:
+            if processes > 1:
+                ranks = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+                os.environ.update({name: str(value) for name, value in ranks.items()})
+                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
+            rank(job, out, processes, process)
+
+        return fork(run)
+
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in [started(n) for n in range(processes)]]
+    assert not any(codes), f"{processes} processes ended with {codes}"
+
+
+def main() -> None:
+    """Read the job, and do it with each number of processes."""
+    torch.set_num_threads(1)
+    gc.freeze()  # what was imported is shared with the children, and not walked in each of them
+    job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    for processes in job["processes"]:
+        launch(job, Path(sys.argv[1]).parent, processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Identities of design.md §8 in one process: what moves, what does not, and what does not matter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hfstrat import stages
+from hfstrat.strategies.plan import matches
+from hfstrat.training import scoring
+from tests import tiny
+from tests.training.helpers import (
+    FAMILIES,
+    STRATEGIES,
+    fitted,
+    largest_difference,
+    prepared_for,
+    recipe,
+    sha256,
+    train,
+    weights,
+)
+
+ROWS = tiny.reviews(40)
+PAIRS = [{**row, "text_pair": ROWS[-place]["text"]} for place, row in enumerate(ROWS)]
+
+# Softmax over keys does not change when all keys are shifted alike, so the gradient of a key's bias is nothing but
+# rounding, and may be nothing at all.
+NO_GRADIENT = ("*.key.bias", "*.k_lin.bias")
+
+
+# --- what moves ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exactly_what_is_planned_moves(trained, family, strategy):
+    """Among others, tables of positions and token types move as wholes though most rows are never used."""
+    found = trained(family, strategy)
+    planned = tuple(
+        pattern
+        for stage in found.prepared.plan.stages
+        for pattern in (stage.train if stage.kind == "fit" else (f"{stage.output}.*",))
+    )
+    moved = {name for name, value in found.after.items() if not torch.equal(value, found.before[name])}
+    expected = {name for name in found.before if matches(name, planned)}
+    exempt = {name for name in expected if matches(name, NO_GRADIENT) and strategy.startswith("full")}
+    assert moved - exempt == expected - exempt
+    assert expected
+    if strategy.endswith(("lora", "dora")):
+        body = set(found.prepared.anatomy.parameters) - set(moved)
+        assert len([name for name in moved if ".lora_B." in name]) == len(found.prepared.anatomy.linear)
+        assert {name for name in found.before if "lora_" not in name} - body <= {
+            name for name in moved if matches(name, found.prepared.anatomy.head_patterns)
+        }
+    if strategy == "dora":
+        assert any("lora_magnitude_vector" in name for name in moved)
+    if strategy == "full-random":
+        assert expected == set(found.before)
+
+
+def test_a_state_before_the_last_stage_comes_back_whole(tiny_base, tmp_path):
+    """Whatever a Fit does to the body, its probe is the best state here, and the body has to be the probe's again."""
+    given = recipe(tiny_base("llama"), "full-probe", train={"lr": 5.0, "clip": None, "warmup": 0.0})
+    rows = tiny.reviews(160)
+    found = train(given, rows, tmp_path)
+    scores = [line for line in found.run.log() if line["kind"] == "score"]
+    probe, *fit = (line["metrics"]["accuracy"] for line in scores)
+    assert probe > max(fit), "this learning rate was meant to ruin the model"
+    assert found.run.read("status.json")["reason"] == "best at probe, update 0"
+    output = str(found.prepared.anatomy.output)
+    for name, value in weights(found.model).items():
+        assert matches(name, (f"{output}.*",)) != torch.equal(value, found.before[name]), name
+    data = found.prepared.encoded["validation"]
+    judge_score = (scoring.logits(found.model, data, 64).argmax(1) == data.targets).mean()
+    assert judge_score == pytest.approx(probe)
+
+
+# --- what does not matter -----------------------------------------------------------------------------------------
+
+WINDOWS = {"long_texts": "windows", "max_length": 12, "stride": 4}
+WEIGHTED = {"class_weights": {"negative": 3.0, "positive": 0.7}}
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy", "task"),
+    [
+        ("bert", "full-random", WEIGHTED),
+        ("bert", "lora", WINDOWS),
+        ("bert", "dora", {}),
+        ("bert", "full-random", {"pooling": "mean", "normalize": True}),
+        ("distilbert", "head", {}),
+        ("distilbert", "full-random", WINDOWS),
+        ("roberta", "full-random", {}),
+        ("modernbert", "full-random", WEIGHTED),
+        ("gpt2", "rslora", WEIGHTED),
+        ("gpt2", "full-random", WINDOWS),
+        ("llama", "full-random", {}),
+        ("llama", "lora", {"pooling": "mean"}),
+    ],
+    ids=str,
+)
+def test_micro_batches_do_not_matter(tiny_base, family, strategy, task):
+    """Fifty updates of AdamW; the size does not divide the batch, and batches of another shape pad differently."""
+    given = recipe(tiny_base(family), strategy, task=task, train={"max_steps": 50, "batch_size": 7})
+    prepared = prepared_for(given, ROWS)
+    whole, _ = fitted(prepared, micro=7)
+    parts, _ = fitted(prepared, micro=3)
+    assert largest_difference(whole, parts) < 1e-10
+    few = prepared_for(recipe(tiny_base(family), strategy, task=task, train={"batch_size": 7}), ROWS)
+    _, losses = fitted(few, micro=7, dtype=torch.float32)
+    assert fitted(few, micro=2, dtype=torch.float32)[1] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize(("strategy", "precision"), [("full-probe", "fp32"), ("lora", "bf16")])
+def test_the_measuring_pass_leaves_no_trace(tiny_base, tmp_path, monkeypatch, strategy, precision):
+    given = recipe(
+        tiny_base("bert"),
+        strategy,
+        model={"dropout": 0.1},
+        train={"precision": precision, "weight_decay": 0.1, "batch_size": 10},
+    )
+    measured = train(given, ROWS, tmp_path / "measured")
+    monkeypatch.setattr(stages, "_live_of_updates", lambda *_: 0)
+    unmeasured = train(given, ROWS, tmp_path / "unmeasured")
+    assert measured.run.ledger["phases"]["train"]["peak_live_bytes"] > 0
+    assert unmeasured.run.ledger["phases"]["train"]["peak_live_bytes"] == 0
+    assert sha256(measured.run) == sha256(unmeasured.run)
+    for name, value in measured.after.items():
+        assert torch.equal(value, unmeasured.after[name]), name

@@ -1,0 +1,85 @@
+"""Memory in two words: known tensors have known bytes."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from hfstrat.training.memory import LiveBytes, ResidentPeak
+
+MB = 1_000_000
+
+
+def test_tensors_count_once_while_they_live():
+    with LiveBytes() as live:
+        one = torch.zeros(1000)
+        assert live.current == 4000
+        two = torch.zeros(500, dtype=torch.float64)
+        assert live.current == 8000
+        views = [one.view(10, 100), one[::2], one.t(), two.reshape(5, 100), one.detach()]
+        one.add_(1)
+        assert live.current == 8000
+        del views, two
+        assert live.current == 4000
+        three = one + 1
+        assert (live.current, live.peak) == (8000, 8000)
+        del one, three
+        assert (live.current, live.peak) == (0, 8000)
+
+
+def test_a_view_keeps_its_whole_storage_alive():
+    with LiveBytes() as live:
+        view = torch.zeros(1000)[:1]
+        assert live.current == 4000
+        del view
+        assert live.current == 0
+
+
+def test_resident_tensors_count_from_the_start_and_leave_when_they_die():
+    resident = [torch.zeros(250), torch.zeros(250)]
+    shared = resident[0][:10]
+    with LiveBytes([*resident, shared]) as live:
+        assert (live.current, live.peak) == (2000, 2000)
+        torch.zeros(10)
+        assert (live.current, live.peak) == (2000, 2040)
+        del resident[1]
+        assert live.current == 1000
+
+
+def test_what_autograd_saves_is_counted_until_the_backward_pass():
+    weight = torch.zeros(100, 100, requires_grad=True)
+    with LiveBytes([weight]) as live:
+        hidden = torch.zeros(50, 100) @ weight
+        output = hidden.exp().sum()
+        del hidden
+        assert live.current == 4 * (100 * 100 + 50 * 100 + 50 * 100 + 1), "weight, input, result of exp, sum"
+        output.backward()
+        gc.collect()
+        assert live.current == 4 * (100 * 100 + 100 * 100 + 1), "weight, gradient, sum"
+
+
+def test_meta_tensors_weigh_nothing():
+    with LiveBytes([torch.empty(1000, device="meta")]) as live:
+        torch.empty(1000, device="meta") + 1
+    assert live.peak == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_the_watch_sees_fifty_megabytes():
+    with ResidentPeak(interval=0.005) as idle:
+        time.sleep(0.02)
+    with ResidentPeak(interval=0.005) as watch:
+        before = watch.peak
+        block = np.ones(50 * MB, dtype=np.uint8)
+        time.sleep(0.05)
+        del block
+    assert idle.peak is not None
+    assert before is not None
+    assert watch.peak is not None
+    assert 45 * MB < watch.peak - before < 80 * MB
+    assert abs(idle.peak - before) < 20 * MB

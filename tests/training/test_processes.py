@@ -1,0 +1,147 @@
+"""Identities over processes: several compute what one does, and a fresh process repeats this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hfstrat.runs.directory import Run
+from tests import tiny
+from tests.training.helpers import largest_difference, recipe, sha256, train
+
+ROOT = Path(__file__).parents[2]
+ROWS = 38
+# 22 rows in batches of seven: the last update has one row, so that some processes have none.
+UPDATES = {"max_steps": 50, "batch_size": 7, "schedule": "cosine"}
+WINDOWS = {"long_texts": "windows", "max_length": 12, "stride": 4, "class_weights": {"negative": 3.0}}
+LOOPS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert": ("bert", "full-random", WINDOWS),
+    "gpt2": ("gpt2", "lora", {}),
+}
+WHOLE = {"fp32": ("bert", "full-probe"), "bf16": ("gpt2", "lora")}
+
+
+def whole_run(tiny_base, precision: str, **more: Any) -> dict[str, Any]:
+    """A recipe whose validation rows make three batches, which two processes cannot share evenly."""
+    family, strategy = WHOLE[precision]
+    return recipe(
+        tiny_base(family),
+        strategy,
+        name=precision,
+        model={"dropout": 0.1 if precision == "bf16" else 0.0},
+        train={"precision": precision, "micro_batch_size": 4, "lr": 3e-3},
+        evaluate={"batch_size": 4},
+        **more,
+    )
+
+
+def python(*words: object, **environment: str) -> None:
+    command = [sys.executable, *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def run_in_processes(folder: Path, tiny_base, processes: list[int], loops: list[str], runs: list[str]) -> Path:
+    job = {
+        "rows": ROWS,
+        "processes": processes,
+        "micro": {1: 7, 2: 2, 3: 1},
+        "loops": {
+            name: recipe(tiny_base(family), strategy, task=task, train=UPDATES)
+            for name, (family, strategy, task) in LOOPS.items()
+            if name in loops
+        },
+        "runs": [whole_run(tiny_base, precision) for precision in runs],
+    }
+    (folder / "job.json").write_text(json.dumps(job), "utf-8")
+    python("-m", "tests.training.processes", folder / "job.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tiny_base, tmp_path_factory) -> Path:
+    """What a fresh process left that trained in one and in two processes."""
+    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], ["fp32", "bf16"])
+
+
+@pytest.fixture(scope="module")
+def three(tiny_base, tmp_path_factory) -> Path:
+    """The same with one, two and three processes."""
+    return run_in_processes(tmp_path_factory.mktemp("three"), tiny_base, [1, 2, 3], list(LOOPS), ["fp32"])
+
+
+def assert_the_same_weights(folder: Path, loop: str, processes: int) -> None:
+    one, many = (torch.load(folder / f"{loop}-{number}.pt") for number in (1, processes))
+    assert len(one["losses"]) == 50
+    assert many["losses"] == pytest.approx(one["losses"], rel=1e-12)
+    assert largest_difference(one["weights"], many["weights"]) < 1e-10
+
+
+def assert_the_same_run(one: Run, many: Run, processes: int) -> None:
+    assert (one.read("env.json") or {})["processes"] == 1
+    assert (many.read("env.json") or {})["processes"] == processes
+    for here, there in zip(one.log(), many.log(), strict=True):
+        assert there.get("lr") == here.get("lr")
+        assert there.get("metrics") == here.get("metrics")
+        if "loss" in here:
+            assert there["loss"] == pytest.approx(here["loss"], rel=1e-5)
+    assert list(many.predictions()["id"]) == list(one.predictions()["id"])
+    for here, there in zip(one.predictions()["logits"], many.predictions()["logits"], strict=True):
+        assert there == pytest.approx(here, abs=1e-4)
+
+
+def test_two_processes_compute_what_one_does_in_float64(two):
+    assert_the_same_weights(two, "bert", 2)
+
+
+def test_a_run_of_two_processes_is_that_of_one(two):
+    assert_the_same_run(Run(two / "runs-1" / "fp32"), Run(two / "runs-2" / "fp32"), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+def test_three_processes_compute_what_one_does_in_float64(three, loop):
+    assert_the_same_weights(three, loop, 2)
+    assert_the_same_weights(three, loop, 3)
+    assert_the_same_run(Run(three / "runs-1" / "fp32"), Run(three / "runs-3" / "fp32"), 3)
+
+
+@pytest.mark.slow
+def test_torchrun_on_the_command_line_is_a_run_of_one_process(tiny_base, tmp_path):
+    tiny.write_csv(tmp_path / "rows.csv", tiny.reviews(ROWS))
+    given = whole_run(tiny_base, "fp32", data={"source": str(tmp_path / "rows.csv")})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given), "utf-8")
+    words = ("-m", "hfstrat", "train", tmp_path / "recipe.yaml", "--runs")
+    python(*words, tmp_path / "one")
+    launched = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+    python(*launched, *words, tmp_path / "two", ACCELERATE_USE_CPU="true")
+    assert_the_same_run(Run(tmp_path / "one" / "fp32"), Run(tmp_path / "two" / "fp32"), 2)
+
+
+@pytest.mark.parametrize("precision", WHOLE)
+def test_repeats_are_equal_bit_for_bit(two, tiny_base, tmp_path, precision):
+    rows = tiny.reviews(ROWS)
+    first, second = (train(whole_run(tiny_base, precision), rows, tmp_path / name).run for name in ("a", "b"))
+    fresh = Run(two / "runs-1" / precision)
+    assert sha256(first) == sha256(second) == sha256(fresh)
+    assert first.log() == second.log() == fresh.log()
+    for other in (second, fresh):
+        for name, column in first.predictions().items():
+            assert [str(value) for value in column] == [str(value) for value in other.predictions()[name]], name
+
+
+def test_with_dropout_the_number_of_processes_matters(two):
+    """Only the shape of a run makes its bytes there, so all that can be asked of two shapes is that both trained."""
+    one, many = (Run(two / f"runs-{number}" / "bf16") for number in (1, 2))
+    assert one.status == many.status == "done"
+    assert [line.get("lr") for line in one.log()] == [line.get("lr") for line in many.log()]
+    assert sha256(one) != sha256(many)
