@@ -99,7 +99,7 @@ def load(run: str | Path | Run) -> Predictor:
     from hfstrat.inference import Predictor
 
     quiet()
-    return Predictor.of(run.path if isinstance(run, Run) else run)
+    return Predictor.of(run if isinstance(run, (str, Path)) else run.path)
 
 
 def predict(run: str | Path | Run, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -111,18 +111,21 @@ def predict(run: str | Path | Run, texts: Sequence[str], pairs: Sequence[str] | 
     return load(run).predict(texts, pairs)
 
 
-def evaluate(run: str | Path | Run, data: str | None = None, *, name: str | None = None) -> dict[str, Any]:
+def evaluate(
+    run: str | Path | Run, data: str | None = None, *, name: str | None = None, memory: Any = None
+) -> dict[str, Any]:
     """Score a finished run on a split of its data, or on a file.
 
     Args:
         run: The run.
         data: `train`, `validation`, `test` or a file; None: test.
         name: Name under the run's `evaluations/`.
+        memory: The data that a run with `data.source: memory` was trained on.
 
     Returns:
         As in `metrics.json`.
     """
-    return load(run).evaluate(data, name, observer(quiet=True))
+    return load(run).evaluate(data, name, observer(quiet=True), memory)
 
 
 def open_run(path: str | Path) -> Run:

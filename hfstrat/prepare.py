@@ -132,8 +132,8 @@ def prepare(
             }
         with ledger.phase("load"):
             shape = Shape(recipe.task.auto_class, material.labels, pooling[0], normalize, _attention(recipe))
-            anatomy = plan_shape(base, shape)
-        facts = _facts(material, encoded, base, anatomy, pooling, normalize, machine)
+            anatomy, attention = plan_shape(base, shape)
+        facts = _facts(material, encoded, base, anatomy, attention, pooling, normalize, machine)
         resolved, decisions = resolve(recipe, facts)
         resolved.task.weights(material.labels)
         _check_external_metrics(resolved)
@@ -224,6 +224,7 @@ def _facts(
     encoded: Mapping[str, Encoded],
     base: Base,
     anatomy: Anatomy,
+    attention: str,
     pooling: tuple[str, str],
     normalize: bool,
     machine: Machine,
@@ -237,7 +238,9 @@ def _facts(
         longest=max(4, min(base.max_length, 8 * math.ceil(longest / 8))),
         median=int(np.median(encoded["train"].lengths)),
         limit=base.max_length,
+        attention=attention,
         body=anatomy.body_size,
+        convex=anatomy.is_linear_probe,
         generative=any("CausalLM" in name or "LMHead" in name for name in base.config.architectures or ())
         or bool(getattr(base.config, "is_decoder", False)),
         pooling=pooling,

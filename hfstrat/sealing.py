@@ -30,6 +30,7 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         "threshold": state.threshold,
     }
     with ledger.phase("save"):
+        prepared.base.tokenizer.model_max_length = recipe.task.max_length  # a pipeline cuts where training did
         artifact.save(state.model, prepared.base.tokenizer, run.artifact, prepared.base.name, extra)
         stored, size = artifact.weights_of(run.artifact)
         model = artifact.load(run.artifact, prepared.base.location, recipe.task.auto_class)

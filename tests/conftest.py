@@ -66,7 +66,7 @@ def trained(tiny_base: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     def make(family: str, strategy: str, **task: Any) -> Any:
         key = repr((family, strategy, sorted(task.items())))
         if key not in made:
-            given = helpers.recipe(tiny_base(family), strategy, task=task)
+            given = helpers.recipe(tiny_base(family, **helpers.LIVELY), strategy, task=task)
             made[key] = helpers.train(given, tiny.reviews(40), tmp_path_factory.mktemp(f"{family}-{strategy}-"))
         return made[key]
 

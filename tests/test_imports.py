@@ -28,7 +28,7 @@ ABOVE = (
     ("prepare", "judge", "stages", "sealing", "execute", "inference"),  # one layer in several files
     ("study", "hub"),
     ("verbs",),
-    ("cli",),
+    ("cli", "api"),
     ("__main__",),
 )
 # What the tensor half knows of the other one: words and data, and nothing that reads recipes or writes runs.

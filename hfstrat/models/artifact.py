@@ -51,7 +51,6 @@ def save(
             shutil.copy(modeling_pooled.__file__, folder / "modeling_pooled.py")
     else:
         model.save_pretrained(folder)  # type: ignore[operator]
-    tokenizer.model_max_length = extra["max_length"]  # a pipeline cuts texts where training did
     for noise in ("is_local", "local_files_only"):  # of where the base was loaded from
         tokenizer.init_kwargs.pop(noise, None)
     tokenizer.save_pretrained(folder)

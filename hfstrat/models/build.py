@@ -45,14 +45,15 @@ class Shape:
     dropout: float | None = None
 
 
-def plan_shape(base: Base, shape: Shape) -> Anatomy:
-    """The anatomy of the model that would be built, found without reading its weights.
+def plan_shape(base: Base, shape: Shape) -> tuple[Anatomy, str]:
+    """Anatomy and attention implementation of the model that would be built, found without reading its weights.
 
     Raises:
         ModelError: The base does not fit the task.
     """
     model, fresh = _load(base, shape, {"device_map": "meta"})
-    return find_anatomy(model, fresh, len(shape.labels.names))
+    inner: Any = getattr(model, "backbone", model) if isinstance(model, PooledForSequenceClassification) else model
+    return find_anatomy(model, fresh, len(shape.labels.names)), str(inner.config._attn_implementation)
 
 
 def build(base: Base, shape: Shape, adapter: Adapter | None, seed: int, auto_task: str) -> nn.Module:

@@ -39,7 +39,9 @@ class Facts:
         longest: Tokens of the longest window in any split.
         median: Tokens of the middle example of the training split.
         limit: Tokens that the model takes at most.
+        attention: Attention implementation that the model chooses by itself.
         body: Parameters of the model's body.
+        convex: Whether the head is one linear layer.
         generative: Whether it was made to continue text.
         pooling: Pooling in use, `native` or another, and why.
         normalize: Whether pooled vectors are scaled to length one.
@@ -53,7 +55,9 @@ class Facts:
     longest: int
     median: int
     limit: int
+    attention: str
     body: int
+    convex: bool
     generative: bool
     pooling: tuple[str, str]
     normalize: bool

@@ -43,7 +43,7 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
         RecipeError: What the recipe asks for is impossible with these facts.
     """
     _check(recipe, facts)
-    sizes = Sizes(facts.rows["train"], facts.body, recipe.train.batch_size, facts.generative)
+    sizes = Sizes(facts.rows["train"], facts.body, recipe.train.batch_size, facts.generative, facts.convex)
     settings = {**_settings(recipe, facts), **recipe.strategy.defaults(sizes), **_epochs(recipe, facts)}
     data = json.loads(recipe.model_dump_json())
     decisions = []
@@ -97,7 +97,7 @@ def _precision(facts: Facts) -> Setting:
 def _attention(facts: Facts, precision: str) -> Setting:
     if facts.machine.device == "cpu" and precision == "bf16" and facts.median <= 64:
         return Setting("eager", f"on a CPU in bf16 the fused kernel is slower at {facts.median} tokens")
-    return Setting("auto", "the model's own choice")
+    return Setting(facts.attention, "the model's own choice")
 
 
 def _epochs(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:

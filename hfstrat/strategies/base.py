@@ -34,12 +34,14 @@ class Sizes:
         body: Parameters of the body.
         batch_size: Examples per update.
         generative: Whether the body is a decoder (trained to continue text).
+        convex: Whether the head is one linear layer.
     """
 
     rows: int
     body: int
     batch_size: int
     generative: bool
+    convex: bool
 
 
 class StrategySpec(Spec):

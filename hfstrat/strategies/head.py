@@ -31,7 +31,13 @@ class Head(StrategySpec):
 
     def defaults(self, sizes: Sizes) -> Mapping[str, Setting]:
         """A new layer starts from random numbers and wants a high learning rate."""
+        solver = (
+            Setting("lbfgs", "the head is one linear layer, so the problem is convex")
+            if sizes.convex
+            else Setting("adamw", "the head has several layers")
+        )
         return {
+            "strategy.solver": solver,
             "train.lr": Setting(1e-3, "a head that starts from random weights"),
             "train.epochs": epochs_for(sizes),
             "train.weight_decay": Setting(0.01, "AdamW's usual decay"),

@@ -46,17 +46,24 @@ class Lora(StrategySpec):
         """About ten times full fine-tuning's learning rate, nearly independent of rank (Schulman et al. 2025)."""
         lr = 2e-4 if sizes.body >= 400e6 else 1e-3
         return {
+            "strategy.alpha": Setting(self.scale, "an update scaled by two"),
             "train.lr": Setting(lr, f"LoRA on {sizes.body / 1e6:.0f} M parameters"),
             "train.epochs": epochs_for(sizes),
             "train.weight_decay": Setting(0.0, "decay would pull the update to zero"),
             "model.dropout": Setting(0.0, "few parameters train"),
         }
 
+    @property
+    def scale(self) -> float:
+        """`alpha` as given, or such that the update is scaled by two."""
+        if self.alpha != "auto":
+            return self.alpha
+        return 2.0 * (self.r if self.variant != "rslora" else self.r**0.5)
+
     def _options(self, anatomy: Anatomy) -> dict[str, object]:
-        scale = 2.0 * (self.r if self.variant != "rslora" else self.r**0.5)
         return {
             "r": self.r,
-            "lora_alpha": scale if self.alpha == "auto" else self.alpha,
+            "lora_alpha": self.scale,
             "target_modules": self._target_modules(anatomy),
             "lora_dropout": self.dropout,
             "use_rslora": self.variant == "rslora",

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hfstrat.errors import Interrupted, Problem, UsageError
+from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
 from hfstrat.execute import quiet, signals
-from hfstrat.prepare import located, prepare, read_data
+from hfstrat.prepare import folder_of, located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
+from hfstrat.recipe.resolve import check_metrics
 from hfstrat.report import tables
 from hfstrat.report.plot import quality_against_time
 from hfstrat.runs.directory import Run, write_json, write_text
@@ -122,7 +123,7 @@ def compare(
     with located(source):
         planned = arms_of(parsed, arms, seeds)
     fingerprints = _check(parsed, planned, data, source, observer)
-    folder = Path(runs) / parsed.name
+    folder = folder_of(Path(runs), parsed)
     if Run(folder).status is not None:
         raise UsageError(Problem(f"{folder} holds a run, not a comparison", hint="Choose another name=…"))
     sealed = [arm for arm in planned if not overwrite and _sealed(arm, folder, fingerprints)]
@@ -174,7 +175,10 @@ def _check(parsed: Recipe, planned: Sequence[Arm], data: Any, source: Any, obser
         for arm in planned:
             amount = _amount(arm)
             if amount not in fingerprints:
-                fingerprints[amount] = read_data(arm.recipe, data, source).fingerprint
+                material = read_data(arm.recipe, data, source)
+                fingerprints[amount] = material.fingerprint
+                if problems := check_metrics(arm.recipe, material.labels):
+                    raise RecipeError(problems)
         if neural:
             quiet()
             prepared = prepare(neural[0].recipe, machine(), memory=data, source=source)

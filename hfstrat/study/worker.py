@@ -69,7 +69,6 @@ def run_arm(arm: Arm, runs: Path, memory: Any, overwrite: bool, pipe: Connection
             execute.train(arm.recipe, data=memory, runs=runs, overwrite=overwrite, observer=relay)
     except HfstratError as error:
         end(runs / arm.recipe.name, arm, "failed", str(error))
-        relay.warn(f"{arm.recipe.name}: {error}")
         sys.exit(error.exit_code)
     finally:
         pipe.close()

@@ -25,15 +25,14 @@ FACTS = Facts(
     longest=64,
     median=40,
     limit=512,
+    attention="sdpa",
     body=22_000_000,
+    convex=True,
     generative=False,
     pooling=("mean", "the base declares it"),
     normalize=True,
     machine=CPU,
 )
-
-# The model's own attention has no name before it is built; a strategy's own fields are part of its plan.
-STAY_AUTO = {"model.attention", "strategy.solver", "strategy.alpha"}
 
 
 def recipe(**fields: Any) -> Recipe:
@@ -81,8 +80,8 @@ class TestEverything:
         found, decisions = resolved(facts, strategy={"kind": kind})
         before = set(autos(json.loads(recipe(strategy={"kind": kind}).model_dump_json())))
         after = set(autos(json.loads(found.model_dump_json())))
-        assert after <= STAY_AUTO
-        assert before - set(decisions) <= STAY_AUTO
+        assert not after
+        assert before <= set(decisions)
         assert all(decision.reason and decision.value is not None for decision in decisions.values())
         for path, decision in decisions.items():
             section, field = path.split(".")
@@ -93,7 +92,7 @@ class TestEverything:
         found, _ = resolved(facts, strategy={"kind": kind})
         again, decisions = resolve(load(parse(dump(found)).data)[0], facts)
         assert again == found
-        assert {decision.path for decision in decisions} <= STAY_AUTO
+        assert not decisions
 
 
 def test_what_is_given_is_kept() -> None:
@@ -127,10 +126,10 @@ class TestPrecision:
 
     def test_attention_is_eager_for_short_texts_in_bf16_on_a_cpu(self) -> None:
         assert resolved(on(bf16=True))[0].model.attention == "eager"
-        assert resolved(replace(on(bf16=True), median=65))[0].model.attention == "auto"
-        assert resolved(on(bf16=False))[0].model.attention == "auto"
-        assert resolved(on(bf16=True, device="cuda"))[0].model.attention == "auto"
-        assert resolved(on(bf16=True), train__precision="fp32")[0].model.attention == "auto"
+        assert resolved(replace(on(bf16=True), median=65))[0].model.attention == "sdpa"
+        assert resolved(on(bf16=False))[0].model.attention == "sdpa"
+        assert resolved(on(bf16=True, device="cuda"))[0].model.attention == "sdpa"
+        assert resolved(on(bf16=True), train__precision="fp32")[0].model.attention == "sdpa"
 
 
 class TestMicroBatches:

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from hfstrat.runs.directory import Run, write_json, write_text
+from hfstrat.report.display import Run
+from hfstrat.runs.directory import write_json, write_text
 from hfstrat.strategies.plan import Fit, Solve
 
 BLOCKS = 3

@@ -76,7 +76,7 @@ def test_the_card_says_what_was_done_and_what_it_cost(run: Run) -> None:
 def test_choices_and_cut_texts_are_told(run: Run) -> None:
     write_json(run.path / "audit.json", {"truncated": {"train": 12, "test": 0}})
     decisions = [{"path": "train.lr", "value": 0.001, "reason": "LoRA on 22 M parameters"}]
-    (run.path / "decisions.json").write_text(json.dumps(decisions), encoding="utf-8")
+    (run.path / "decisions.json").write_text(json.dumps({"decisions": decisions}), encoding="utf-8")
     text = card(run, resolved=fake.recipe("lora"))
     assert "| `train.lr` | `0.001` | LoRA on 22 M parameters |" in text
     assert "1.2 % of train." in text
@@ -194,7 +194,7 @@ def make_artifact(case: Case, problem: Problem, base: Path, folder: Path, window
     shape = Shape(
         "AutoModelForSequenceClassification", Labels(problem, ("no", "maybe", "yes")), pooling, normalize=False
     )
-    adapter = Lora(r=2).plan(plan_shape(opened, shape)).adapter if case.endswith("adapter") else None
+    adapter = Lora(r=2).plan(plan_shape(opened, shape)[0]).adapter if case.endswith("adapter") else None
     model = build(opened, shape, None, 0, "SEQ_CLS")
     if adapter is not None:
         model.name_or_path = opened.name  # PEFT warns when it differs from what the adapter is said to be made for
