@@ -31,7 +31,8 @@ from hfstrat.runs.directory import LOCK, Run, clear, locked, write_json, write_t
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
 from hfstrat.sealing import seal
-from hfstrat.stages import State, decide, run_fit, run_solve
+from hfstrat.stages import run_fit, run_solve
+from hfstrat.state import State, decide
 from hfstrat.strategies.plan import Solve
 from hfstrat.training.machine import machine
 from hfstrat.training.memory import ResidentPeak
@@ -259,16 +260,16 @@ def _run(
     recipe, plan = prepared.recipe, prepared.plan
     with ledger.phase("load"):
         model = build(prepared.base, prepared.shape, plan.adapter, recipe.seed, recipe.task.peft_task_type)
-    state = State(model, judge_of(prepared), ledger, log)
+    state = State(prepared, accelerator, observer, judge_of(prepared), ledger, log, model)
     if recipe.track:
         accelerator.init_trackers("hfstrat", config=_flat(json.loads(recipe.model_dump_json())))
     for stage in plan.stages:
         if isinstance(stage, Solve):
-            run_solve(stage, state, prepared, accelerator, observer)
+            run_solve(stage, state)
         else:
-            run_fit(stage, state, prepared, accelerator, observer)
+            run_fit(stage, state)
     restore(state.model, state.best)
-    decide(state, prepared, accelerator, observer)
+    decide(state)
     if recipe.track:
         accelerator.end_training()
     accelerator.wait_for_everyone()

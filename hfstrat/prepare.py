@@ -51,6 +51,7 @@ class Material:
         origin: Where the data came from, in words.
         reasons: How the splits came about.
         splits: The split or the share of rows that each part is.
+        columns: The column of each role that the data has.
     """
 
     examples: Mapping[str, Examples]
@@ -62,6 +63,7 @@ class Material:
     origin: str
     reasons: tuple[str, ...]
     splits: Mapping[str, str | float]
+    columns: Mapping[str, str | tuple[str, ...]]
 
     @property
     def rows(self) -> dict[str, int]:
@@ -176,6 +178,7 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
         loaded.origin,
         reasons,
         splits.chosen,
+        columns,
     )
 
 
@@ -233,6 +236,7 @@ def _facts(
     return Facts(
         rows=material.rows,
         splits=material.splits,
+        columns=material.columns,
         labels=material.labels,
         labels_reason=material.labels_reason,
         longest=max(4, min(base.max_length, 8 * math.ceil(longest / 8))),

@@ -12,7 +12,7 @@ from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
 from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
-from hfstrat.stages import State
+from hfstrat.state import State
 from hfstrat.strategies.plan import matches
 from hfstrat.training import scoring
 from hfstrat.training.memory import ResidentPeak
@@ -45,8 +45,8 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     write_json(run.path / "plan.json", plan_json(prepared, state, stored))
     ledger_json = ledger.to_json(peak_rss_bytes=resident.peak, artifact_bytes=size)
     write_json(run.path / "ledger.json", ledger_json)
-    write_json(run.path / "status.json", {"state": "done", "reason": f"best at {state.best_at}"})
     write_text(run.artifact / "README.md", card(run, resolved=json.loads(recipe.model_dump_json())))
+    write_json(run.path / "status.json", {"state": "done", "reason": f"best at {state.best_at}"})
     observer.scored("sealed", split, {name: score["value"] for name, score in result["metrics"].items()})
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,19 +12,18 @@ import torch
 from accelerate.utils import broadcast
 from torch import nn
 
-from hfstrat.data.batching import order, padding_share, share
+from hfstrat.data.batching import evaluation_batches, order, padding_share, share
 from hfstrat.errors import Diverged
-from hfstrat.judge import Judge, Score
 from hfstrat.models.anatomy import module_at, named_parameters
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.recipe import Recipe
-from hfstrat.runs.events import Observer
-from hfstrat.runs.records import Ledger, Log
+from hfstrat.runs.records import Ledger
+from hfstrat.state import Patience, State
 from hfstrat.strategies.plan import Fit, Solve
-from hfstrat.tasks.base import Encoded, FloatArray
+from hfstrat.tasks.base import FloatArray
 from hfstrat.training import engine, scoring
 from hfstrat.training.memory import LiveBytes
-from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, snapshot
+from hfstrat.training.optim import Settings, freeze, optimizer_for
 from hfstrat.training.solve import Solution, solve
 
 if TYPE_CHECKING:
@@ -33,74 +32,57 @@ if TYPE_CHECKING:
 LOG_EVERY = 10
 
 
-@dataclass
-class State:
-    """What changes while a run goes on.
-
-    Args:
-        model: The model, not wrapped.
-        judge: Decides and measures.
-        ledger: Costs so far.
-        log: Where updates and scores go.
-        best: Parameters of the best state so far, by canonical name; empty before anything was trained.
-        best_score: Its validation score.
-        best_at: Where it was reached.
-        trained: Names of all parameters that trained in any stage.
-        threshold: Probability from which a label is given.
-    """
-
-    model: nn.Module
-    judge: Judge
-    ledger: Ledger
-    log: Log
-    best: dict[str, torch.Tensor] = field(default_factory=dict)
-    best_score: Score | None = None
-    best_at: str = ""
-    trained: set[str] = field(default_factory=set)
-    threshold: float = 0.5
-
-
-def run_solve(stage: Solve, state: State, prepared: Prepared, accelerator: Accelerator, observer: Observer) -> None:
+def run_solve(stage: Solve, state: State) -> None:
     """Run the body once, solve the output layer, and put it in."""
-    encoded, labels = prepared.encoded, prepared.material.labels
+    accelerator, observer = state.accelerator, state.observer
     model = state.model.to(accelerator.device)
     layer: Any = module_at(model, stage.output)[2]
-    held_out = "validation" in encoded
-    with state.ledger.phase("solve") as phase, scoring.output_removed(model, stage.output):
-        names = [name for name in ("train", "validation") if name in encoded]
-        observer.phase("features", sum(len(encoded[name]) for name in names), "texts")
-        features = {
-            name: torch.from_numpy(
-                scoring.logits(model, encoded[name], prepared.recipe.evaluate.batch_size, accelerator, observer.advance)
-            ).to(accelerator.device)
-            for name in names
-        }
-        phase.tokens += sum(encoded[name].tokens for name in names)
-        live = _live_of_features(model, prepared, list(features.values()), accelerator)
     with state.ledger.phase("solve") as phase:
-        phase.peak_live_bytes = live
+        features = _features(stage, model, state)
+        phase.peak_live_bytes = _live_of_features(stage, model, features, state)
         observer.phase(stage.name, len(stage.l2), "strengths")
         if accelerator.is_main_process:
-            solution = solve(
-                features["train"],
-                _mean_loss(prepared, accelerator.device),
-                len(labels.names),
-                stage.l2,
-                # By loss, which is smooth where few validation items make steps of accuracy.
-                lambda predict: -state.judge.loss(_numpy(predict(features[names[-1]])), encoded[names[-1]].targets),
-                bias=layer.bias is not None,
-                max_iterations=stage.max_iterations,
-                progress=lambda l2, score: observer.advance(1, l2=l2, loss=-score),
-            )
-            path = [{"l2": l2, "loss": -score} for l2, score in solution.path]
-            state.log.write("solve", {"stage": stage.name, "l2": solution.l2, "path": path})
-            _put_in(layer, solution)
+            _put_in(layer, _solution(stage, features, layer, state))
         for parameter in layer.parameters():
             broadcast(parameter.data)
     outputs = (f"{stage.output}.weight", f"{stage.output}.bias")
     state.trained |= {name for name, _ in named_parameters(model) if name in outputs}
-    logits = _numpy(nn.functional.linear(features["validation"], layer.weight, layer.bias)) if held_out else None
-    _consider(stage.name, 0, logits, state, prepared, accelerator, observer, model)
+    held_out = features.get("validation")
+    logits = None if held_out is None else _numpy(nn.functional.linear(held_out, layer.weight, layer.bias))
+    state.consider(stage.name, 0, logits, model)
+
+
+def _features(stage: Solve, model: nn.Module, state: State) -> dict[str, torch.Tensor]:
+    """What the output layer gets, for the training and validation splits, float32 `(n, features)`."""
+    splits = {name: part for name, part in state.prepared.encoded.items() if name != "test"}
+    state.observer.phase("features", sum(map(len, splits.values())), "texts")
+    batch_size, found = state.prepared.recipe.evaluate.batch_size, {}
+    with scoring.output_removed(model, stage.output):
+        for name, part in splits.items():
+            rows = scoring.logits(model, part, batch_size, state.accelerator, state.observer.advance)
+            found[name] = torch.from_numpy(rows).to(state.accelerator.device)
+            state.ledger.phases["solve"].tokens += part.tokens
+    return found
+
+
+def _solution(stage: Solve, features: Mapping[str, torch.Tensor], layer: Any, state: State) -> Solution:
+    """The output layer, at the strength with the lowest loss on what was held out."""
+    name = "validation" if "validation" in features else "train"
+    targets = state.prepared.encoded[name].targets
+    solution = solve(
+        features["train"],
+        _mean_loss(state.prepared, state.accelerator.device),
+        len(state.judge.labels.names),
+        stage.l2,
+        # By loss, which is smooth where few validation items make steps of accuracy.
+        lambda predict: -state.judge.loss(_numpy(predict(features[name])), targets),
+        bias=layer.bias is not None,
+        max_iterations=stage.max_iterations,
+        progress=lambda l2, score: state.observer.advance(1, l2=l2, loss=-score),
+    )
+    path = [{"l2": l2, "loss": -score} for l2, score in solution.path]
+    state.log.write("solve", {"stage": stage.name, "l2": solution.l2, "path": path})
+    return solution
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:
@@ -117,16 +99,16 @@ def _put_in(layer: nn.Module, solution: Solution) -> None:
             parameter.copy_(value)
 
 
-def _live_of_features(
-    model: nn.Module, prepared: Prepared, features: Sequence[torch.Tensor], accelerator: Accelerator
-) -> int:
+def _live_of_features(stage: Solve, model: nn.Module, features: Mapping[str, torch.Tensor], state: State) -> int:
     """Live bytes while the longest batch of the feature pass is computed."""
-    if accelerator.device.type != "cpu":
-        return torch.cuda.max_memory_allocated() if accelerator.device.type == "cuda" else 0
-    longest = next(scoring.evaluation_batches(prepared.encoded["train"], prepared.recipe.evaluate.batch_size))
+    device, data = state.accelerator.device, state.prepared.encoded["train"]
+    if device.type != "cpu":
+        return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    longest = next(evaluation_batches(data, state.prepared.recipe.evaluate.batch_size))
     model.eval()
-    with torch.inference_mode(), accelerator.autocast(), LiveBytes([*model.parameters(), *features]) as live:
-        engine.logits_of(model, longest, accelerator.device)
+    resident = [*model.parameters(), *features.values()]
+    with torch.inference_mode(), state.accelerator.autocast(), LiveBytes(resident) as live:
+        engine.logits_of(model, longest, device)
     return live.peak
 
 
@@ -148,31 +130,21 @@ def _class_weights(prepared: Prepared, device: torch.device | str) -> torch.Tens
     return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
 
 
-def run_fit(stage: Fit, state: State, prepared: Prepared, accelerator: Accelerator, observer: Observer) -> None:
+def run_fit(stage: Fit, state: State) -> None:
     """Gradient training from the best state so far, evaluated as it goes."""
-    recipe = prepared.recipe
-    restore(state.model, state.best)
-    trained = freeze(state.model, stage)
-    state.trained |= set(trained)
-    if state.best:
-        # It may stay the best one, so it has to hold all that moves from here on.
-        state.best = _trained_state(state.model, state)
+    prepared, accelerator, recipe = state.prepared, state.accelerator, state.prepared.recipe
+    state.begin(set(freeze(state.model, stage)))
     steps = list(_schedule(prepared))
     settings = settings_of(recipe, len(steps))
-    optimizer = optimizer_for(state.model, stage, settings)
-    model, prepared_optimizer = accelerator.prepare(state.model, optimizer)
+    model, optimizer = accelerator.prepare(state.model, optimizer_for(state.model, stage, settings))
     with state.ledger.phase("measure"):
-        live = _live_of_updates(model, prepared_optimizer, prepared, accelerator, stage.name)
-    every = recipe.evaluate.every
-    observer.phase(stage.name, len(steps), "updates")
+        live = _live_of_updates(model, optimizer, prepared, accelerator, stage.name)
     waste = padding_share(prepared.encoded["train"], recipe.train.batch_size, recipe.seed)
-    observer.note(f"{len(trained)} tensors train; {waste:.0%} of the computed tokens are padding")
-    watch = _Patience(recipe, state)
-    first_bad = torch.full((), -1, device=accelerator.device)
-    phase = state.ledger.phases
+    state.observer.phase(stage.name, len(steps), "updates")
+    state.observer.note(f"{waste:.0%} of the computed tokens are padding")
     updates = engine.fit(
         model,
-        prepared_optimizer,
+        optimizer,
         (_step(plan, prepared, accelerator) for plan in steps),
         _sum_loss(prepared, accelerator.device),
         settings,
@@ -180,28 +152,37 @@ def run_fit(stage: Fit, state: State, prepared: Prepared, accelerator: Accelerat
         seed=recipe.seed,
         stage=stage.name,
     )
-    for update in _timed(updates, state.ledger):
-        phase["train"].tokens += update.tokens
-        finite = torch.isfinite(update.grad_norm) & torch.isfinite(update.loss)
-        first_bad = torch.where((first_bad < 0) & ~finite, update.number, first_bad)
-        last = update.number == len(steps)
-        evaluate_now = last or (_ends_epoch(steps, update.number) if every == "epoch" else update.number % every == 0)
-        if evaluate_now or update.number % LOG_EVERY == 0 or update.number == 1:
-            _log_update(stage.name, update, first_bad, state, accelerator, recipe, observer)
-        observer.advance(1)
-        if evaluate_now:
-            _evaluate(stage.name, update.number, state, prepared, accelerator, observer, model)
-            if watch.enough():
-                observer.note(f"stopped early: no better for {watch.patience} evaluations")
-                break
+    _follow(stage.name, updates, steps, model, state)
     if accelerator.device.type == "cuda":
         live = torch.cuda.max_memory_allocated()
-    if "train" in phase:
-        phase["train"].peak_live_bytes = max(live, phase["train"].peak_live_bytes or 0)
+    phase = state.ledger.phases["train"]
+    phase.peak_live_bytes = max(live, phase.peak_live_bytes or 0)
     state.model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     accelerator.free_memory()
-    del model, optimizer, prepared_optimizer, updates
+    del model, optimizer, updates
     gc.collect()
+
+
+def _follow(
+    stage: str, updates: Iterator[engine.Update], steps: Sequence[_Planned], model: nn.Module, state: State
+) -> None:
+    """Log updates, evaluate, and stop where the recipe says so."""
+    every, patience = state.prepared.recipe.evaluate.every, Patience(state)
+    first_bad = torch.full((), -1, device=state.accelerator.device)
+    for update in _timed(updates, state.ledger):
+        state.ledger.phases["train"].tokens += update.tokens
+        finite = torch.isfinite(update.grad_norm) & torch.isfinite(update.loss)
+        first_bad = torch.where((first_bad < 0) & ~finite, update.number, first_bad)
+        due = steps[update.number - 1].ends_epoch if every == "epoch" else update.number % every == 0
+        due = due or update.number == len(steps)
+        if due or update.number % LOG_EVERY == 0 or update.number == 1:
+            _log_update(stage, update, first_bad, state)
+        state.observer.advance(1)
+        if due:
+            state.consider(stage, update.number, state.logits(model), model)
+            if patience.exhausted():
+                state.observer.note(f"stopped early: no better for {patience.limit} evaluations")
+                return
 
 
 def settings_of(recipe: Recipe, updates: int) -> Settings:
@@ -236,10 +217,6 @@ def _schedule(prepared: Prepared) -> Iterator[_Planned]:
         for place, rows in enumerate(order(lengths, train.batch_size, prepared.recipe.seed, epoch)):
             if epoch * per_epoch + place < total:
                 yield _Planned(epoch + (place + 1) / per_epoch, rows, place + 1 == per_epoch)
-
-
-def _ends_epoch(steps: Sequence[_Planned], number: int) -> bool:
-    return steps[number - 1].ends_epoch
 
 
 def _step(plan: _Planned, prepared: Prepared, accelerator: Accelerator) -> engine.Step:
@@ -301,15 +278,7 @@ def _timed(updates: Iterator[engine.Update], ledger: Ledger) -> Iterator[engine.
         yield update
 
 
-def _log_update(
-    stage: str,
-    update: engine.Update,
-    first_bad: torch.Tensor,
-    state: State,
-    accelerator: Accelerator,
-    recipe: Recipe,
-    observer: Observer,
-) -> None:
+def _log_update(stage: str, update: engine.Update, first_bad: torch.Tensor, state: State) -> None:
     """Read the figures off the device, stop if one was not finite, and write a line."""
     bad = int(first_bad)
     if bad >= 0:
@@ -319,118 +288,5 @@ def _log_update(
         )
     figures = {"epoch": update.epoch, "lr": update.lr, "loss": float(update.loss), "grad_norm": float(update.grad_norm)}
     state.log.write("update", {"stage": stage, "update": update.number, **figures})
-    observer.advance(0, loss=figures["loss"], lr=update.lr)
-    if recipe.track:
-        accelerator.log({f"{stage}/{name}": value for name, value in figures.items()}, step=update.number)
-
-
-def _evaluate(
-    stage: str,
-    update: int,
-    state: State,
-    prepared: Prepared,
-    accelerator: Accelerator,
-    observer: Observer,
-    model: nn.Module,
-) -> None:
-    """Run the validation split, if there is one, and consider the state."""
-    logits = None
-    if "validation" in prepared.encoded:
-        with state.ledger.phase("evaluate"):
-            logits = scoring.logits(
-                model, prepared.encoded["validation"], prepared.recipe.evaluate.batch_size, accelerator
-            )
-    _consider(stage, update, logits, state, prepared, accelerator, observer, model)
-
-
-def _consider(
-    stage: str,
-    update: int,
-    logits: FloatArray | None,
-    state: State,
-    prepared: Prepared,
-    accelerator: Accelerator,
-    observer: Observer,
-    model: nn.Module,
-) -> None:
-    """Keep the state if it is the best so far on validation; without validation the last is kept."""
-    if logits is None:
-        state.best, state.best_at = _trained_state(model, state), f"{stage}, update {update}"
-        return
-    recipe, targets = prepared.recipe, prepared.encoded["validation"].targets
-    with state.ledger.phase("evaluate"):
-        score = state.judge.score(logits, targets)
-        decoded = state.judge.decode(logits, state.judge.threshold(logits, targets))
-        measured = state.judge.measure(decoded, targets, intervals=False)
-    values = {name: found.value for name, found in measured.items()}
-    record = {"stage": stage, "update": update, "split": "validation", "metrics": values, "loss": -score[1]}
-    state.log.write("score", record)
-    observer.scored(stage, "validation", values)
-    if recipe.track:
-        accelerator.log(
-            {f"validation/{name}": value for name, value in values.items() if value is not None}, step=update
-        )
-    if state.best_score is None or score > state.best_score:
-        state.best, state.best_score = _trained_state(model, state), score
-        state.best_at = f"{stage}, update {update}"
-
-
-def _trained_state(model: nn.Module, state: State) -> dict[str, torch.Tensor]:
-    return snapshot({name: value for name, value in named_parameters(model) if name in state.trained})
-
-
-class _Patience:
-    """Early stopping: how many evaluations passed without an improvement that counts."""
-
-    def __init__(self, recipe: Recipe, state: State) -> None:
-        rule = recipe.train.early_stopping
-        self.patience = rule.patience if rule else None
-        self._delta = rule.min_delta if rule else 0.0
-        self._state = state
-        self._best = state.best_score
-        self._without = 0
-
-    def enough(self) -> bool:
-        """Whether training should stop; to be asked after each evaluation."""
-        if self.patience is None or self._state.best_score is None:
-            return False
-        better = self._best is None or self._state.best_score[0] > self._best[0] + self._delta
-        self._best, self._without = (self._state.best_score, 0) if better else (self._best, self._without + 1)
-        return self._without >= self.patience
-
-
-def decide(state: State, prepared: Prepared, accelerator: Accelerator, observer: Observer) -> None:
-    """Settle what is chosen on validation after training: temperature and threshold."""
-    if "validation" not in prepared.encoded:
-        return
-    task, problem = prepared.recipe.task, prepared.material.labels.problem
-    calibrate = task.calibrate and problem != "regression"
-    if not calibrate and problem != "multi_label":
-        return
-    data = prepared.encoded["validation"]
-    with state.ledger.phase("evaluate"):
-        logits = scoring.logits(state.model, data, prepared.recipe.evaluate.batch_size, accelerator)
-    if calibrate:
-        temperature = fit_temperature(logits, data, prepared)
-        _, _, layer = module_at(state.model, str(prepared.anatomy.output))
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter.div_(temperature)
-        logits = logits / np.float32(temperature)
-        observer.note(f"calibrated: output layer divided by temperature {temperature:.3f}")
-    state.threshold = state.judge.threshold(logits, data.targets)
-
-
-def fit_temperature(logits: FloatArray, data: Encoded, prepared: Prepared) -> float:
-    """The temperature with the lowest validation loss (Guo et al. 2017), by ternary search on its logarithm."""
-    task, problem = prepared.recipe.task, prepared.material.labels.problem
-    values, targets = torch.from_numpy(logits).double(), torch.from_numpy(np.asarray(data.targets))
-
-    def loss(log_temperature: float) -> float:
-        return float(task.loss(values / np.exp(log_temperature), targets, problem))
-
-    low, high = -3.0, 3.0
-    for _ in range(60):
-        a, b = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (low, b) if loss(a) < loss(b) else (a, high)
-    return float(np.exp((low + high) / 2))
+    state.observer.advance(0, loss=figures["loss"], lr=update.lr)
+    state.track({f"{stage}/{name}": value for name, value in figures.items()}, update.number)

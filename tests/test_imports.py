@@ -25,7 +25,7 @@ TORCH_FREE = (
 )
 TENSOR = (("data", "models"), ("training",))
 ABOVE = (
-    ("prepare", "judge", "stages", "sealing", "execute", "inference"),  # one layer in several files
+    ("prepare", "judge", "state", "stages", "sealing", "execute", "inference"),  # one layer in several files
     ("study", "hub"),
     ("verbs",),
     ("cli", "api"),

@@ -153,7 +153,10 @@ def _tokenizer(spec: Family) -> Any:
     if spec.single:
         special = [(token, backend.token_to_id(token)) for token in spec.tokens.values() if token in spec.pair]
         backend.post_processor = TemplateProcessing(single=spec.single, pair=spec.pair, special_tokens=special)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=MAX_POSITIONS, **spec.tokens)
+    names = ["input_ids", *(["token_type_ids"] if ":1" in spec.pair else []), "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=MAX_POSITIONS, model_input_names=names, **spec.tokens
+    )
 
 
 def _token_ids(family: str, tokenizer: Any) -> dict[str, int | None]:

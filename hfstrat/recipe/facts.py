@@ -34,6 +34,7 @@ class Facts:
     Args:
         rows: Examples of each split.
         splits: The split or the share of rows that each part of the data is.
+        columns: The column of each role that the data has.
         labels: Classes or outputs.
         labels_reason: Why the problem was taken for what it is.
         longest: Tokens of the longest window in any split.
@@ -50,6 +51,7 @@ class Facts:
 
     rows: Mapping[str, int]
     splits: Mapping[str, str | float]
+    columns: Mapping[str, str | tuple[str, ...]]
     labels: Labels
     labels_reason: str
     longest: int

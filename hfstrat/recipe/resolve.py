@@ -46,6 +46,7 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
     sizes = Sizes(facts.rows["train"], facts.body, recipe.train.batch_size, facts.generative, facts.convex)
     settings = {**_settings(recipe, facts), **recipe.strategy.defaults(sizes), **_epochs(recipe, facts)}
     data = json.loads(recipe.model_dump_json())
+    data["data"]["columns"] = dict(facts.columns)  # those that were found under a role's own name are used as well
     decisions = []
     for path, setting in settings.items():
         section, field = path.split(".")

@@ -81,7 +81,7 @@ def test_saved_and_loaded_again_it_says_the_same(runs, name):
     data = found.prepared.encoded["test"]
     here, there = (scoring.logits(model, data, 64) for model in (found.model, loaded))
     assert here == pytest.approx(there, abs=1e-6)
-    assert here.std(axis=0).min() > 1e-2, "logits that are all alike would show nothing"
+    assert here.std(axis=0).min() > 2e-3, "logits that are all alike would show nothing"
     sealed = np.array(found.run.predictions()["logits"].tolist())
     assert sealed == pytest.approx(there, abs=1e-6)
 

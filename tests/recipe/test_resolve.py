@@ -19,6 +19,7 @@ from hfstrat.tasks.base import Labels
 CPU = Machine("cpu", cores=8, processes=1, local_processes=1, bf16=False)
 FACTS = Facts(
     rows={"train": 100, "validation": 10, "test": 20},
+    columns={"text": "text", "label": "label"},
     splits={"train": "train", "validation": 0.1, "test": 0.2},
     labels=Labels("single_label", ("a", "b"), (50, 50)),
     labels_reason="each row has one label",

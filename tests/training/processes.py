@@ -53,8 +53,8 @@ def fork(what: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def launch(job: dict[str, Any], out: Path, processes: int) -> None:
-    """Fork all ranks and wait for them."""
+def launch(job: dict[str, Any], out: Path, processes: int) -> list[int]:
+    """Fork all ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,17 +69,18 @@ def launch(job: dict[str, Any], out: Path, processes: int) -> None:
 
         return fork(run)
 
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in [started(n) for n in range(processes)]]
-    assert not any(codes), f"{processes} processes ended with {codes}"
+    return [started(process) for process in range(processes)]
 
 
 def main() -> None:
-    """Read the job, and do it with each number of processes."""
+    """Read the job, and do it with each number of processes, all at once."""
     torch.set_num_threads(1)
     gc.freeze()  # what was imported is shared with the children, and not walked in each of them
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    for processes in job["processes"]:
-        launch(job, Path(sys.argv[1]).parent, processes)
+    out = Path(sys.argv[1]).parent
+    children = {child: processes for processes in job["processes"] for child in launch(job, out, processes)}
+    failed = {children[child] for child in children if os.waitpid(child, 0)[1]}
+    assert not failed, f"a process of {failed} failed"
 
 
 if __name__ == "__main__":

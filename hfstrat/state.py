@@ -1,0 +1,157 @@
+"""State: what changes while a run goes on, and how it is judged on validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from hfstrat.judge import Judge, Score
+from hfstrat.models.anatomy import module_at, named_parameters
+from hfstrat.prepare import Prepared
+from hfstrat.runs.events import Observer
+from hfstrat.runs.records import Ledger, Log
+from hfstrat.tasks.base import Encoded, FloatArray
+from hfstrat.training import scoring
+from hfstrat.training.optim import restore, snapshot
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass
+class State:
+    """A run under way.
+
+    Args:
+        prepared: What is done, with which data.
+        accelerator: Where, and in which precision.
+        observer: Hears what happens.
+        judge: Decides and measures.
+        ledger: Costs so far.
+        log: Where updates and scores go.
+        model: The model, not wrapped.
+        best: Parameters of the best state so far, by canonical name; empty before anything was trained.
+        best_score: Its validation score.
+        best_at: Where it was reached.
+        trained: Names of all parameters that trained in any stage.
+        threshold: Probability from which a label is given.
+    """
+
+    prepared: Prepared
+    accelerator: Accelerator
+    observer: Observer
+    judge: Judge
+    ledger: Ledger
+    log: Log
+    model: nn.Module
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    best_score: Score | None = None
+    best_at: str = ""
+    trained: set[str] = field(default_factory=set)
+    threshold: float = 0.5
+
+    @property
+    def held_out(self) -> Encoded | None:
+        """The validation split, if there is one."""
+        return self.prepared.encoded.get("validation")
+
+    def begin(self, names: set[str]) -> None:
+        """Go on from the best state, with more parameters that may move."""
+        restore(self.model, self.best)
+        self.trained |= names
+        if self.best:
+            # It may stay the best one, so it has to hold all that moves from here on.
+            self.best = self._trained(self.model)
+
+    def logits(self, model: nn.Module) -> FloatArray | None:
+        """What a model says about the validation split; None when there is none."""
+        if self.held_out is None:
+            return None
+        with self.ledger.phase("evaluate"):
+            return scoring.logits(model, self.held_out, self.prepared.recipe.evaluate.batch_size, self.accelerator)
+
+    def consider(self, stage: str, update: int, logits: FloatArray | None, model: nn.Module) -> None:
+        """Log the validation score, and keep the state if it is the best so far; without validation, the last one."""
+        if logits is None or self.held_out is None:
+            self._keep(stage, update, model, None)
+            return
+        with self.ledger.phase("evaluate"):
+            score = self.judge.score(logits, self.held_out.targets)
+            decoded = self.judge.decode(logits, self.judge.threshold(logits, self.held_out.targets))
+            measured = self.judge.measure(decoded, self.held_out.targets, intervals=False)
+        values = {name: found.value for name, found in measured.items()}
+        record = {"stage": stage, "update": update, "split": "validation", "metrics": values, "loss": -score[1]}
+        self.log.write("score", record)
+        self.observer.scored(stage, "validation", values)
+        self.track({f"validation/{name}": value for name, value in values.items() if value is not None}, update)
+        if self.best_score is None or score > self.best_score:
+            self._keep(stage, update, model, score)
+
+    def track(self, figures: dict[str, float], update: int) -> None:
+        """Send figures to the trackers that the recipe names."""
+        if self.prepared.recipe.track:
+            self.accelerator.log(figures, step=update)
+
+    def _keep(self, stage: str, update: int, model: nn.Module, score: Score | None) -> None:
+        self.best, self.best_score, self.best_at = self._trained(model), score, f"{stage}, update {update}"
+
+    def _trained(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        return snapshot({name: value for name, value in named_parameters(model) if name in self.trained})
+
+
+def decide(state: State) -> None:
+    """Settle what is chosen on validation after training: temperature and threshold."""
+    task, problem, data = state.prepared.recipe.task, state.judge.labels.problem, state.held_out
+    calibrate = task.calibrate and problem != "regression"
+    if data is None or not (calibrate or problem == "multi_label"):
+        return
+    logits = state.logits(state.model)
+    assert logits is not None, "there is a validation split"
+    if calibrate:
+        temperature = fit_temperature(logits, data, state.prepared)
+        _, _, layer = module_at(state.model, str(state.prepared.anatomy.output))
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.div_(temperature)
+        logits = logits / np.float32(temperature)
+        state.observer.note(f"calibrated: output layer divided by temperature {temperature:.3f}")
+    state.threshold = state.judge.threshold(logits, data.targets)
+
+
+def fit_temperature(logits: FloatArray, data: Encoded, prepared: Prepared) -> float:
+    """The temperature with the lowest validation loss (Guo et al. 2017), by ternary search on its logarithm."""
+    task, problem = prepared.recipe.task, prepared.material.labels.problem
+    values, targets = torch.from_numpy(logits).double(), torch.from_numpy(np.asarray(data.targets))
+
+    def loss(log_temperature: float) -> float:
+        return float(task.loss(values / np.exp(log_temperature), targets, problem))
+
+    low, high = -3.0, 3.0
+    for _ in range(60):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return float(np.exp((low + high) / 2))
+
+
+class Patience:
+    """Early stopping: how many evaluations passed without an improvement that counts."""
+
+    def __init__(self, state: State) -> None:
+        rule = state.prepared.recipe.train.early_stopping
+        self.limit = rule.patience if rule else None
+        self._delta = rule.min_delta if rule else 0.0
+        self._state = state
+        self._best = state.best_score
+        self._without = 0
+
+    def exhausted(self) -> bool:
+        """Whether training should stop; to be asked after each evaluation."""
+        if self.limit is None or self._state.best_score is None:
+            return False
+        better = self._best is None or self._state.best_score[0] > self._best[0] + self._delta
+        self._best, self._without = (self._state.best_score, 0) if better else (self._best, self._without + 1)
+        return self._without >= self.limit
