@@ -207,3 +207,8 @@ class TestRefused:
         numbers = replace(FACTS, labels=Labels("regression", ("n",)))
         assert set(refused(numbers, train__label_smoothing=0.1)) == {"train.label_smoothing"}
         assert set(refused(task__label_separator="|", task__problem="single_label")) == {"task.label_separator"}
+
+
+def test_columns_found_under_a_roles_own_name_are_written_down() -> None:
+    found, _ = resolve(recipe(), replace(FACTS, columns={"text": "text", "text_pair": "text_pair", "label": "y"}))
+    assert found.data.columns == {"text": "text", "text_pair": "text_pair", "label": "y"}
