@@ -133,7 +133,8 @@ def prepare(
                 for name, examples in material.examples.items()
             }
         with ledger.phase("load"):
-            shape = Shape(recipe.task.auto_class, material.labels, pooling[0], normalize, _attention(recipe))
+            asked = None if recipe.model.attention == "auto" else recipe.model.attention
+            shape = Shape(recipe.task.auto_class, material.labels, pooling[0], normalize, asked)
             anatomy, attention = plan_shape(base, shape)
         facts = _facts(material, encoded, base, anatomy, attention, pooling, normalize, machine)
         resolved, decisions = resolve(recipe, facts)
@@ -143,7 +144,7 @@ def prepare(
     observer.decided(decisions)
     for warning in (*material.warnings, *_truncation(encoded, resolved)):
         observer.warn(warning)
-    shape = replace(shape, attention=_attention(resolved), dropout=float(resolved.model.dropout))
+    shape = replace(shape, attention=resolved.model.attention, dropout=float(resolved.model.dropout))
     return Prepared(recipe, resolved, decisions, material, encoded, base, shape, anatomy, plan)
 
 
@@ -199,10 +200,6 @@ def choose_pooling(recipe: Recipe, base: Base) -> tuple[tuple[str, str], bool]:
     if chosen[0] == "native":
         return chosen, False
     return chosen, base.normalize if task.normalize == "auto" else bool(task.normalize)
-
-
-def _attention(recipe: Recipe) -> str | None:
-    return None if recipe.model.attention == "auto" else recipe.model.attention
 
 
 def _check_external_metrics(recipe: Recipe) -> None:

@@ -38,8 +38,8 @@ def run_solve(stage: Solve, state: State) -> None:
     model = state.model.to(accelerator.device)
     layer: Any = module_at(model, stage.output)[2]
     with state.ledger.phase("solve") as phase:
-        features = _features(stage, model, state)
-        phase.peak_live_bytes = _live_of_features(stage, model, features, state)
+        features = _features(stage.output, model, state)
+        phase.peak_live_bytes = _live_of_features(model, features, state)
         observer.phase(stage.name, len(stage.l2), "strengths")
         if accelerator.is_main_process:
             _put_in(layer, _solution(stage, features, layer, state))
@@ -52,12 +52,12 @@ def run_solve(stage: Solve, state: State) -> None:
     state.consider(stage.name, 0, logits, model)
 
 
-def _features(stage: Solve, model: nn.Module, state: State) -> dict[str, torch.Tensor]:
+def _features(output: str, model: nn.Module, state: State) -> dict[str, torch.Tensor]:
     """What the output layer gets, for the training and validation splits, float32 `(n, features)`."""
     splits = {name: part for name, part in state.prepared.encoded.items() if name != "test"}
     state.observer.phase("features", sum(map(len, splits.values())), "texts")
     batch_size, found = state.prepared.recipe.evaluate.batch_size, {}
-    with scoring.output_removed(model, stage.output):
+    with scoring.output_removed(model, output):
         for name, part in splits.items():
             rows = scoring.logits(model, part, batch_size, state.accelerator, state.observer.advance)
             found[name] = torch.from_numpy(rows).to(state.accelerator.device)
@@ -99,15 +99,14 @@ def _put_in(layer: nn.Module, solution: Solution) -> None:
             parameter.copy_(value)
 
 
-def _live_of_features(stage: Solve, model: nn.Module, features: Mapping[str, torch.Tensor], state: State) -> int:
+def _live_of_features(model: nn.Module, features: Mapping[str, torch.Tensor], state: State) -> int:
     """Live bytes while the longest batch of the feature pass is computed."""
     device, data = state.accelerator.device, state.prepared.encoded["train"]
     if device.type != "cpu":
         return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     longest = next(evaluation_batches(data, state.prepared.recipe.evaluate.batch_size))
-    model.eval()
     resident = [*model.parameters(), *features.values()]
-    with torch.inference_mode(), state.accelerator.autocast(), LiveBytes(resident) as live:
+    with scoring.evaluating(model), torch.inference_mode(), state.accelerator.autocast(), LiveBytes(resident) as live:
         engine.logits_of(model, longest, device)
     return live.peak
 

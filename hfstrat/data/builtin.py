@@ -13,6 +13,7 @@ import re
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ _ALSO = {"collections": "_collections_abc.py"}
 _NOT_DOCS = {"test", "tests", "idle_test", "__pycache__"}
 
 
+@cache
 def python_docs() -> dict[str, Dataset]:
     """Docstrings of the running Python's standard library, labelled by the module that they document.
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfstrat.recipe.compare import FLOORS
 from hfstrat.report.tables import Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FLOORS = ("majority", "tfidf")
 FLOOR_COLOUR = "#7f7f7f"
 # The palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
 COLOURS = {

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hfstrat.errors import Problem, RecipeError
 from hfstrat.spec import Spec
-from hfstrat.strategies.plan import Anatomy, Fit, Plan, Solve, Stage
+from hfstrat.strategies.plan import Anatomy, Plan, Solve, Stage
 
 HeadInit = Literal["probe", "random"]
 # λ of Solve, strongest first: a grid of 13 over six decades. Its optimum moves by two decades between 8 examples
@@ -91,6 +91,3 @@ def epochs_for(sizes: Sizes, *, updates: int = 1000, least: int = 3, most: int =
     per_epoch = max(1, math.ceil(sizes.rows / sizes.batch_size))
     value = min(most, max(least, math.ceil(updates / per_epoch)))
     return Setting(value, f"{per_epoch} updates an epoch; about {updates} updates, {least} to {most} epochs")
-
-
-__all__ = ["Fit", "HeadInit", "Setting", "Sizes", "StrategySpec", "epochs_for", "head_first", "probe"]

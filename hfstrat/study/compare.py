@@ -222,7 +222,7 @@ def _run(arm: Arm, folder: Path, data: Any, context: BaseContext, observer: Obse
     folder.mkdir(parents=True, exist_ok=True)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(  # type: ignore[attr-defined]
-        target=worker.run_arm, args=(arm, folder, data, True, sender), name=arm.recipe.name
+        target=worker.run_arm, args=(arm, folder, data, sender), name=arm.recipe.name
     )
     process.start()
     sender.close()

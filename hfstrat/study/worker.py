@@ -51,14 +51,13 @@ class _Relay(Observer):
         return send
 
 
-def run_arm(arm: Arm, runs: Path, memory: Any, overwrite: bool, pipe: Connection) -> None:
-    """Run one arm; its directory says how it ended, and the exit code is the run's.
+def run_arm(arm: Arm, runs: Path, memory: Any, pipe: Connection) -> None:
+    """Run one arm in place of what its directory holds, which says how it ended; the exit code is the run's.
 
     Args:
         arm: What to run.
         runs: Where its directory goes.
         memory: Data handed over in Python.
-        overwrite: Replace what is there.
         pipe: Takes what the run tells.
     """
     relay = _Relay(pipe)
@@ -66,7 +65,7 @@ def run_arm(arm: Arm, runs: Path, memory: Any, overwrite: bool, pipe: Connection
         if arm.floor is not None:
             run_floor(arm.floor, arm.recipe, runs / arm.recipe.name, memory, relay)
         else:
-            execute.train(arm.recipe, data=memory, runs=runs, overwrite=overwrite, observer=relay)
+            execute.train(arm.recipe, data=memory, runs=runs, overwrite=True, observer=relay)
     except HfstratError as error:
         end(runs / arm.recipe.name, arm, "failed", str(error))
         sys.exit(error.exit_code)

@@ -88,7 +88,7 @@ def fit(
     seed: int,
     stage: str,
 ) -> Iterator[Update]:
-    """Train, one update a turn.
+    """Train, one update a turn; whoever evaluates in between leaves the modules' modes as they were.
 
     Args:
         model: Prepared by Accelerate; what trains has `requires_grad`.
@@ -104,8 +104,8 @@ def fit(
         An Update after each one.
     """
     device, processes = accelerator.device, accelerator.num_processes
+    set_modes(model)
     for number, step in enumerate(steps):
-        set_modes(model)  # the caller evaluates between updates
         lr = settings.lr_at(number)
         set_lr(optimizer, lr)
         total = torch.zeros((), device=device)

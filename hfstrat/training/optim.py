@@ -76,15 +76,22 @@ def freeze(model: nn.Module, fit: Fit) -> dict[str, nn.Parameter]:
 
 def set_modes(model: nn.Module) -> None:
     """Training mode where something trains, eval mode for frozen modules; dropout follows the module around it."""
-    grad = {id(m): any(p.requires_grad for p in m.parameters()) for m in model.modules()}
-    full = {id(m): any(True for _ in m.parameters()) for m in model.modules()}
+    trains: dict[int, bool | None] = {}  # None: no parameters at all
 
-    def walk(module: nn.Module, around: bool) -> None:
-        module.training = grad[id(module)] if full[id(module)] else around
+    def look(module: nn.Module) -> bool | None:
+        inside = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+        inside += [found for child in module.children() if (found := look(child)) is not None]
+        trains[id(module)] = any(inside) if inside else None
+        return trains[id(module)]
+
+    def set_mode(module: nn.Module, around: bool) -> None:
+        found = trains[id(module)]
+        module.training = around if found is None else found
         for child in module.children():
-            walk(child, module.training)
+            set_mode(child, module.training)
 
-    walk(model, True)
+    look(model)
+    set_mode(model, True)
 
 
 def optimizer_for(model: nn.Module, fit: Fit, settings: Settings) -> torch.optim.AdamW:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,7 @@ def logits(
     """Logits of a split in the split's order, float32 `(n, classes)`, on every process.
 
     Args:
-        model: The model; it is put into eval mode.
+        model: The model; it is in eval mode meanwhile, and afterwards as it was.
         data: The split.
         batch_size: Examples at once.
         accelerator: Shares the work between processes and sets the precision; None: this process, as is.
@@ -38,11 +38,10 @@ def logits(
     if accelerator is not None:
         # Wrapped for data parallelism it would wait in each pass for processes that may have one batch fewer.
         model = accelerator.unwrap_model(model)
-    model.eval()
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = accelerator.device if accelerator else next(model.parameters()).device
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    with torch.inference_mode(), accelerator.autocast() if accelerator else _nothing():
+    with evaluating(model), torch.inference_mode(), accelerator.autocast() if accelerator else nullcontext():
         for batch in evaluation_batches(data, batch_size, process, processes):
             parts.append((batch.rows, logits_of(model, batch, device).float().cpu().numpy()))
             if progress is not None:
@@ -58,8 +57,15 @@ def logits(
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and every module's own mode again afterwards: a training loop may go on."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def three(tiny_base, tmp_path_factory) -> Path:
 
 
 def assert_the_same_weights(folder: Path, loop: str, processes: int) -> None:
-    one, many = (torch.load(folder / f"{loop}-{number}.pt") for number in (1, processes))
+    one, many = (torch.load(folder / f"{loop}-{number}.pt", weights_only=True) for number in (1, processes))
     assert len(one["losses"]) == 50
     assert many["losses"] == pytest.approx(one["losses"], rel=1e-12)
     assert largest_difference(one["weights"], many["weights"]) < 1e-10
