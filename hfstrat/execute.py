@@ -24,6 +24,7 @@ from hfstrat.environment import describe, silence_imports
 from hfstrat.errors import Interrupted, OutOfMemory, Problem, RunError, UsageError
 from hfstrat.judge import Judge
 from hfstrat.models.build import build
+from hfstrat.outline import outline
 from hfstrat.prepare import Prepared, folder_of, prepare
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
@@ -34,6 +35,8 @@ from hfstrat.sealing import seal
 from hfstrat.stages import run_fit, run_solve
 from hfstrat.state import State, decide
 from hfstrat.strategies.plan import Solve
+from hfstrat.tasks.base import Encoded
+from hfstrat.teaching import taught
 from hfstrat.training.machine import machine
 from hfstrat.training.memory import ResidentPeak
 from hfstrat.training.optim import restore
@@ -230,6 +233,7 @@ def _open(run: Run, prepared: Prepared, accelerator: Accelerator) -> None:
     truncated = {name: part.truncated for name, part in prepared.encoded.items()}
     write_json(run.path / "audit.json", {**prepared.material.audit, "truncated": truncated})
     write_json(run.path / "env.json", environment(prepared, accelerator))
+    write_json(run.path / "plan.json", outline(prepared))
 
 
 def environment(prepared: Prepared, accelerator: Accelerator) -> dict[str, Any]:
@@ -240,12 +244,24 @@ def environment(prepared: Prepared, accelerator: Accelerator) -> dict[str, Any]:
         "device": str(accelerator.device),
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
-        "model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint()},
+        "model": _model(prepared),
         "data": {"origin": material.origin, "fingerprint": material.fingerprint, "rows": material.rows},
         "labels": {"problem": material.labels.problem, "names": material.labels.names},
         "splits": list(material.reasons),
         "requested": json.loads(prepared.requested.model_dump_json(exclude={"name", "compare"})),
     }
+
+
+def _model(prepared: Prepared) -> dict[str, Any]:
+    base, teacher = prepared.base, prepared.teacher
+    found: dict[str, Any] = {"name": base.name, "fingerprint": base.fingerprint()}
+    if base.code is not None:
+        found["code"] = base.code.file.name
+    if base.adapter is not None:
+        found["adapter_of"] = base.adapter.base_name
+    if teacher is not None:
+        found["teacher"] = {"name": teacher.base.name, "fingerprint": teacher.base.fingerprint()}
+    return found
 
 
 def _run(
@@ -259,8 +275,17 @@ def _run(
 ) -> None:
     recipe, plan = prepared.recipe, prepared.plan
     with ledger.phase("load"):
-        model = build(prepared.base, prepared.shape, plan.adapter, recipe.seed, recipe.task.peft_task_type)
-    state = State(prepared, accelerator, observer, judge_of(prepared), ledger, log, model)
+        model = build(
+            prepared.base,
+            prepared.shape,
+            plan,
+            prepared.anatomy,
+            recipe.seed,
+            recipe.task.peft_task_type,
+            recipe.train.precision,
+        )
+    training = _training(prepared, accelerator, run, ledger, observer)
+    state = State(prepared, accelerator, observer, judge_of(prepared), ledger, log, model, training)
     if recipe.track:
         accelerator.init_trackers("hfstrat", config=_flat(json.loads(recipe.model_dump_json())))
     for stage in plan.stages:
@@ -276,6 +301,19 @@ def _run(
     if accelerator.is_main_process:
         seal(run, state, prepared, observer, resident)
     accelerator.wait_for_everyone()
+
+
+def _training(prepared: Prepared, accelerator: Accelerator, run: Run, ledger: Ledger, observer: Observer) -> Encoded:
+    """What gradient stages train on: the training split, and what a teacher has to say."""
+    data, teacher, more = prepared.encoded["train"], prepared.teacher, prepared.unlabelled
+    if teacher is None:
+        return data
+    texts = (prepared.material.examples["train"], *((more[0],) if more is not None else ()))
+    with ledger.phase("teacher") as phase:
+        phase.tokens += data.tokens + (more[1].tokens if more is not None else 0)
+        encoded = more[1] if more is not None else None
+        folder = teacher.folder(run.path)
+        return taught(data, encoded, texts, teacher, prepared.recipe, accelerator, folder, observer)
 
 
 def judge_of(prepared: Prepared) -> Judge:

@@ -14,7 +14,7 @@ from hfstrat.data.splits import split, train_name
 from hfstrat.errors import DataError, Problem, UsageError
 from hfstrat.judge import Judge, named
 from hfstrat.models import artifact
-from hfstrat.models.base import locate
+from hfstrat.models.base import under_adapter
 from hfstrat.prepare import SPLITS
 from hfstrat.recipe.data import FileData
 from hfstrat.recipe.loading import build, parse
@@ -62,12 +62,16 @@ class Predictor:
         """
         from transformers import AutoConfig, AutoTokenizer
 
+        from hfstrat.models.code import load_code
+
         run = finished(path)
         recipe = build(parse(run.recipe() or "", str(run.path / "recipe.yaml")))
         env = run.read("env.json") or {}
         labels = Labels(env["labels"]["problem"], tuple(env["labels"]["names"]))
+        if recipe.model.code is not None:  # as it was when it was trained
+            load_code(run.artifact / Path(recipe.model.code).name)
         adapted = artifact.case_of(run.artifact).endswith("adapter")
-        base = locate(recipe.model.base) if adapted else None  # a whole model outlives the folder of its base
+        base = under_adapter(run.artifact) if adapted else None  # a whole model outlives the folder of its base
         model = artifact.load(run.artifact, base, recipe.task.auto_class)
         settings = getattr(AutoConfig.from_pretrained(run.artifact), "hfstrat", {})
         judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))

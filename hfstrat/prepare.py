@@ -20,19 +20,22 @@ from hfstrat.data import sources
 from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
 from hfstrat.models.base import Base, open_base
-from hfstrat.models.build import Shape, plan_shape
-from hfstrat.recipe.data import MemoryData
+from hfstrat.models.build import Added, Shape, plan_adapter, plan_shape
+from hfstrat.models.vocabulary import fitted_config, train_tokenizer
+from hfstrat.recipe.data import FileData, MemoryData
 from hfstrat.recipe.facts import Facts, Machine
 from hfstrat.recipe.loading import Source
 from hfstrat.recipe.recipe import Recipe
-from hfstrat.recipe.resolve import Decision, resolve
+from hfstrat.recipe.resolve import Decision, resolve, updates_of
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
-from hfstrat.strategies.plan import Anatomy, Plan
+from hfstrat.strategies.plan import Anatomy, Plan, Vocabulary, matches
 from hfstrat.tasks.base import Encoded, Examples, Labels
+from hfstrat.teaching import Teacher, open_teacher
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
 LONGEST = 512
+UNLIMITED = 1_000_000  # tokens; tokenizers say a larger number where they know no limit
 SPLITS = ("train", "validation", "test")
 T = TypeVar("T")
 
@@ -85,6 +88,9 @@ class Prepared:
         shape: What the model looks like.
         anatomy: Where it keeps its parts.
         plan: What the strategy does with it.
+        added: What the plan's adapter adds to it.
+        teacher: The teacher of a distillation.
+        unlabelled: Texts for which only the teacher's outputs are known, as they are and tokenised.
     """
 
     requested: Recipe
@@ -96,6 +102,9 @@ class Prepared:
     shape: Shape
     anatomy: Anatomy
     plan: Plan
+    added: Added
+    teacher: Teacher | None = None
+    unlabelled: tuple[Examples, Encoded] | None = None
 
 
 def prepare(
@@ -121,31 +130,114 @@ def prepare(
         UsageError: Everything that is wrong with data, model and recipe.
     """
     ledger, observer = ledger or Ledger(), observer or Observer()
+    body = recipe.strategy.body()
     with located(source):
         with ledger.phase("load"):
-            material, base = both(lambda: read_data(recipe, memory, source), lambda: open_base(recipe.model))
-        pooling, normalize = choose_pooling(recipe, base)
+            material, base = both(lambda: read_data(recipe, memory, source), lambda: open_base(recipe.model, body))
+        if body.vocabulary is not None:
+            with ledger.phase("vocabulary"):
+                base = with_vocabulary(base, body.vocabulary, material.examples["train"], observer)
+        more = read_unlabelled(recipe, material)
         with ledger.phase("tokenize"):
-            limit = base.max_length if recipe.task.max_length != "auto" else min(base.max_length, LONGEST)
-            length = recipe.task.max_length if recipe.task.max_length != "auto" else limit
-            encoded = {
-                name: recipe.task.encode(base.tokenizer, examples, min(int(length), base.max_length))
-                for name, examples in material.examples.items()
-            }
+            encoded = encode(recipe, base, {**material.examples, **({"unlabelled": more} if more else {})})
+            unlabelled = (more, encoded.pop("unlabelled")) if more else None
         with ledger.phase("load"):
-            asked = None if recipe.model.attention == "auto" else recipe.model.attention
-            shape = Shape(recipe.task.auto_class, material.labels, pooling[0], normalize, asked)
-            anatomy, attention = plan_shape(base, shape)
-        facts = _facts(material, encoded, base, anatomy, attention, pooling, normalize, machine)
+            shape = shape_of(recipe, base, material.labels)
+            anatomy, attention = plan_shape(base, shape, body)
+        facts = _facts(recipe, material, encoded, unlabelled, base, anatomy, attention, machine)
         resolved, decisions = resolve(recipe, facts)
         resolved.task.weights(material.labels)
         _check_external_metrics(resolved)
-        plan = resolved.strategy.plan(anatomy)
+        plan = resolved.strategy.plan(anatomy, updates_of(resolved, facts))
+        check_all_train(plan, anatomy)
+        shape = replace(shape, attention=resolved.model.attention, dropout=float(resolved.model.dropout))
+        with ledger.phase("load"):
+            added = plan_adapter(base, shape, plan, resolved.task.peft_task_type)
+            teacher = open_teacher(plan.distillation, material.labels, resolved) if plan.distillation else None
+    if base.code is not None:
+        observer.note(f"the model is code: {base.code.file} is run, and goes with the artefact")
     observer.decided(decisions)
     for warning in (*material.warnings, *_truncation(encoded, resolved)):
         observer.warn(warning)
-    shape = replace(shape, attention=resolved.model.attention, dropout=float(resolved.model.dropout))
-    return Prepared(recipe, resolved, decisions, material, encoded, base, shape, anatomy, plan)
+    return Prepared(
+        recipe, resolved, decisions, material, encoded, base, shape, anatomy, plan, added, teacher, unlabelled
+    )
+
+
+def with_vocabulary(base: Base, vocabulary: Vocabulary, examples: Examples, observer: Observer) -> Base:
+    """The base with a tokenizer that is trained on the training split, and a configuration that fits it."""
+    texts = [*examples.texts, *(examples.pairs or ())]
+    tokenizer = train_tokenizer(vocabulary, texts, base.config, base.tokenizer)
+    observer.note(f"a tokenizer of {len(tokenizer):,} entries ({vocabulary.kind}) was trained on {len(texts):,} texts")
+    own = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else None
+    limits = [limit for limit in (base.max_length, own) if limit]
+    config = fitted_config(base.config, tokenizer)
+    return replace(base, tokenizer=tokenizer, config=config, max_length=min(limits, default=None))
+
+
+def read_unlabelled(recipe: Recipe, material: Material) -> Examples | None:
+    """The texts of `strategy.unlabelled`, if the strategy has any.
+
+    Raises:
+        DataError: The file is not there, or lacks the text column.
+    """
+    source = getattr(recipe.strategy, "unlabelled", None)
+    if source is None:
+        return None
+    try:
+        table = next(iter(sources.load(FileData(source=source)).splits.values()))
+        wanted = {role: column for role, column in material.columns.items() if role in ("text", "text_pair")}
+        columns = recipe.task.columns(wanted, table.column_names, labelled=False)
+    except DataError as error:
+        raise DataError([replace(problem, path="strategy.unlabelled") for problem in error.problems]) from error
+    columns.pop("label", None)
+    return recipe.task.read(table, "unlabelled", columns, None)
+
+
+def encode(recipe: Recipe, base: Base, examples: Mapping[str, Examples]) -> dict[str, Encoded]:
+    """Tokenise splits at the length that the recipe asks for, else at the model's own up to 512."""
+    assert base.tokenizer is not None, "a base without a tokenizer has got one by now"
+    asked = recipe.task.max_length
+    most = base.max_length or UNLIMITED
+    length = min(int(asked), most) if asked != "auto" else min(most, LONGEST)
+    return {name: recipe.task.encode(base.tokenizer, part, length) for name, part in examples.items()}
+
+
+def shape_of(recipe: Recipe, base: Base, labels: Labels) -> Shape:
+    """What the model looks like, before dropout and attention are settled."""
+    pooling, normalize = choose_pooling(recipe, base)
+    asked = None if recipe.model.attention == "auto" else recipe.model.attention
+    return Shape(recipe.task.auto_class, labels, pooling[0], normalize, asked)
+
+
+def check_strategy(recipe: Recipe, labels: Labels) -> None:
+    """Find out whether a strategy can be planned, without data and without weights.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    body = recipe.strategy.body()
+    base = open_base(recipe.model, body)
+    shape = shape_of(recipe, base, labels)
+    anatomy, _ = plan_shape(base, shape, body)
+    plan = recipe.strategy.plan(anatomy, updates=1000)
+    check_all_train(plan, anatomy)
+    plan_adapter(base, shape, plan, recipe.task.peft_task_type)
+
+
+def check_all_train(plan: Plan, anatomy: Anatomy) -> None:
+    """Raise where something that starts from random numbers would stay as it is."""
+    patterns = (*plan.trained, *(f"{name}.*" for name in (plan.adapter.modules_to_save if plan.adapter else ())))
+    lost = [name for name in anatomy.fresh if not matches(name, patterns)]
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise RecipeError(
+            Problem(
+                f"{', '.join(lost[:3])}{more} would stay random: the base has no weights for it, and it does not train",
+                "strategy",
+                hint="For head use `solver: adamw`, which trains the whole head",
+            )
+        )
 
 
 def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) -> Material:
@@ -220,28 +312,34 @@ def _check_external_metrics(recipe: Recipe) -> None:
 
 
 def _facts(
+    recipe: Recipe,
     material: Material,
     encoded: Mapping[str, Encoded],
+    unlabelled: tuple[Examples, Encoded] | None,
     base: Base,
     anatomy: Anatomy,
     attention: str,
-    pooling: tuple[str, str],
-    normalize: bool,
     machine: Machine,
 ) -> Facts:
-    longest = max(int(part.columns["input_ids"].lengths.max()) for part in encoded.values())
+    parts = [*encoded.values()] + ([unlabelled[1]] if unlabelled is not None else [])
+    longest = max(int(part.columns["input_ids"].lengths.max()) for part in parts)
+    pooling, normalize = choose_pooling(recipe, base)
     return Facts(
         rows=material.rows,
         splits=material.splits,
         columns=material.columns,
         labels=material.labels,
         labels_reason=material.labels_reason,
-        longest=max(4, min(base.max_length, 8 * math.ceil(longest / 8))),
+        longest=max(4, min(base.max_length or UNLIMITED, 8 * math.ceil(longest / 8))),
         median=int(np.median(encoded["train"].lengths)),
         limit=base.max_length,
         attention=attention,
         body=anatomy.body_size,
         convex=anatomy.is_linear_probe,
+        solvable=anatomy.output is not None,
+        fresh_head=anatomy.head_is_fresh,
+        blocks=len(anatomy.stacks[-1]) if anatomy.stacks else 0,
+        unlabelled=0 if unlabelled is None else len(unlabelled[0]),
         generative=any("CausalLM" in name or "LMHead" in name for name in base.config.architectures or ())
         or bool(getattr(base.config, "is_decoder", False)),
         pooling=pooling,

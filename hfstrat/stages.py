@@ -12,18 +12,19 @@ import torch
 from accelerate.utils import broadcast
 from torch import nn
 
-from hfstrat.data.batching import evaluation_batches, order, padding_share, share
+from hfstrat.data.batching import Batch, evaluation_batches, order, padding_share, share
 from hfstrat.errors import Diverged
-from hfstrat.models.anatomy import module_at, named_parameters
+from hfstrat.models.adapters import allocate_ranks, orthogonality
+from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.records import Ledger
 from hfstrat.state import Patience, State
 from hfstrat.strategies.plan import Fit, Solve
-from hfstrat.tasks.base import FloatArray
+from hfstrat.tasks.base import Encoded, FloatArray
 from hfstrat.training import engine, scoring
 from hfstrat.training.memory import LiveBytes
-from hfstrat.training.optim import Settings, freeze, optimizer_for
+from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, snapshot
 from hfstrat.training.solve import Solution, solve
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ LOG_EVERY = 10
 def run_solve(stage: Solve, state: State) -> None:
     """Run the body once, solve the output layer, and put it in."""
     accelerator, observer = state.accelerator, state.observer
-    model = state.model.to(accelerator.device)
+    model = on_device(state.model, accelerator)
     layer: Any = module_at(model, stage.output)[2]
     with state.ledger.phase("solve") as phase:
         features = _features(stage.output, model, state)
@@ -50,6 +51,11 @@ def run_solve(stage: Solve, state: State) -> None:
     held_out = features.get("validation")
     logits = None if held_out is None else _numpy(nn.functional.linear(held_out, layer.weight, layer.bias))
     state.consider(stage.name, 0, logits, model)
+
+
+def on_device(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """The model where it is trained; quantised weights are put there when they are loaded, and cannot be moved."""
+    return model if getattr(model, "is_quantized", False) else model.to(accelerator.device)
 
 
 def _features(output: str, model: nn.Module, state: State) -> dict[str, torch.Tensor]:
@@ -133,23 +139,24 @@ def run_fit(stage: Fit, state: State) -> None:
     """Gradient training from the best state so far, evaluated as it goes."""
     prepared, accelerator, recipe = state.prepared, state.accelerator, state.prepared.recipe
     state.begin(set(freeze(state.model, stage)))
-    steps = list(_schedule(prepared))
+    steps = list(_schedule(prepared, state.training, stage))
     settings = settings_of(recipe, len(steps))
     model, optimizer = accelerator.prepare(state.model, optimizer_for(state.model, stage, settings))
     with state.ledger.phase("measure"):
-        live = _live_of_updates(model, optimizer, prepared, accelerator, stage.name)
-    waste = padding_share(prepared.encoded["train"], recipe.train.batch_size, recipe.seed)
+        live = _live_of_updates(model, optimizer, state, stage)
+    waste = padding_share(state.training, recipe.train.batch_size, recipe.seed)
     state.observer.phase(stage.name, len(steps), "updates")
     state.observer.note(f"{waste:.0%} of the computed tokens are padding")
     updates = engine.fit(
         model,
         optimizer,
-        (_step(plan, prepared, accelerator) for plan in steps),
+        (_step(plan, prepared, state.training, accelerator) for plan in steps),
         _sum_loss(prepared, accelerator.device),
         settings,
         accelerator,
         seed=recipe.seed,
         stage=stage.name,
+        **_adapter_steps(stage, state.model),
     )
     _follow(stage.name, updates, steps, model, state)
     if accelerator.device.type == "cuda":
@@ -184,6 +191,17 @@ def _follow(
                 return
 
 
+def _adapter_steps(stage: Fit, model: nn.Module) -> dict[str, Any]:
+    """What an adapter's method does beside the loop, as arguments of the loop."""
+    if stage.after_update is None:
+        return {}
+    weight = next(iter(model.peft_config.values())).orth_reg_weight  # type: ignore[union-attr, operator]
+    return {
+        "penalty": lambda: orthogonality(model, weight),
+        "after_step": lambda update: allocate_ranks(model, update),
+    }
+
+
 def settings_of(recipe: Recipe, updates: int) -> Settings:
     """The optimiser's settings from a resolved recipe."""
     train = recipe.train
@@ -207,50 +225,69 @@ class _Planned:
     ends_epoch: bool
 
 
-def _schedule(prepared: Prepared) -> Iterator[_Planned]:
-    """Which examples each update of the run sees."""
-    train, lengths = prepared.recipe.train, prepared.encoded["train"].lengths
+def _schedule(prepared: Prepared, data: Encoded, stage: Fit) -> Iterator[_Planned]:
+    """Which examples each update of a stage sees: its share of the run's updates, where the stage before it ended."""
+    train, lengths = prepared.recipe.train, data.lengths
     per_epoch = -(-len(lengths) // train.batch_size)
     total = train.max_steps or max(1, round(float(train.epochs) * per_epoch))
-    for epoch in range(-(-total // per_epoch)):
+    first, last = prepared.plan.updates_of(stage, total)
+    for epoch in range(first // per_epoch, -(-last // per_epoch)):
         for place, rows in enumerate(order(lengths, train.batch_size, prepared.recipe.seed, epoch)):
-            if epoch * per_epoch + place < total:
+            if first <= epoch * per_epoch + place < last:
                 yield _Planned(epoch + (place + 1) / per_epoch, rows, place + 1 == per_epoch)
 
 
-def _step(plan: _Planned, prepared: Prepared, accelerator: Accelerator) -> engine.Step:
-    data, recipe = prepared.encoded["train"], prepared.recipe
+def _step(plan: _Planned, prepared: Prepared, data: Encoded, accelerator: Accelerator) -> engine.Step:
+    recipe = prepared.recipe
     batches = share(
         data, plan.rows, int(recipe.train.micro_batch_size), accelerator.process_index, accelerator.num_processes
     )
     assert data.targets is not None, "the training split has targets"
+    counted = plan.rows if data.labelled is None else plan.rows[data.labelled[plan.rows]]
     weights = _class_weights(prepared, "cpu")
     weight = recipe.task.weight(
-        torch.from_numpy(data.targets[plan.rows]), prepared.material.labels.problem, weights=weights
+        torch.from_numpy(data.targets[counted]), prepared.material.labels.problem, weights=weights
     )
-    return engine.Step(plan.epoch, batches, float(weight), len(plan.rows))
+    return engine.Step(plan.epoch, batches, float(weight) + len(plan.rows) - len(counted), len(plan.rows))
 
 
 def _sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:
+    """The sum of a micro-batch's losses; unlabelled examples count as one each."""
     task, problem = prepared.recipe.task, prepared.material.labels.problem
     weights, smoothing = _class_weights(prepared, device), prepared.recipe.train.label_smoothing
+    taught = prepared.plan.distillation
 
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def hard(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return task.loss(logits, targets, problem, weights=weights, label_smoothing=smoothing)
+
+    def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        assert batch.targets is not None, "training needs targets"
+        targets = batch.targets.to(device)
+        if taught is None:
+            return hard(logits, targets)
+        assert batch.teacher is not None, "a teacher has spoken before its student is trained"
+        soft = task.distillation_loss(logits, batch.teacher.to(device), problem, taught.temperature)
+        if batch.labelled is None:
+            return taught.alpha * soft.sum() + (1 - taught.alpha) * hard(logits, targets)
+        labelled = batch.labelled.to(device)
+        known = taught.alpha * soft[labelled].sum() + (1 - taught.alpha) * hard(logits[labelled], targets[labelled])
+        return known + soft[~labelled].sum()
 
     return loss
 
 
-def _live_of_updates(model: nn.Module, optimizer: Any, prepared: Prepared, accelerator: Accelerator, stage: str) -> int:
+def _live_of_updates(model: nn.Module, optimizer: Any, state: State, stage: Fit) -> int:
     """Live bytes over two untimed updates at the longest texts, which leave no trace: learning rate and decay are 0."""
+    prepared, accelerator = state.prepared, state.accelerator
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     if accelerator.device.type != "cpu":
         return 0
-    recipe, data = prepared.recipe, prepared.encoded["train"]
+    recipe, data = prepared.recipe, state.training
     rows = np.argsort(-data.lengths, kind="stable")[: recipe.train.batch_size]
-    step = _step(_Planned(0.0, rows, False), prepared, accelerator)
+    step = _step(_Planned(0.0, rows, False), prepared, data, accelerator)
     settings = Settings(updates=2, lr=0.0, clip=recipe.train.clip)
+    statistics = snapshot(dict(named_buffers(model)))
     with LiveBytes([*model.parameters(), *model.buffers()]) as live:
         for _ in engine.fit(
             model,
@@ -260,10 +297,11 @@ def _live_of_updates(model: nn.Module, optimizer: Any, prepared: Prepared, accel
             settings,
             accelerator,
             seed=recipe.seed,
-            stage=f"{stage}-measure",
+            stage=f"{stage.name}-measure",
         ):
             pass
     optimizer.optimizer.state.clear()
+    restore(model, statistics)
     return live.peak
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hfstrat.judge import Judge, Score
-from hfstrat.models.anatomy import module_at, named_parameters
+from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
 from hfstrat.prepare import Prepared
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
@@ -34,7 +34,8 @@ class State:
         ledger: Costs so far.
         log: Where updates and scores go.
         model: The model, not wrapped.
-        best: Parameters of the best state so far, by canonical name; empty before anything was trained.
+        training: What gradient stages train on: the training split, with a teacher's outputs and more texts if any.
+        best: Parameters and statistics of the best state so far, by canonical name; empty before anything was trained.
         best_score: Its validation score.
         best_at: Where it was reached.
         trained: Names of all parameters that trained in any stage.
@@ -48,6 +49,7 @@ class State:
     ledger: Ledger
     log: Log
     model: nn.Module
+    training: Encoded
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     best_score: Score | None = None
     best_at: str = ""
@@ -100,7 +102,8 @@ class State:
         self.best, self.best_score, self.best_at = self._trained(model), score, f"{stage}, update {update}"
 
     def _trained(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        return snapshot({name: value for name, value in named_parameters(model) if name in self.trained})
+        parameters = {name: value for name, value in named_parameters(model) if name in self.trained}
+        return snapshot({**parameters, **dict(named_buffers(model))})
 
 
 def decide(state: State) -> None:

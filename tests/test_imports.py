@@ -25,7 +25,8 @@ TORCH_FREE = (
 )
 TENSOR = (("data", "models"), ("training",))
 ABOVE = (
-    ("prepare", "judge", "state", "stages", "sealing", "execute", "inference"),  # one layer in several files
+    # one layer in several files
+    ("prepare", "teaching", "outline", "judge", "state", "stages", "sealing", "execute", "inference"),
     ("study", "hub"),
     ("verbs",),
     ("cli", "api"),

@@ -1,7 +1,8 @@
 """Tiny models and a tiny data set, made on the fly: tests need neither a download nor a fixture file.
 
 A tiny base is a folder as the Hub would give it: a bare backbone in safetensors, its configuration and a trained
-tokenizer. Weights and tokenizer depend on the arguments only, so two builds are equal byte for byte.
+tokenizer, or what prepares images or sound for it. Weights and tokenizer depend on the arguments only, so two builds
+are equal byte for byte.
 
     folder = tiny.base("bert", tmp_path / "bert", num_hidden_layers=3)
     rows = tiny.reviews(200, seed=1, classes=3)
@@ -106,6 +107,23 @@ class Family:
     has_pooler: bool = False
 
 
+@dataclass(frozen=True)
+class Sensory:
+    """What is particular to one architecture that sees or hears.
+
+    Attributes:
+        processor: Class that prepares its input, by its name in Transformers.
+        options: How it does that.
+        config: Configuration fields.
+        has_pooler: Whether the backbone takes `add_pooling_layer`.
+    """
+
+    processor: str
+    options: dict[str, Any]
+    config: dict[str, Any]
+    has_pooler: bool = False
+
+
 def base(
     family: str,
     folder: Path | str,
@@ -116,30 +134,35 @@ def base(
     normalize: bool = False,
     **config: Any,
 ) -> Path:
-    """Make a tiny random base model with its tokenizer, and give its folder back.
+    """Make a tiny random base model with its tokenizer or processor, and give its folder back.
 
     Args:
-        family: One of `FAMILIES`.
+        family: One of `ALL`.
         folder: Where to; it is made when missing.
         seed: Seeds the weights; torch's own random state stays as it was.
-        pooler: Whether the weights have BERT's pooler (bert and roberta only).
+        pooler: Whether the weights have BERT's pooler (bert, roberta, albert and vit only).
         sentence_transformers: `mean` or `cls` adds the module files of a sentence-transformers checkpoint.
         normalize: Whether those list a Normalize module.
         **config: Fields of the configuration that shall differ, such as `num_hidden_layers=4`.
     """
     import torch
+    import transformers
     from transformers import AutoConfig, AutoModel
 
-    spec = FAMILIES[family]
+    spec = ALL[family]
     folder = Path(folder)
-    tokenizer = _tokenizer(spec)
-    fields = {"vocab_size": len(tokenizer), **_token_ids(family, tokenizer), **spec.config, **config}
+    if isinstance(spec, Family):
+        processor = _tokenizer(spec)
+        fields = {"vocab_size": len(processor), **_token_ids(family, processor), **spec.config, **config}
+    else:
+        processor = getattr(transformers, spec.processor)(**spec.options)
+        fields = {**spec.config, **config}
     options = {"add_pooling_layer": pooler} if spec.has_pooler else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModel.from_config(AutoConfig.for_model(family, **fields), **options)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
     if sentence_transformers is not None:
         _write_modules(folder, model.config.hidden_size, sentence_transformers, normalize)
     return folder
@@ -161,7 +184,7 @@ def _tokenizer(spec: Family) -> Any:
 
 def _token_ids(family: str, tokenizer: Any) -> dict[str, int | None]:
     ids = {"pad_token_id": tokenizer.pad_token_id}
-    if tokenizer.cls_token_id is None or family == "roberta":
+    if tokenizer.cls_token_id is None or tokenizer.bos_token_id is not None:
         ids |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     elif family == "modernbert":
         cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
@@ -301,4 +324,133 @@ FAMILIES = {
         config={**ENCODER, "num_key_value_heads": 1},
     ),
 }
+"""Text families that much is tested with."""
+
+MORE_TEXT = {
+    "deberta-v2": Family(
+        tokens=BERT_TOKENS,
+        train=_word_piece,
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        # As the third version has it: relative positions only, their embeddings normalised and shared by all layers.
+        config={
+            **ENCODER,
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_buckets": 16,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "pooler_hidden_size": 32,
+        },
+    ),
+    "electra": Family(
+        tokens=BERT_TOKENS,
+        train=_word_piece,
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        config={**ENCODER, "embedding_size": 16},
+    ),
+    "albert": Family(
+        tokens=BERT_TOKENS,
+        train=_word_piece,
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        # One block that runs twice.
+        config={**ENCODER, "embedding_size": 16},
+        has_pooler=True,
+    ),
+    "qwen3": Family(
+        tokens={"pad_token": END_OF_TEXT, "eos_token": "<|im_end|>"},
+        train=_byte_pairs,
+        single="",
+        pair="",
+        config={**ENCODER, "num_key_value_heads": 1, "head_dim": 16},
+    ),
+    "t5": Family(
+        tokens={"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
+        train=_byte_pairs,
+        single="$A </s>",
+        pair="$A </s> $B </s>",
+        config={
+            "d_model": 32,
+            "d_kv": 16,
+            "d_ff": 64,
+            "num_layers": 2,
+            "num_decoder_layers": 2,
+            "num_heads": 2,
+            "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 32,
+            "decoder_start_token_id": 0,
+        },
+    ),
+    "bart": Family(
+        tokens=ROBERTA_TOKENS,
+        train=_byte_pairs,
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        config={
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "max_position_embeddings": MAX_POSITIONS,
+        },
+    ),
+}
+"""Text families for tests of what differs between architectures."""
+
+IMAGE_SIZE = 32
+IMAGE = {"size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE}}
+
+OTHERS = {
+    "vit": Sensory(
+        processor="ViTImageProcessorPil",
+        options=IMAGE,
+        config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": IMAGE_SIZE,
+            "patch_size": 8,
+        },
+        has_pooler=True,
+    ),
+    # Two stages; ResNet's second has two layers.
+    "resnet": Sensory(
+        processor="ConvNextImageProcessorPil",
+        options={"size": {"shortest_edge": IMAGE_SIZE}},
+        config={"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 2], "layer_type": "basic"},
+    ),
+    "convnext": Sensory(
+        processor="ConvNextImageProcessorPil",
+        options={"size": {"shortest_edge": IMAGE_SIZE}},
+        config={"num_stages": 2, "hidden_sizes": [16, 32], "depths": [1, 2], "image_size": IMAGE_SIZE},
+    ),
+    "wav2vec2": Sensory(
+        processor="Wav2Vec2FeatureExtractor",
+        options={"sampling_rate": 16_000, "return_attention_mask": False},
+        # One vector for each 80 samples.
+        config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "conv_dim": [16, 16, 16],
+            "conv_stride": [5, 4, 4],
+            "conv_kernel": [10, 4, 4],
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 2,
+            "classifier_proj_size": 32,
+        },
+    ),
+}
+"""Families that see or hear."""
+
+ALL: dict[str, Family | Sensory] = {**FAMILIES, **MORE_TEXT, **OTHERS}
 """The families that `base` can make."""

@@ -28,6 +28,8 @@ class Batch:
         owner: For each window, its example's place in the batch `(windows,)`; None when each has one window.
         rows: Which examples of the split, `(examples,)`.
         scale: 1, or 0 for a batch that only keeps processes in step.
+        teacher: A teacher's logits `(examples, classes)`; None without one.
+        labelled: Which targets count, bool `(examples,)`; None when all do.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -35,11 +37,14 @@ class Batch:
     owner: torch.Tensor | None
     rows: IntArray
     scale: float = 1.0
+    teacher: torch.Tensor | None = None
+    labelled: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:
-        """Tokens that are not padding."""
-        return int(self.inputs["attention_mask"].sum())
+        """Tokens that are not padding; inputs without a mask have none."""
+        mask = self.inputs.get("attention_mask")
+        return 0 if mask is None else int(mask.sum())
 
 
 def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
@@ -61,6 +66,8 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
         owner=None if single else torch.from_numpy(np.repeat(np.arange(len(rows)), counts)),
         rows=rows,
         scale=scale,
+        teacher=torch.from_numpy(data.teacher[rows]) if data.teacher is not None else None,
+        labelled=torch.from_numpy(data.labelled[rows]) if data.labelled is not None else None,
     )
 
 

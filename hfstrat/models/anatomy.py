@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
-from collections.abc import Collection, Iterator
+import textwrap
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -12,13 +17,26 @@ from hfstrat.errors import ModelError, Problem
 from hfstrat.strategies.plan import Anatomy
 
 _WRAPPERS = re.compile(r"^(module\.)?(base_model\.model\.)?|\.base_layer(?=\.|$)|\.modules_to_save\.default(?=\.|$)")
+_ADAPTED = re.compile(r"^(module\.)?base_model\.model\.")
 _ADAPTER_NAME = re.compile(r"\.default(?=\.|$)")
 
 
 def canonical(name: str) -> str:
     """A parameter's or module's name without what PEFT and DDP put around it."""
-    name = _WRAPPERS.sub("", name)
-    return _ADAPTER_NAME.sub("", name) if "lora_" in name else name
+    bare = _WRAPPERS.sub("", name)
+    return _ADAPTER_NAME.sub("", bare) if _ADAPTED.match(name) else bare
+
+
+def adapter_names(model: nn.Module) -> set[str]:
+    """Canonical names of what an adapter's method trains: PEFT tells it by a prefix, prompts stand apart."""
+    tuner = getattr(model, "base_model", None)
+    prefix = getattr(tuner, "prefix", None)
+    return {
+        canonical(name)
+        for name, _ in model.named_parameters()
+        if (isinstance(prefix, str) and any(part.startswith(prefix) for part in name.split(".")))
+        or name.startswith("prompt_encoder.")
+    }
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -26,6 +44,14 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in model.named_parameters():
         if ".original_module." not in name:
             yield canonical(name), parameter
+
+
+def named_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Canonical names of the buffers that are saved and that training moves, such as the statistics of batch norms."""
+    for path, module in model.named_modules():
+        if hasattr(module, "running_mean"):
+            for name, buffer in module.named_buffers(path, recurse=False):
+                yield canonical(name), buffer
 
 
 def module_at(model: nn.Module, path: str) -> tuple[nn.Module, str, nn.Module]:
@@ -38,61 +64,189 @@ def module_at(model: nn.Module, path: str) -> tuple[nn.Module, str, nn.Module]:
     raise KeyError(path)
 
 
-def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int) -> Anatomy:
-    """Find backbone, blocks, head and output of a model without adapters.
+def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int, *, random: bool = False) -> Anatomy:
+    """Find the parts of a model without adapters.
 
     Args:
         model: A transformers model, on any device, meta included.
         fresh: Names of parameters that the checkpoint does not have.
         num_labels: Width of the output.
+        random: Whether there is no checkpoint, so that every parameter is fresh.
 
     Raises:
-        ModelError: The model has no separate backbone.
+        ModelError: The model has no separate backbone, or the source of its code is not there.
     """
-    backbone = getattr(model, "base_model_prefix", "")
-    if not backbone or not isinstance(getattr(model, backbone, None), nn.Module):
-        raise ModelError(
-            Problem(
-                f"{type(model).__name__} does not part its backbone from its head",
-                "model.base",
-                hint="Use pooling: mean",
-            )
-        )
-    head = [
-        name for name, child in model.named_children() if name != backbone and any(True for _ in child.parameters())
-    ]
-    fresh_body = {name.rpartition(".")[0] for name in fresh if name.startswith(f"{backbone}.")}
-    head = [*sorted(fresh_body), *head]
-    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    inside = [(n, m) for n, m in linears if any(n == part or n.startswith(f"{part}.") for part in head)]
-    outputs = [(name, module) for name, module in inside if module.out_features == num_labels]
-    body_linear = (
-        name
+    backbone, body = _backbone(model)
+    parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    head = _head(model, backbone, parameters, set() if random else set(fresh))
+    lists = _lists(body)
+    stacks = tuple(_blocks(body, backbone, path) for path in lists)
+    blocks = [block for stack in stacks for block in stack]
+    modules = [
+        (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-        and name.startswith(f"{backbone}.")
-        and not any(name == part or name.startswith(f"{part}.") for part in head)
-    )
+        if _inside(name, (backbone,)) and not _inside(name, head)
+    ]
+    output, output_bias = _output(model, head, num_labels)
     return Anatomy(
         backbone=backbone,
-        embeddings=tuple(name for name, module in model.named_modules() if isinstance(module, nn.Embedding)),
-        blocks=_blocks(model, backbone),
-        head=tuple(head),
-        output=outputs[-1][0] if outputs else None,
-        output_bias=bool(outputs) and outputs[-1][1].bias is not None,
-        linear=tuple(body_linear),
-        parameters={name: parameter.numel() for name, parameter in model.named_parameters()},
+        embeddings=tuple(
+            name
+            for name, module in modules
+            # Of tied ones the first; relative positions that are kept in a block belong to it.
+            if isinstance(module, nn.Embedding) and f"{name}.weight" in parameters and not _inside(name, blocks)
+        ),
+        stacks=stacks,
+        above=_above(body, backbone, lists[-1], [n for n in parameters if not _inside(n, head)]) if lists else (),
+        head=head,
+        output=output,
+        output_bias=output_bias,
+        linear=tuple(name for name, module in modules if isinstance(module, (nn.Linear, Conv1D))),
+        norms=tuple(name for name, module in modules if _is_norm(module)),
+        shared=bool(lists) and _is_shared(body, lists[0]),
+        fresh=tuple(sorted(parameters if random else fresh)),
+        parameters=parameters,
     )
 
 
-def _blocks(model: nn.Module, backbone: str) -> tuple[str, ...]:
-    """The outermost module list of the backbone that holds the most parameters."""
-    lists = [
-        (sum(p.numel() for p in module.parameters()), name, len(module))
+def _backbone(model: nn.Module) -> tuple[str, nn.Module]:
+    name = getattr(model, "base_model_prefix", "")
+    body = getattr(model, name, None) if name else None
+    if not isinstance(body, nn.Module):
+        message = f"{type(model).__name__} does not part its backbone from its head"
+        raise ModelError(Problem(message, "model.base", hint="Use pooling: mean"))
+    return name, body
+
+
+def _head(model: nn.Module, backbone: str, parameters: Collection[str], fresh: set[str]) -> tuple[str, ...]:
+    """The modules beside the backbone, and before them those inside it that no checkpoint gives."""
+    known = [name for name in parameters if name not in fresh]
+    beside = [name for name, child in model.named_children() if name != backbone and _holds(name, parameters)]
+    owners = {name.rpartition(".")[0] for name in parameters if name in fresh and _inside(name, (backbone,))}
+    # Only as a whole: a new mask embedding does not make the embeddings around it a part of the head.
+    whole = sorted(path for path in owners if not _holds(path, known))
+    return (*_outermost(whole), *beside)
+
+
+def _output(model: nn.Module, head: Collection[str], num_labels: int) -> tuple[str | None, bool]:
+    """The last linear module of the head that is as wide as there are labels, and whether it has a bias."""
+    found = [
+        (name, module.bias is not None)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and name.startswith(f"{backbone}.")
+        if isinstance(module, nn.Linear) and module.out_features == num_labels and _inside(name, head)
     ]
-    if not lists:
-        return ()
-    _, name, length = max(lists)
-    return tuple(f"{name}.{place}" for place in range(length))
+    return found[-1] if found else (None, False)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    has_own = any(True for _ in module.parameters(recurse=False))
+    return has_own and "norm" in type(module).__name__.lower()
+
+
+def _lists(body: nn.Module) -> list[str]:
+    """The module list that holds the blocks, or the encoder's and then the decoder's."""
+    lists = [name for name, module in body.named_modules() if isinstance(module, nn.ModuleList) and len(module)]
+    lists = _outermost(lists)
+    found: list[str] = []
+    if getattr(getattr(body, "config", None), "is_encoder_decoder", False):
+        for side in ("encoder", "decoder"):
+            found += _largest(body, [path for path in lists if _inside(path, (side,))])
+    return found or _largest(body, lists)
+
+
+def _largest(body: nn.Module, lists: list[str]) -> list[str]:
+    """The list with the most parameters, if there is one."""
+
+    def is_dense(path: str) -> bool:
+        return any(isinstance(module, (nn.Linear, Conv1D)) for module in body.get_submodule(path).modules())
+
+    def size(path: str) -> int:
+        return sum(parameter.numel() for parameter in body.get_submodule(path).parameters())
+
+    # Convolutions that read a waveform come below the blocks, and outweigh them in a small model.
+    return sorted([path for path in lists if is_dense(path)] or lists, key=size)[-1:]
+
+
+def _blocks(body: nn.Module, backbone: str, path: str) -> tuple[str, ...]:
+    return tuple(f"{backbone}.{path}.{name}" for name, _ in body.get_submodule(path).named_children())
+
+
+def _above(body: nn.Module, backbone: str, path: str, parameters: Collection[str]) -> tuple[str, ...]:
+    """The modules with some of these parameters that run after a list of blocks, the first to run first."""
+    found: list[str] = []
+    while path:
+        path, _, child = path.rpartition(".")
+        around = body.get_submodule(path)
+        later = _named_after(around, child)
+        prefix = f"{backbone}.{path}" if path else backbone
+        found += [f"{prefix}.{name}" for name, _ in around.named_children() if name in later]
+    return tuple(name for name in found if _holds(name, parameters))
+
+
+def _named_after(module: nn.Module, child: str) -> set[str]:
+    """What a module's `forward` comes to only when it is done with one of its children.
+
+    The order of definition does not tell: BART defines the norm of its embeddings after its blocks, OPT and the
+    larger wav2vec2 define their final norm before them.
+    """
+    tree = _forward(module)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    called = {id(call.func): call for call in calls}
+    ends: dict[str, list[tuple[int, int]]] = {}
+    for node in ast.walk(tree):
+        if (name := _own(node)) is not None:
+            # In `self.norm(self.encoder(x))` the order is that in which the calls end.
+            ends.setdefault(name, []).append(_end(called.get(id(node), node)))
+    done = ends.get(child, [])
+    # What a loop over the blocks does beside is done between them.
+    loops = [node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.While))]
+    done = done + [_end(loop) for loop in loops if any(_start(loop) <= end <= _end(loop) for end in done)]
+    return {name for name, places in ends.items() if done and min(places) > max(done)}
+
+
+def _is_shared(body: nn.Module, path: str) -> bool:
+    """Whether there are more layers than blocks, and `forward` picks a block by its index."""
+    layers = getattr(getattr(body, "config", None), "num_hidden_layers", None)
+    parent, _, child = path.rpartition(".")
+    tree = _forward(body.get_submodule(parent))
+    indexed = any(isinstance(node, ast.Subscript) and _own(node.value) == child for node in ast.walk(tree))
+    return isinstance(layers, int) and layers > len(_blocks(body, "", path)) and indexed
+
+
+def _forward(module: nn.Module) -> ast.AST:
+    """The parsed source of a module's `forward`."""
+    try:
+        source = inspect.getsource(inspect.unwrap(type(module).forward))
+    except OSError as error:
+        message = f"the source of {type(module).__name__}.forward is not there, so its parts cannot be put in order"
+        raise ModelError(Problem(message, "model.base")) from error
+    return ast.parse(textwrap.dedent(source))
+
+
+def _own(node: ast.AST) -> str | None:
+    """The name in `self.name`."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+        return node.attr
+    return None
+
+
+def _start(node: Any) -> tuple[int, int]:
+    return node.lineno, node.col_offset
+
+
+def _end(node: Any) -> tuple[int, int]:
+    return node.end_lineno, node.end_col_offset
+
+
+def _inside(name: str, paths: Iterable[str]) -> bool:
+    """Whether a module or parameter is one of these modules or lies in one."""
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
+
+
+def _holds(path: str, parameters: Iterable[str]) -> bool:
+    """Whether a module holds any of these parameters."""
+    return any(_inside(name, (path,)) for name in parameters)
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    return [path for path in paths if not _inside(path, [other for other in paths if other != path])]

@@ -15,6 +15,7 @@ from hfstrat.errors import ModelError, Problem
 from hfstrat.models import modeling_pooled
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
+from hfstrat.models.quantize import from_json, keep_differentiable, quantization_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,6 +45,12 @@ def save(
     inner.name_or_path = base_name
     inner.config.hfstrat = extra
     if isinstance(model, PeftModel):
+        # A base is quantised when it is loaded; said here, it would be taken for weights that are quantised already.
+        inner.config.__dict__.pop("quantization_config", None)
+        for adapter in model.peft_config.values():
+            if adapter.peft_type == "ADALORA":
+                # The best state may be from before ranks were cut for good: keep all of them, cut ones are zero.
+                setattr(adapter, "rank_pattern", None)  # noqa: B010 - a field of AdaLoRA's configuration alone
         # `save_embedding_layers="auto"` would ask the Hub whether the vocabulary was resized; it never is here.
         model.save_pretrained(str(folder), save_embedding_layers=False)
         inner.config.save_pretrained(folder)
@@ -63,13 +70,20 @@ def case_of(folder: Path) -> Case:
     return f"{kind}-adapter" if (folder / "adapter_config.json").is_file() else kind  # type: ignore[return-value]
 
 
-def load(folder: Path, base: str | None = None, auto_class: str = "AutoModelForSequenceClassification") -> nn.Module:
-    """Load an artefact in fp32 and eval mode.
+def load(
+    folder: Path,
+    base: str | None = None,
+    auto_class: str = "AutoModelForSequenceClassification",
+    *,
+    dequantize: bool = False,
+) -> nn.Module:
+    """Load an artefact in eval mode: in fp32, or on the quantised base that it was trained on.
 
     Args:
         folder: The artefact.
         base: Where the base of an adapter is; None: as the adapter's configuration says.
         auto_class: Auto class of the task.
+        dequantize: Whether a quantised base is turned into fp32 again, which merging needs.
 
     Raises:
         ModelError: The folder holds no artefact.
@@ -85,10 +99,17 @@ def load(folder: Path, base: str | None = None, auto_class: str = "AutoModelForS
         return auto.from_pretrained(folder, dtype=torch.float32).eval()
     base = base or json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
     config = transformers.AutoConfig.from_pretrained(folder)
+    options: dict[str, Any] = {"dtype": torch.float32}
+    stored = (getattr(config, "hfstrat", None) or {}).get("storage")
+    if stored is not None:
+        options["quantization_config"] = quantization_config(*from_json(stored))
     if case == "pooled-adapter":
-        body: nn.Module = PooledForSequenceClassification.from_backbone(base, config, dtype=torch.float32)
+        body: Any = PooledForSequenceClassification.from_backbone(base, config, **options)
     else:
-        body = auto.from_pretrained(base, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
+        body = auto.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
+    keep_differentiable(body)
+    if stored is not None and dequantize:
+        body = body.dequantize()
     return PeftModel.from_pretrained(body, str(folder)).eval()
 
 

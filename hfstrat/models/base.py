@@ -6,16 +6,36 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfstrat.errors import ModelError, Problem
+import yaml
+
+from hfstrat.errors import ModelError, Problem, RecipeError, did_you_mean
+from hfstrat.models.code import Code, load_code
+from hfstrat.models.modeling_pooled import PooledConfig
 from hfstrat.recipe.model import ModelSpec
+from hfstrat.strategies.plan import Body
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """An adapter that a run starts from.
+
+    Args:
+        folder: The adapter.
+        base_name: Public name of the base that it belongs to.
+        storage: How that base was stored while it trained, as in `Quantization`; None: as it is.
+    """
+
+    folder: Path
+    base_name: str
+    storage: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -23,49 +43,67 @@ class Base:
     """A base model that is there, its weights not yet read.
 
     Args:
-        location: Folder or Hub id that `from_pretrained` takes.
+        location: Folder or Hub id that `from_pretrained` takes; None for a configuration alone.
         name: What to call it in public: `published_as`, else as the recipe says.
-        config: Its configuration.
-        tokenizer: Its tokenizer, with a padding token.
-        max_length: Tokens that it takes at most.
-        pooling: Pooling that a sentence-transformers checkpoint declares; None when it declares none.
+        config: The body's configuration.
+        tokenizer: Its tokenizer, with a padding token; None for a configuration alone, until one is trained.
+        max_length: Tokens that it takes at most; None when nothing says so.
+        pooling: Pooling that a sentence-transformers checkpoint or a pooled classifier declares; None for none.
         normalize: Whether it declares vectors of length one.
+        pooled: Whether the location holds a pooled classifier.
+        labels: Names of the outputs of the head that it brings, in order; None when it brings none.
+        adapter: The adapter on top of it to start from.
+        code: The user's own architecture.
         hub: Keyword arguments for everything that is loaded from the same place.
     """
 
-    location: str
+    location: str | None
     name: str
     config: PretrainedConfig = field(repr=False)
-    tokenizer: PreTrainedTokenizerBase = field(repr=False)
-    max_length: int
+    tokenizer: PreTrainedTokenizerBase | None = field(repr=False)
+    max_length: int | None
     pooling: str | None
     normalize: bool
+    pooled: bool
+    labels: tuple[str, ...] | None
+    adapter: Adapted | None
+    code: Code | None
     hub: Mapping[str, Any]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the weights and configuration of a folder; the commit of a Hub id."""
-        folder = Path(self.location)
-        if not folder.is_dir():
+        """SHA-256 over weights, configuration and code of local files; the commit of a Hub id."""
+        if self.location is not None and not Path(self.location).is_dir():
             return str(getattr(self.config, "_commit_hash", None) or self.hub.get("revision") or "unknown")
         digest = hashlib.sha256()
-        for file in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
+        for file in self._files():
             digest.update(file.name.encode())
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
+        if self.location is None:
+            digest.update(self.config.to_json_string().encode())
         return digest.hexdigest()
+
+    def _files(self) -> Iterator[Path]:
+        folders = [] if self.location is None else [Path(self.location)]
+        for folder in folders if self.adapter is None else [*folders, self.adapter.folder]:
+            yield from sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+        if self.code is not None:
+            yield self.code.file
 
 
 def locate(base: str) -> str:
-    """Turn `model.base` into a folder or Hub id.
+    """Turn `model.base` into a folder or Hub id; a run means its artefact.
 
     Raises:
-        ModelError: A package or folder is not there.
+        ModelError: A package or folder is not there, or a run is not done.
     """
     if base.startswith("package:"):
         return _in_package(base)
     folder = Path(os.path.expanduser(base))  # unlike Path's own it leaves an unknown user as it is
+    if (folder / "status.json").is_file():
+        return str(_artifact(folder))
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ModelError(
                 Problem(f"the folder {base} has no config.json", "model.base", hint="Is it a model's folder?")
             )
@@ -73,6 +111,35 @@ def locate(base: str) -> str:
     if base.startswith((".", "/", "~")) or base.count("/") > 1:
         raise ModelError(Problem(f"no such folder: {base}", "model.base"))
     return base
+
+
+def _artifact(run: Path) -> Path:
+    state = json.loads((run / "status.json").read_text("utf-8")).get("state")
+    if state != "done":
+        raise ModelError(Problem(f"the run {run} is {state}, not done", "model.base"))
+    if not (run / "artifact").is_dir():
+        raise ModelError(Problem(f"{run} left no model: it is a floor of a comparison", "model.base"))
+    return run / "artifact"
+
+
+def under_adapter(adapter: Path) -> str:
+    """Where the base of an adapter is: as the recipe beside it says, else as the adapter's own configuration does.
+
+    A run that went on from another run's adapter has that one's base.
+    """
+    recipe = adapter.parent / "recipe.yaml"
+    if adapter.name == "artifact" and recipe.is_file():
+        model = yaml.safe_load(recipe.read_text("utf-8"))["model"]
+        location = locate(model["base"])
+    else:
+        location = locate(_read_json(adapter / "adapter_config.json")["base_model_name_or_path"])
+    below = Path(location)
+    return under_adapter(below) if (below / "adapter_config.json").is_file() else location
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
 
 
 def _in_package(base: str) -> str:
@@ -88,29 +155,136 @@ def _in_package(base: str) -> str:
     return str(folder)
 
 
-def open_base(spec: ModelSpec) -> Base:
+def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - frozen
     """Find a base model and read its configuration and tokenizer.
 
+    Args:
+        spec: The recipe's `model`.
+        body: What the strategy builds from it.
+
     Raises:
-        ModelError: It is not there, cannot be reached, or is not a model.
+        UsageError: It is not there, cannot be reached, is not a model, or is not what the strategy needs.
     """
-    location = locate(spec.base)
+    _check(spec, body)
+    code = load_code(spec.code) if spec.code is not None else None
+    origin = body.origin or spec.base
+    if origin is None:
+        config = _shaped(None, spec)
+        return Base(None, _type(config), config, None, _positions(config), None, False, False, None, None, code, {})
+    location, adapter = locate(origin), None
     hub: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
-    if spec.revision and not Path(location).is_dir():
+    if spec.revision and not Path(location).is_dir() and body.origin is None:
         hub["revision"] = spec.revision
-    config, tokenizer = _config(location, spec, hub), _tokenizer(location, spec, hub)
+    folder = Path(location)
+    if (folder / "adapter_config.json").is_file():
+        location = under_adapter(folder)
+        adapter = _adapted(folder)
+    has_config = adapter is not None and (folder / "config.json").is_file()
+    config = _config(str(folder) if has_config else location, spec, hub)
+    tokenizer = _tokenizer(str(folder) if adapter is not None else location, spec, hub)
     pooling, normalize, declared = _sentence_transformer(location, hub)
-    limits = [declared, getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    labels, ours = _labels(config), getattr(config, "hfstrat", None) or {}
+    pooled = isinstance(config, PooledConfig)
+    if isinstance(config, PooledConfig):
+        pooling, normalize, config = config.pooling, config.normalize, config.backbone_config
+    # An artefact's tokenizer cuts where its run did, which says nothing about the model.
+    limits = [ours["limit"]] if ours.get("limit") else [declared, _positions(config), tokenizer.model_max_length]
     return Base(
         location=location,
-        name=spec.published_as or spec.base,
-        config=config,
+        name=spec.published_as or origin,
+        config=_shaped(config, spec) if spec.config else config,
         tokenizer=tokenizer,
-        max_length=min(int(limit) for limit in limits if limit),
+        max_length=min((int(limit) for limit in limits if limit), default=None),
         pooling=pooling,
         normalize=normalize,
+        pooled=pooled and _is_pooled(location, hub),
+        labels=labels,
+        adapter=adapter,
+        code=code,
         hub=hub,
     )
+
+
+def _check(spec: ModelSpec, body: Body) -> None:
+    """Raise for what the recipe's `model` lacks or has too much for what is built from it."""
+    problems = []
+    if body.weights == "pretrained" and spec.base is None and body.origin is None:
+        problems.append(Problem("pretrained weights need a base", "model.base", hint="Or use kind: scratch"))
+    if body.weights == "pretrained" and spec.config is not None:
+        hint = "Remove it, or use kind: scratch"
+        problems.append(
+            Problem("it is the shape of random weights, and these are pretrained", "model.config", hint=hint)
+        )
+    if spec.base is None and body.weights == "random" and body.vocabulary is None:
+        hint = "Set strategy.tokenizer: {kind: bpe, vocab_size: 8000}, or a model.base whose tokenizer is used"
+        problems.append(Problem("there is no base to take a tokenizer from", "strategy.tokenizer", hint=hint))
+    if problems:
+        raise RecipeError(problems)
+
+
+def _adapted(folder: Path) -> Adapted:
+    ours = _read_json(folder / "config.json").get("hfstrat", {}) if (folder / "config.json").is_file() else {}
+    name = _read_json(folder / "adapter_config.json")["base_model_name_or_path"]
+    return Adapted(folder, name, ours.get("storage"))
+
+
+def _is_pooled(location: str, hub: Mapping[str, Any]) -> bool:
+    return (_json(location, "config.json", hub) or {}).get("model_type") == PooledConfig.model_type
+
+
+def _labels(config: PretrainedConfig) -> tuple[str, ...] | None:
+    """Names of a classifier's outputs, unless they are the ones that every configuration has."""
+    heads = any("ForSequenceClassification" in name for name in config.architectures or ())
+    names = tuple(name for _, name in sorted((config.id2label or {}).items())) if heads else ()
+    return names if names and not all(name == f"LABEL_{place}" for place, name in enumerate(names)) else None
+
+
+def _type(config: PretrainedConfig) -> str:
+    return str(config.model_type)
+
+
+def _positions(config: PretrainedConfig) -> int | None:
+    """Tokens that a model with these positions takes; some families start to count after the padding id."""
+    positions = getattr(config, "max_position_embeddings", None)
+    return int(positions) if positions and int(positions) > 0 else None
+
+
+def _shaped(config: PretrainedConfig | None, spec: ModelSpec) -> PretrainedConfig:
+    """The configuration of random weights: the base's with the recipe's fields, or one of the recipe's own type.
+
+    Raises:
+        RecipeError: No such architecture, or it has no such field.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    fields = dict(spec.config or {})
+    model_type = fields.pop("model_type", None)
+    if model_type is not None and model_type not in CONFIG_MAPPING:
+        hint = did_you_mean(str(model_type), list(CONFIG_MAPPING))
+        raise RecipeError(
+            Problem(f"'{model_type}' is no architecture that is known here", "model.config.model_type", hint=hint)
+        )
+    try:
+        plain = config if config is not None and model_type is None else AutoConfig.for_model(str(model_type))
+        known = {*plain.to_dict(), *plain.attribute_map}
+        problems = [
+            Problem(
+                f"'{name}' is no field of a {plain.model_type} configuration",
+                f"model.config.{name}",
+                hint=did_you_mean(name, sorted(known)),
+            )
+            for name in fields
+            if name not in known
+        ]
+        if problems:
+            raise RecipeError(problems)
+        if config is not None and model_type is None:
+            return config.__class__.from_dict({**config.to_dict(), **fields})
+        return AutoConfig.for_model(str(model_type), **fields)
+    except (ValueError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise RecipeError(Problem(f"this is no configuration: {text}", "model.config")) from error
 
 
 def _config(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> PretrainedConfig:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
-import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,15 @@ import torch
 from torch import nn
 
 from hfstrat.errors import ModelError, Problem, RecipeError
-from hfstrat.models.anatomy import find_anatomy
+from hfstrat.models import artifact
+from hfstrat.models.adapters import check_continues, load_into, put_in
+from hfstrat.models.anatomy import adapter_names, find_anatomy, named_parameters
 from hfstrat.models.base import Base
+from hfstrat.models.cutting import cut
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
-from hfstrat.strategies.plan import Adapter, Anatomy
+from hfstrat.models.quantize import keep_differentiable, quantization_config
+from hfstrat.strategies.plan import Anatomy, Body, Plan
 from hfstrat.tasks.base import Labels
 
 if TYPE_CHECKING:
@@ -45,113 +51,246 @@ class Shape:
     dropout: float | None = None
 
 
-def plan_shape(base: Base, shape: Shape) -> tuple[Anatomy, str]:
+@dataclass(frozen=True)
+class _How:
+    """How tensors are made: without storage to plan, with it to train; `quantization` for what is frozen."""
+
+    meta: bool
+    quantization: Any = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of `from_pretrained`."""
+        if self.meta:
+            return {"device_map": "meta"}
+        stored = {} if self.quantization is None else {"quantization_config": self.quantization}
+        return {"dtype": torch.float32, **stored}
+
+
+def plan_shape(base: Base, shape: Shape, body: Body = Body()) -> tuple[Anatomy, str]:  # noqa: B008 - frozen
     """Anatomy and attention implementation of the model that would be built, found without reading its weights.
 
     Raises:
-        ModelError: The base does not fit the task.
+        UsageError: The base does not fit the task, or what the strategy builds from it.
     """
-    model, fresh = _load(base, shape, {"device_map": "meta"})
+    _check(base, shape, body)
+    model, fresh = _load(base, shape, body, _How(meta=True))
     inner: Any = getattr(model, "backbone", model) if isinstance(model, PooledForSequenceClassification) else model
-    return find_anatomy(model, fresh, len(shape.labels.names)), str(inner.config._attn_implementation)
+    anatomy = find_anatomy(model, fresh, len(shape.labels.names), random=body.weights == "random")
+    return anatomy, str(inner.config._attn_implementation)
 
 
-def build(base: Base, shape: Shape, adapter: Adapter | None, seed: int, auto_task: str) -> nn.Module:
-    """The model with its weights in fp32, its adapter put in, in eval mode.
+@dataclass(frozen=True)
+class Added:
+    """What an adapter adds to a model.
+
+    Args:
+        sizes: Number of elements of each parameter, by canonical name.
+        trains: Those of them that its method trains.
+    """
+
+    sizes: Mapping[str, int]
+    trains: frozenset[str]
+
+
+def plan_adapter(base: Base, shape: Shape, plan: Plan, task_type: str | None) -> Added:
+    """The parameters that the plan's adapter would add.
+
+    Raises:
+        RecipeError: PEFT cannot adapt this model so, or the adapter to start from is another one.
+    """
+    if plan.adapter is None:
+        return Added({}, frozenset())
+    if base.adapter is not None:
+        check_continues(plan.adapter, base.adapter)
+    model, _ = _load(base, shape, plan.body, _How(meta=True))
+    before = {name for name, _ in named_parameters(model)}
+    with torch.device("meta"):
+        adapted = put_in(model, plan.adapter, base.name, task_type)
+    sizes = {name: parameter.numel() for name, parameter in named_parameters(adapted) if name not in before}
+    return Added(sizes, frozenset(adapter_names(adapted)))
+
+
+def build(
+    base: Base, shape: Shape, plan: Plan, anatomy: Anatomy, seed: int, task_type: str | None, precision: str
+) -> nn.Module:
+    """The model with its weights in fp32 or as the plan stores them, its adapter put in, in eval mode.
 
     Args:
         base: The base model.
         shape: What the model looks like.
-        adapter: The adapter, if any.
+        plan: What is built from it.
+        anatomy: Where it keeps its parts.
         seed: Seed of whatever is new.
-        auto_task: PEFT's name of the task.
+        task_type: PEFT's name of the task.
+        precision: `bf16` or `fp32`, in which quantised weights compute.
     """
     torch.manual_seed(seed)
-    model, _ = _load(base, shape, {"dtype": torch.float32})
-    return put_in(model, adapter, base.name, auto_task) if adapter is not None else model
+    storage = plan.body.storage
+    quantization = quantization_config(storage, anatomy.head, precision) if storage is not None else None
+    start = base.adapter if plan.adapter is not None else None
+    model, _ = _load(base, shape, plan.body, _How(False, quantization), merge=start is None)
+    keep_differentiable(model)
+    if plan.adapter is None:
+        return model.eval()
+    name = base.name if start is None else start.base_name
+    adapted = put_in(model, plan.adapter, name, task_type)
+    if start is not None:
+        load_into(adapted, start, head=_keeps_head(base, shape, plan.body))
+    return adapted
 
 
-def put_in(model: Any, adapter: Adapter, base_name: str, auto_task: str) -> nn.Module:
-    """Put an adapter into a model.
-
-    Raises:
-        RecipeError: PEFT cannot adapt this model with these options.
-    """
-    from peft import PeftType, get_peft_model
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-    options: dict[str, Any] = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in adapter.options.items()
-    }
-    pooled = isinstance(model, PooledForSequenceClassification)
-    config_class: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(adapter.method)]
-    config = config_class(
-        # PEFT's own classes know nothing of a pooled model, and would add heads by name.
-        task_type=None if pooled else auto_task,
-        modules_to_save=list(adapter.modules_to_save),
-        exclude_modules=list(adapter.modules_to_save),
-        base_model_name_or_path=base_name,
-        **options,
-    )
-    model.name_or_path = base_name  # or PEFT warns that it renames the base
-    try:
-        with warnings.catch_warnings():
-            # PEFT sees by itself that GPT-2's linear layers are stored transposed, and says so for each of them.
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-            adapted = get_peft_model(model, config)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise RecipeError(Problem(f"this model takes no such adapter: {error}", "strategy")) from error
-    return adapted.eval()
+def _check(base: Base, shape: Shape, body: Body) -> None:
+    """Raise for what cannot be built."""
+    problems = []
+    if base.pooled and shape.pooling == "native" and body.weights == "pretrained":
+        hint = "Leave task.pooling out"
+        problems.append(Problem(f"{base.name} pools its tokens, and has no head of its own", "task.pooling", hint=hint))
+    if base.code is not None and shape.pooling != "native":
+        hint = "Write the pooling into the architecture"
+        problems.append(Problem("an architecture of your own brings its head", "task.pooling", hint=hint))
+    if base.adapter is not None and (base.adapter.storage is not None) != (body.storage is not None) and body.storage:
+        hint = "Use kind: lora, or a base without an adapter"
+        problems.append(Problem(f"{base.name} is an adapter on a base that was not quantised", "strategy", hint=hint))
+    if problems:
+        raise RecipeError(problems)
 
 
-def _load(base: Base, shape: Shape, options: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
-    """The classifier on this base, and the names of the parameters that its checkpoint does not have."""
+def _load(base: Base, shape: Shape, body: Body, how: _How, *, merge: bool = True) -> tuple[PreTrainedModel, list[str]]:
+    """The classifier, and the names of the parameters that no checkpoint gives."""
     register()
+    try:
+        model, fresh = _whole(base, shape, body, how, merge)
+        return (model, fresh) if body.every == 1 else _smaller(model, fresh, shape, body, how)
+    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        path = "model.base" if base.location is not None else "model.config"
+        raise ModelError(Problem(f"{base.name} cannot be used for {shape.auto_class}: {text}", path)) from error
+
+
+def _whole(base: Base, shape: Shape, body: Body, how: _How, merge: bool) -> tuple[PreTrainedModel, list[str]]:
+    config = _configured(base, shape)
+    if body.weights == "random":
+        return _from_config(config, shape, how), []
+    keep = _keeps_head(base, shape, body)
+    if base.adapter is None:
+        return _pretrained(base, config, shape, keep, how)
+    if not how.meta and merge:
+        source: Any = artifact.load(base.adapter.folder, base.location, shape.auto_class, dequantize=True)
+        merged = source.merge_and_unload()
+        return _transferred(merged, config, shape, keep, how)
+    model, _ = _pretrained(base, config, shape, False, how)
+    return model, [] if keep else _head(model)
+
+
+def _keeps_head(base: Base, shape: Shape, body: Body) -> bool:
+    """Whether the base's head is for the very same labels."""
+    return body.keep_head and body.weights == "pretrained" and base.labels == shape.labels.names
+
+
+def _configured(base: Base, shape: Shape) -> Any:
+    """The configuration of the classifier: the base's, or a pooled one around it."""
     names = shape.labels.names
-    config = base.config.__class__.from_dict(base.config.to_dict())
-    set_dropout(config, shape.dropout)
-    if shape.attention:
-        options = {**options, "attn_implementation": shape.attention}
     labelled = {
-        "num_labels": len(names),
-        "id2label": dict(enumerate(names)),
+        "id2label": dict(enumerate(names)),  # num_labels is derived from it
         "label2id": {name: place for place, name in enumerate(names)},
         "problem_type": {
             "single_label": "single_label_classification",
             "multi_label": "multi_label_classification",
         }.get(shape.labels.problem, "regression"),
-        "pad_token_id": base.tokenizer.pad_token_id,
     }
-    try:
-        if shape.pooling == "native":
-            return _native(base, shape, config, labelled, options)
-        return _pooled(base, shape, config, labelled, options)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        text = str(error).strip().splitlines()[0]
-        raise ModelError(Problem(f"{base.name} cannot be used for {shape.auto_class}: {text}", "model.base")) from error
+    if base.tokenizer is not None:
+        labelled["pad_token_id"] = base.tokenizer.pad_token_id
+    config = copy.deepcopy(base.config)
+    set_dropout(config, shape.dropout)
+    if shape.attention:
+        config._attn_implementation = shape.attention
+    if shape.pooling != "native":
+        pooled = PooledConfig(
+            config, shape.pooling, shape.normalize, shape.dropout or 0.0, num_labels=len(names), **labelled
+        )
+        if shape.attention:
+            pooled._attn_implementation = shape.attention
+        return pooled
+    for name, value in labelled.items():
+        setattr(config, name, value)
+    return config
 
 
-def _native(
-    base: Base, shape: Shape, config: Any, labelled: dict[str, Any], options: dict[str, Any]
-) -> tuple[PreTrainedModel, list[str]]:
+def _from_config(config: Any, shape: Shape, how: _How) -> PreTrainedModel:
+    """A classifier of random weights."""
     import transformers
 
-    for name, value in labelled.items():
-        if name != "num_labels":  # derived from id2label
-            setattr(config, name, value)
-    model, info = getattr(transformers, shape.auto_class).from_pretrained(
-        base.location, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options, **base.hub
+    with torch.device("meta") if how.meta else nullcontext():
+        if isinstance(config, PooledConfig):
+            return PooledForSequenceClassification(config)
+        model: PreTrainedModel = getattr(transformers, shape.auto_class).from_config(config, dtype=torch.float32)
+        return model
+
+
+def _pretrained(base: Base, config: Any, shape: Shape, keep: bool, how: _How) -> tuple[PreTrainedModel, list[str]]:
+    import transformers
+
+    assert base.location is not None, "pretrained weights have a place"
+    attention = {"attn_implementation": shape.attention} if shape.attention else {}
+    options = {**how.options, **attention, **base.hub}
+    if isinstance(config, PooledConfig) and not base.pooled:
+        model = PooledForSequenceClassification.from_backbone(base.location, config, **options)
+        return model, ["classifier.weight", "classifier.bias"]
+    auto: Any = PooledForSequenceClassification if base.pooled else getattr(transformers, shape.auto_class)
+    # A head for other labels may have the right width by chance, so it is kept from being read at all.
+    unread = (
+        {} if keep else {rf"^{name}\.": f"another.{name}." for name in _tops(_from_config(config, shape, _How(True)))}
+    )
+    model, info = auto.from_pretrained(
+        base.location,
+        config=config,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        key_mapping=unread or None,
+        **options,
     )
     mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
     return model, sorted([*info["missing_keys"], *mismatched])
 
 
-def _pooled(
-    base: Base, shape: Shape, config: Any, labelled: dict[str, Any], options: dict[str, Any]
+def _tops(model: Any) -> list[str]:
+    """Children beside the backbone."""
+    return [name for name, _ in model.named_children() if name != model.base_model_prefix]
+
+
+def _head(model: Any) -> list[str]:
+    """Names of the parameters outside of the backbone."""
+    inside = f"{model.base_model_prefix}."
+    return [name for name, _ in model.named_parameters() if not name.startswith(inside)]
+
+
+def _transferred(source: Any, config: Any, shape: Shape, keep: bool, how: _How) -> tuple[PreTrainedModel, list[str]]:
+    """A new classifier with the weights of another one of the same architecture, its head only if it fits."""
+    target = _from_config(config, shape, how)
+    new = [] if keep else _head(target)
+    given = {name: value for name, value in source.state_dict().items() if name not in new}
+    _copy(given, target)
+    return target, new
+
+
+def _smaller(
+    model: PreTrainedModel, fresh: list[str], shape: Shape, body: Body, how: _How
 ) -> tuple[PreTrainedModel, list[str]]:
-    pooled = PooledConfig(config, shape.pooling, shape.normalize, shape.dropout or 0.0, **labelled)
-    model = PooledForSequenceClassification.from_backbone(base.location, pooled, **options, **base.hub)
-    return model, ["classifier.weight", "classifier.bias"]
+    """Every so many-th block of a model."""
+    anatomy = find_anatomy(model, fresh, len(shape.labels.names), random=body.weights == "random")
+    smaller = cut(model.config, anatomy, body.every)
+    target = _from_config(smaller.config, shape, how)
+    names = [name for name, _ in target.named_parameters()]
+    if body.weights == "pretrained" and not how.meta:
+        state = model.state_dict()
+        _copy({name: state[smaller.source(name)] for name in target.state_dict()}, target)
+    return target, [name for name in names if smaller.source(name) in fresh]
+
+
+def _copy(state: Mapping[str, torch.Tensor], target: nn.Module) -> None:
+    result = target.load_state_dict(dict(state), strict=False)
+    assert not result.unexpected_keys, f"tensors that fit nothing: {result.unexpected_keys[:3]}"
 
 
 def set_dropout(config: Any, value: float | None) -> None:

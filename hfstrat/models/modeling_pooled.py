@@ -81,6 +81,9 @@ class PooledForSequenceClassification(PreTrainedModel):
         """
         if isinstance(config, str):
             config = PooledConfig.from_pretrained(config)
+        if PretrainedConfig.get_config_dict(backbone)[0].get("model_type") == cls.config_class.model_type:
+            # The base is a pooled classifier itself; a head of another width is new.
+            return cls.from_pretrained(backbone, config=config, ignore_mismatched_sizes=True, **kwargs).eval()
         body = AutoModel.from_pretrained(backbone, config=config.backbone_config, **_without_pooler(config), **kwargs)
         with torch.device(body.device):
             return cls(config, body).eval()

@@ -26,6 +26,8 @@ class ArmSpec(Spec):
     """The strategy of this arm."""
     limit: Annotated[int, Field(ge=1)] | PerClass | Literal["all"] | None = None
     """In place of `data.limit`; all: every row."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    """In place of the comparison's seeds, for an arm that is too dear for all of them."""
 
 
 class CompareSpec(Spec):

@@ -39,10 +39,14 @@ class Facts:
         labels_reason: Why the problem was taken for what it is.
         longest: Tokens of the longest window in any split.
         median: Tokens of the middle example of the training split.
-        limit: Tokens that the model takes at most.
+        limit: Tokens that the model takes at most; None when it has no limit.
         attention: Attention implementation that the model chooses by itself.
         body: Parameters of the model's body.
         convex: Whether the head is one linear layer.
+        solvable: Whether the head ends in one.
+        fresh_head: Whether the base brings no head for these labels.
+        blocks: Blocks of the uppermost stack.
+        unlabelled: Texts without labels beside the training split.
         generative: Whether it was made to continue text.
         pooling: Pooling in use, `native` or another, and why.
         normalize: Whether pooled vectors are scaled to length one.
@@ -56,10 +60,14 @@ class Facts:
     labels_reason: str
     longest: int
     median: int
-    limit: int
+    limit: int | None
     attention: str
     body: int
     convex: bool
+    solvable: bool
+    fresh_head: bool
+    blocks: int
+    unlabelled: int
     generative: bool
     pooling: tuple[str, str]
     normalize: bool

@@ -276,10 +276,15 @@ def _written(recipe: Recipe) -> dict[str, Any]:
 
 
 def _anchored(recipe: Recipe, folder: Path) -> Recipe:
-    """The same recipe with data files that lie beside the recipe's own file named from the working directory.
+    """The same recipe with files that lie beside the recipe's own file named from the working directory.
 
     What is written to the run's directory, or handed to another process, knows nothing of that file.
     """
+    for section, field in (("model", "code"), ("strategy", "unlabelled")):
+        spec = getattr(recipe, section)
+        name = getattr(spec, field, None)
+        if name is not None and not os.path.exists(name) and os.path.exists(folder / name):
+            recipe = recipe.model_copy(update={section: spec.model_copy(update={field: str(folder / name)})})
     data = recipe.data
     if not isinstance(data, FileData):
         return recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hfstrat.spec import Spec
 
@@ -12,8 +12,18 @@ from hfstrat.spec import Spec
 class ModelSpec(Spec):
     """The base model and how it is loaded."""
 
-    base: str
-    """A Hub id, a folder, or package:<module>/<folder> for weights inside an installed Python package."""
+    base: str | None = None
+    """A Hub id, a folder, a run of hfstrat, or package:<module>/<folder> for weights inside an installed Python
+    package. A model from random weights can do without."""
+
+    config: dict[str, object] | None = None
+    """Shape of random weights (scratch, and a student with `weights: random`): fields of the configuration that
+    differ from the base's, or with `model_type` a whole configuration of any architecture. Arms of a comparison that
+    start from pretrained weights leave it aside."""
+
+    code: str | None = None
+    """A local file of Python with an architecture of your own: a PretrainedConfig with its `model_type`, and a
+    PreTrainedModel. It is run, and a copy goes with the artefact."""
 
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""
@@ -29,3 +39,9 @@ class ModelSpec(Spec):
 
     trust_remote_code: bool = False
     """Run Python code that comes with the base model. Leave it false unless you have read that code."""
+
+    @model_validator(mode="after")
+    def _something(self) -> ModelSpec:
+        if self.base is None and "model_type" not in (self.config or {}):
+            raise ValueError("a model needs a base, or a config with its model_type")
+        return self

@@ -43,7 +43,16 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
         RecipeError: What the recipe asks for is impossible with these facts.
     """
     _check(recipe, facts)
-    sizes = Sizes(facts.rows["train"], facts.body, recipe.train.batch_size, facts.generative, facts.convex)
+    sizes = Sizes(
+        rows=_rows(facts),
+        body=facts.body,
+        batch_size=recipe.train.batch_size,
+        generative=facts.generative,
+        convex=facts.convex,
+        fresh_head=facts.fresh_head,
+        solvable=facts.solvable,
+        blocks=facts.blocks,
+    )
     settings = {**_settings(recipe, facts), **recipe.strategy.defaults(sizes), **_epochs(recipe, facts)}
     data = json.loads(recipe.model_dump_json())
     data["data"]["columns"] = dict(facts.columns)  # those that were found under a role's own name are used as well
@@ -70,7 +79,7 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
     return {
         **{f"data.{role}": _part(value) for role, value in facts.splits.items()},
         "task.problem": Setting(facts.labels.problem, facts.labels_reason),
-        "task.max_length": Setting(facts.longest, f"the longest text; the model takes {facts.limit}"),
+        "task.max_length": Setting(facts.longest, f"the longest text; the model takes {facts.limit or 'any length'}"),
         "task.pooling": Setting(*facts.pooling),
         "task.normalize": Setting(facts.normalize, facts.pooling[1]),
         "train.precision": precision,
@@ -106,8 +115,19 @@ def _epochs(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
     steps = recipe.train.max_steps
     if steps is None:
         return {}
-    per_epoch = -(-facts.rows["train"] // recipe.train.batch_size)
+    per_epoch = -(-_rows(facts) // recipe.train.batch_size)
     return {"train.epochs": Setting(steps / per_epoch, f"{steps} updates of {per_epoch} an epoch")}
+
+
+def _rows(facts: Facts) -> int:
+    """Texts that an epoch sees."""
+    return facts.rows["train"] + facts.unlabelled
+
+
+def updates_of(recipe: Recipe, facts: Facts) -> int:
+    """Updates of a run by its resolved recipe."""
+    per_epoch = -(-_rows(facts) // recipe.train.batch_size)
+    return recipe.train.max_steps or max(1, round(float(recipe.train.epochs) * per_epoch))
 
 
 def check_metrics(recipe: Recipe, labels: Labels) -> list[Problem]:
@@ -143,7 +163,7 @@ def _check(recipe: Recipe, facts: Facts) -> None:
     if recipe.task.label_separator and recipe.task.problem not in ("auto", "multi_label"):
         problems.append(Problem("only several labels are separated", "task.label_separator", hint="Remove it"))
     given = recipe.task.max_length
-    if isinstance(given, int) and given > facts.limit:
+    if isinstance(given, int) and facts.limit is not None and given > facts.limit:
         hint = "Leave it out, and set task.long_texts: windows if longer texts are to be read whole"
         message = f"the model takes at most {facts.limit} tokens, not {given}"
         problems.append(Problem(message, "task.max_length", hint=hint))

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from hfstrat.errors import Problem, RecipeError
 from hfstrat.spec import Spec
-from hfstrat.strategies.plan import Anatomy, Plan, Solve, Stage
+from hfstrat.strategies.plan import Anatomy, Body, Group, Plan, Solve, Stage
 
-HeadInit = Literal["probe", "random"]
+HeadInit = Literal["auto", "probe", "keep", "random"]
 # λ of Solve, strongest first: a grid of 13 over six decades. Its optimum moves by two decades between 8 examples
 # a class and thousands, and the sweep is worth more than most tricks.
 L2_PATH = tuple(10.0 ** (-exponent / 2) for exponent in range(2, 15))
@@ -35,6 +35,9 @@ class Sizes:
         batch_size: Examples per update.
         generative: Whether the body is a decoder (trained to continue text).
         convex: Whether the head is one linear layer.
+        fresh_head: Whether the base brings no head for these labels.
+        solvable: Whether the head ends in a linear layer.
+        blocks: Blocks of the uppermost stack.
     """
 
     rows: int
@@ -42,13 +45,24 @@ class Sizes:
     batch_size: int
     generative: bool
     convex: bool
+    fresh_head: bool
+    solvable: bool
+    blocks: int
 
 
 class StrategySpec(Spec):
     """The base of all strategies."""
 
-    def plan(self, anatomy: Anatomy) -> Plan:
+    def body(self) -> Body:
+        """What the model is built from."""
+        return Body()
+
+    def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """What to load and what to do.
+
+        Args:
+            anatomy: Where the model that `body` describes keeps its parts.
+            updates: Updates of the whole run.
 
         Raises:
             RecipeError: The model lacks what the strategy needs.
@@ -67,7 +81,7 @@ def probe(anatomy: Anatomy, l2: tuple[float, ...] = L2_PATH) -> Solve:
             Problem(
                 "this model's head does not end in a linear layer, so it cannot be solved",
                 path="strategy",
-                hint="Set `head_init: random` (full, lora) or `solver: adamw` (head)",
+                hint="Set `head_init: random`, or for head `solver: adamw`",
             )
         )
     return Solve("probe", anatomy.output, l2)
@@ -78,8 +92,45 @@ def head_first(head_init: HeadInit, anatomy: Anatomy) -> tuple[Stage, ...]:
 
     A head fitted on frozen features before the body moves keeps those features (LP-FT: Kumar et al. 2022,
     arXiv:2202.10054).
+
+    Raises:
+        RecipeError: There is no head to keep.
     """
-    return (probe(anatomy),) if head_init == "probe" else ()
+    if head_init == "keep" and anatomy.head_is_fresh:
+        raise RecipeError(
+            Problem(
+                "the base brings no head for these labels",
+                path="strategy.head_init",
+                hint="Its labels must be the same, in the same order; or set head_init: auto",
+            )
+        )
+    asked = head_init == "probe" or (head_init == "auto" and anatomy.head_is_fresh and anatomy.output is not None)
+    return (probe(anatomy),) if asked else ()
+
+
+def head_setting(sizes: Sizes) -> Setting:
+    """What `head_init: auto` becomes."""
+    if not sizes.fresh_head:
+        return Setting("keep", "the base brings a head for these labels")
+    if not sizes.solvable:
+        return Setting("random", "the head does not end in a linear layer that could be solved")
+    return Setting("probe", "a head solved on frozen features first spares the body (LP-FT)")
+
+
+def decayed(anatomy: Anatomy, layer_decay: float | None) -> tuple[Group, ...]:
+    """Learning-rate groups that fall by a factor from each layer to the one below (Howard & Ruder 2018).
+
+    The head and what stands above the blocks get the whole rate, the last block `layer_decay` of it, and what is
+    below the blocks `layer_decay ** (blocks + 1)`.
+    """
+    if layer_decay is None:
+        return (Group("all", ("*",)),)
+    top = Group("head", (*anatomy.head_patterns, *(f"{module}.*" for module in anatomy.above)))
+    blocks = [
+        Group(block, (f"{block}.*",), layer_decay**depth)
+        for depth, block in enumerate(reversed(anatomy.blocks), start=1)
+    ]
+    return (top, *blocks, Group("below", ("*",), layer_decay ** (len(blocks) + 1)))
 
 
 def epochs_for(sizes: Sizes, *, updates: int = 1000, least: int = 3, most: int = 20) -> Setting:

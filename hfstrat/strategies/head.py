@@ -23,11 +23,11 @@ class Head(StrategySpec):
     l2: tuple[Annotated[float, Field(ge=0)], ...] = L2_PATH
     """Strengths of the L2 penalty that are tried by lbfgs; the one with the lowest validation loss is kept."""
 
-    def plan(self, anatomy: Anatomy) -> Plan:
+    def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """One Solve, or one Fit of the head."""
         convex = self.solver == "lbfgs" or (self.solver == "auto" and anatomy.is_linear_probe)
         stage = probe(anatomy, self.l2) if convex else Fit("fit", anatomy.head_patterns)
-        return Plan("pretrained", None, (stage,))
+        return Plan(self.body(), None, (stage,))
 
     def defaults(self, sizes: Sizes) -> Mapping[str, Setting]:
         """A new layer starts from random numbers and wants a high learning rate."""

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hfstrat.errors import Problem, RecipeError, did_you_mean
-from hfstrat.strategies.base import HeadInit, Setting, Sizes, StrategySpec, epochs_for, head_first
-from hfstrat.strategies.plan import Adapter, Anatomy, Fit, Plan, matches
+from hfstrat.strategies.base import HeadInit, Setting, Sizes, StrategySpec, epochs_for, head_first, head_setting
+from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Body, Fit, Plan, matches
+
+Targets = Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"]
 
 
-class Lora(StrategySpec):
-    """LoRA, with the head beside it in the adapter."""
-
-    kind: Literal["lora"] = "lora"
+class LowRank(StrategySpec):
+    """What LoRA is over any kind of base."""
 
     r: Annotated[int, Field(ge=1)] = 16
     """Rank of the update."""
@@ -23,30 +23,33 @@ class Lora(StrategySpec):
     alpha: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """The update is scaled by alpha/r (rslora: alpha/√r); auto: 2·r, and for rslora 2·√r, which is the same scale."""
 
-    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    targets: Targets = "all-linear"
     """Linear modules that get an adapter: all of the body, or names (`query`) or globs (`*.layer.5.*`)."""
-
-    variant: Literal["lora", "rslora", "dora"] = "lora"
-    """rslora keeps the update's size stable at high rank (arXiv:2312.03732); dora trains magnitudes apart from
-    directions (arXiv:2402.09353)."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input."""
 
-    head_init: HeadInit = "probe"
-    """probe: solve the head on frozen features first; random: as initialised."""
+    head_init: HeadInit = "auto"
+    """probe: solve the head on frozen features first; keep: go on from the base's own; random: as initialised. auto:
+    keep where the base brings a head for these labels, else probe."""
 
-    def plan(self, anatomy: Anatomy) -> Plan:
-        """Solve the output layer (unless `head_init: random`), then fit adapter and head."""
-        adapter = Adapter("LORA", self._options(anatomy), anatomy.head)
-        fit = Fit("fit", ("*.lora_*", *anatomy.head_patterns))
-        return Plan("pretrained", adapter, (*head_first(self.head_init, anatomy), fit))
+    def body(self) -> Body:
+        """Pretrained weights; a head that fits is kept unless a new one is asked for."""
+        return Body(keep_head=self.head_init != "random")
+
+    def plan(self, anatomy: Anatomy, updates: int) -> Plan:
+        """Solve the output layer where it is new, then fit adapter and head."""
+        options = {"r": self.r, "lora_alpha": self.scale, "lora_dropout": self.dropout, **self.variant_options}
+        adapter = Adapter("LORA", options, targets_of(self.targets, anatomy), anatomy.head)
+        fit = Fit("fit", (ADAPTER, *anatomy.head_patterns))
+        return Plan(self.body(), adapter, (*head_first(self.head_init, anatomy), fit))
 
     def defaults(self, sizes: Sizes) -> Mapping[str, Setting]:
         """About ten times full fine-tuning's learning rate, nearly independent of rank (Schulman et al. 2025)."""
         lr = 2e-4 if sizes.body >= 400e6 else 1e-3
         return {
             "strategy.alpha": Setting(self.scale, "an update scaled by two"),
+            "strategy.head_init": head_setting(sizes),
             "train.lr": Setting(lr, f"LoRA on {sizes.body / 1e6:.0f} M parameters"),
             "train.epochs": epochs_for(sizes),
             "train.weight_decay": Setting(0.0, "decay would pull the update to zero"),
@@ -54,38 +57,54 @@ class Lora(StrategySpec):
         }
 
     @property
+    def variant_options(self) -> Mapping[str, object]:
+        """PEFT's words for the variant."""
+        return {}
+
+    @property
     def scale(self) -> float:
         """`alpha` as given, or such that the update is scaled by two."""
         if self.alpha != "auto":
             return self.alpha
-        return 2.0 * (self.r if self.variant != "rslora" else self.r**0.5)
+        return 2.0 * (self.r**0.5 if self.variant_options.get("use_rslora") else self.r)
 
-    def _options(self, anatomy: Anatomy) -> dict[str, object]:
-        return {
-            "r": self.r,
-            "lora_alpha": self.scale,
-            "target_modules": self._target_modules(anatomy),
-            "lora_dropout": self.dropout,
-            "use_rslora": self.variant == "rslora",
-            "use_dora": self.variant == "dora",
-        }
 
-    def _target_modules(self, anatomy: Anatomy) -> tuple[str, ...]:
-        if self.targets == "all-linear":
-            return anatomy.linear
-        chosen, problems = set(), []
-        for target in self.targets:
-            hits = {name for name in anatomy.linear if matches(name, (target, f"*.{target}"))}
-            if not hits:
-                short = sorted({name.rsplit(".", 1)[-1] for name in anatomy.linear})
-                problems.append(
-                    Problem(
-                        f"'{target}' matches no linear layer of the model",
-                        path="strategy.targets",
-                        hint=did_you_mean(target, short, show_all=30),
-                    )
+class Lora(LowRank):
+    """LoRA, with the head beside it in the adapter."""
+
+    kind: Literal["lora"] = "lora"
+
+    variant: Literal["lora", "rslora", "dora"] = "lora"
+    """rslora keeps the update's size stable at high rank (arXiv:2312.03732); dora trains magnitudes apart from
+    directions (arXiv:2402.09353)."""
+
+    @property
+    def variant_options(self) -> Mapping[str, object]:
+        """PEFT's words for the variant."""
+        return {"use_rslora": self.variant == "rslora", "use_dora": self.variant == "dora"}
+
+
+def targets_of(targets: tuple[str, ...] | Literal["all-linear"], anatomy: Anatomy) -> tuple[str, ...]:
+    """The linear modules that get an adapter.
+
+    Raises:
+        RecipeError: A name matches none.
+    """
+    if targets == "all-linear":
+        return anatomy.linear
+    chosen, problems = set(), []
+    for target in targets:
+        hits = {name for name in (*anatomy.linear, *anatomy.norms) if matches(name, (target, f"*.{target}"))}
+        if not hits:
+            short = sorted({name.rsplit(".", 1)[-1] for name in anatomy.linear})
+            problems.append(
+                Problem(
+                    f"'{target}' matches no linear layer of the model",
+                    path="strategy.targets",
+                    hint=did_you_mean(target, short, show_all=30),
                 )
-            chosen |= hits
-        if problems:
-            raise RecipeError(problems)
-        return tuple(name for name in anatomy.linear if name in chosen)
+            )
+        chosen |= hits
+    if problems:
+        raise RecipeError(problems)
+    return tuple(name for name in (*anatomy.linear, *anatomy.norms) if name in chosen)

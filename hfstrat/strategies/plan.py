@@ -12,30 +12,46 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
+# In place of a pattern: whatever an adapter added and its method trains. Which that is only PEFT knows.
+ADAPTER = "<adapter>"
+
 
 @dataclass(frozen=True)
 class Anatomy:
     """Where a model keeps its parts; all entries are module paths.
 
     Args:
-        backbone: The pretrained body (`bert`).
-        embeddings: Modules of the body below the blocks.
-        blocks: The repeated blocks, bottom to top.
-        head: The modules that are new for this task, outermost last.
+        backbone: The body (`bert`).
+        embeddings: Embedding modules of the body.
+        stacks: The repeated blocks, bottom to top: one stack, or the encoder's and then the decoder's.
+        above: Modules of the body between the last block and the head (a final norm, a pooler).
+        head: The modules that are for this task, outermost last.
         output: The last linear module, whose output are the logits; None when there is none.
         output_bias: Whether it has a bias.
         linear: Every linear module (or GPT-2's transposed kind) of the body, which adapters may target.
-        parameters: Number of elements of each parameter by canonical name.
+        norms: Every normalisation module of the body that has parameters.
+        shared: Whether a block runs several times with the same weights (ALBERT).
+        fresh: Names of the parameters that start from random numbers because no checkpoint gives them.
+        parameters: Number of elements of each parameter by canonical name, in the order of the modules.
     """
 
     backbone: str
     embeddings: tuple[str, ...]
-    blocks: tuple[str, ...]
+    stacks: tuple[tuple[str, ...], ...]
+    above: tuple[str, ...]
     head: tuple[str, ...]
     output: str | None
     output_bias: bool
     linear: tuple[str, ...]
+    norms: tuple[str, ...]
+    shared: bool
+    fresh: tuple[str, ...] = field(repr=False)
     parameters: Mapping[str, int] = field(repr=False)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """All blocks, in the order in which they run."""
+        return tuple(block for stack in self.stacks for block in stack)
 
     @property
     def body_size(self) -> int:
@@ -48,9 +64,67 @@ class Anatomy:
         return tuple(f"{module}.*" for module in self.head)
 
     @property
+    def head_is_fresh(self) -> bool:
+        """Whether the output starts from random numbers; false where the base brings a head for these labels."""
+        return any(matches(name, (f"{self.output or self.head[-1]}.*",)) for name in self.fresh)
+
+    @property
     def is_linear_probe(self) -> bool:
         """Whether the head is one linear module, so that training it on frozen features is convex."""
         return self.output is not None and self.head == (self.output,)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer that is trained on the training split.
+
+    Args:
+        kind: Algorithm.
+        size: Entries at most, special tokens included; characters take as many as there are.
+        lowercase: Whether text is lower-cased first.
+        min_frequency: How often a piece has to occur.
+    """
+
+    kind: Literal["bpe", "wordpiece", "unigram", "characters"]
+    size: int
+    lowercase: bool
+    min_frequency: int
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the weights of a frozen body are stored (bitsandbytes).
+
+    Args:
+        bits: 4 or 8.
+        quant_type: Data type of 4 bits.
+        double_quant: Whether the scales of 4-bit blocks are quantised too.
+    """
+
+    bits: Literal[4, 8]
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double_quant: bool = True
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is loaded before anything is planned.
+
+    Args:
+        weights: Pretrained ones, or random ones in the shape of `model.config`.
+        origin: A run, folder or Hub id that gives the weights in place of `model.base`.
+        every: Keep every so many-th block; 1 keeps all.
+        keep_head: Whether a head that fits the labels is taken over from the base.
+        vocabulary: A tokenizer to train in place of the base's.
+        storage: How frozen weights are stored; None: as they are.
+    """
+
+    weights: Literal["pretrained", "random"] = "pretrained"
+    origin: str | None = None
+    every: int = 1
+    keep_head: bool = True
+    vocabulary: Vocabulary | None = None
+    storage: Quantization | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +134,13 @@ class Adapter:
     Args:
         method: Name of the `peft.PeftType` (`LORA`).
         options: Keyword arguments of that method's configuration.
+        targets: Modules that are adapted, for methods that choose among modules.
         modules_to_save: Modules that train beside the adapter and are stored with it.
     """
 
     method: str
     options: Mapping[str, object]
+    targets: tuple[str, ...]
     modules_to_save: tuple[str, ...]
 
 
@@ -111,11 +187,15 @@ class Fit:
         train: Patterns of what trains; everything else is frozen and in eval mode. A pattern that matches
             nothing is an error.
         groups: Learning-rate groups over what trains.
+        share: Share of the run's updates that this stage makes.
+        after_update: A step of the adapter's method after each update, of a closed set.
     """
 
     name: str
     train: tuple[str, ...]
     groups: tuple[Group, ...] = (Group("all", ("*",)),)
+    share: float = 1.0
+    after_update: Literal["adalora"] | None = None
     kind: Literal["fit"] = "fit"
 
 
@@ -123,18 +203,52 @@ Stage = Solve | Fit
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """Learning from a teacher's outputs (Hinton et al. 2015, arXiv:1503.02531).
+
+    Args:
+        teacher: A run, folder or Hub id.
+        temperature: T, by which both models' logits are divided.
+        alpha: Weight of the soft targets; 1 - alpha is that of the labels.
+        unlabelled: A file of more texts, for which the teacher's outputs are the only targets.
+    """
+
+    teacher: str
+    temperature: float
+    alpha: float
+    unlabelled: str | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run loads and what it does, in order.
 
     Args:
-        weights: Whether the body's weights are the pretrained ones.
+        body: What the model is built from.
         adapter: The adapter that is put into the body, if any.
         stages: What is trained, one after the other; the best state over all of them is kept.
+        distillation: The teacher, if any.
     """
 
-    weights: Literal["pretrained", "random"]
+    body: Body
     adapter: Adapter | None
     stages: tuple[Stage, ...]
+    distillation: Distillation | None = None
+
+    def updates_of(self, stage: Fit, total: int) -> tuple[int, int]:
+        """The first of a stage's updates, and the one after its last, of a run's `total`."""
+        fits = [one for one in self.stages if one.kind == "fit"]
+        before = sum(fit.share for fit in fits[: fits.index(stage)])
+        return round(before * total), round((before + stage.share) * total)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Patterns of all that trains in some stage."""
+        return tuple(
+            pattern
+            for stage in self.stages
+            for pattern in (stage.train if stage.kind == "fit" else (f"{stage.output}.*",))
+        )
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,10 @@ from hfstrat.errors import Problem, RecipeError, did_you_mean
 from hfstrat.recipe.compare import FLOORS, ArmSpec, CompareSpec, Floor
 from hfstrat.recipe.data import PerClass
 from hfstrat.recipe.recipe import Recipe
+from hfstrat.runs.directory import Run
 from hfstrat.strategies import STRATEGIES
+
+ARM = "arm:"
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,14 @@ class Arm:
     floor: Floor | None
 
 
-def arms_of(recipe: Recipe, words: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Arm]:
+def arms_of(
+    recipe: Recipe, folder: Path, words: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+) -> list[Arm]:
     """The runs of a comparison, floors first asked, first run.
 
     Args:
         recipe: The recipe whose `compare` block names arms and seeds.
+        folder: The comparison's directory, where the runs go.
         words: Arms in its place: kinds of strategies and floors.
         seeds: Seeds in place of the block's.
 
@@ -53,8 +60,10 @@ def arms_of(recipe: Recipe, words: Sequence[str] | None = None, seeds: Sequence[
     for spec in specs:
         name = _name(spec, recipe)
         # A floor has nothing random in it.
-        for seed in [recipe.seed] if spec.floor else chosen:
-            runs.append(Arm(_recipe(recipe, spec, name if spec.floor else f"{name}-seed{seed}", seed), spec.floor))
+        for seed in [recipe.seed] if spec.floor else spec.seeds or chosen:
+            made = _recipe(recipe, spec, name if spec.floor else f"{name}-seed{seed}", seed)
+            runs.append(Arm(made, spec.floor))
+    runs = [replace(run, recipe=_with_teacher(run.recipe, runs[:place], folder)) for place, run in enumerate(runs)]
     twice = [name for name, count in Counter(arm.recipe.name for arm in runs).items() if count > 1]
     if twice:
         hint = "Give each arm a `name` of its own"
@@ -80,7 +89,9 @@ def _spec(arm: str | ArmSpec, recipe: Recipe, path: str) -> ArmSpec:
     if arm == recipe.strategy.kind:
         return ArmSpec(strategy=recipe.strategy)
     if arm in STRATEGIES:
-        return ArmSpec(strategy=STRATEGIES[arm]())
+        # A teacher is the one field that has no default, and here there is one at hand.
+        given = {"teacher": f"{ARM}full"} if "teacher" in STRATEGIES[arm].model_fields else {}
+        return ArmSpec(strategy=STRATEGIES[arm].model_validate(given))
     hint = did_you_mean(arm, [*FLOORS, *STRATEGIES])
     raise RecipeError(Problem(f"'{arm}' is neither a strategy nor a floor", path, hint=hint))
 
@@ -96,11 +107,45 @@ def _name(spec: ArmSpec, recipe: Recipe) -> str:
     return f"{kind}-{spec.limit}"
 
 
+def _with_teacher(recipe: Recipe, before: Sequence[Arm], folder: Path) -> Recipe:
+    """The recipe with `arm:NAME` as the run that it means: that arm's run of the same seed, else its first.
+
+    Raises:
+        RecipeError: No such arm runs before.
+    """
+    teacher = getattr(recipe.strategy, "teacher", None)
+    if teacher is None or not teacher.startswith(ARM):
+        return recipe
+    name = teacher.removeprefix(ARM)
+    found = [arm.recipe for arm in before if arm.floor is None and arm.recipe.name == f"{name}-seed{arm.recipe.seed}"]
+    if not found:
+        names = sorted({arm.recipe.name.rpartition("-seed")[0] for arm in before if arm.floor is None})
+        hint = did_you_mean(name, names) or "A teacher stands before its student in compare.arms"
+        raise RecipeError(Problem(f"no arm '{name}' is run before it", "compare.arms", hint=hint))
+    run = next((one for one in found if one.seed == recipe.seed), found[0])
+    strategy = recipe.strategy.model_copy(update={"teacher": str(folder / run.name)})
+    return recipe.model_copy(update={"strategy": strategy})
+
+
+def without_teacher(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe as it can be checked before its teacher, a run of the same comparison, is there."""
+    student = getattr(recipe.strategy, "student", None)
+    teacher = Path(getattr(recipe.strategy, "teacher", ""))
+    if student is None or student.weights != "teacher" or teacher.parent != folder or Run(teacher).status == "done":
+        return recipe
+    strategy = recipe.strategy.model_copy(update={"student": student.model_copy(update={"weights": "base"})})
+    return recipe.model_copy(update={"strategy": strategy})
+
+
 def _recipe(recipe: Recipe, spec: ArmSpec, name: str, seed: int) -> Recipe:
     data: dict[str, Any] = json.loads(recipe.model_dump_json(exclude={"compare"}))
     data |= {"name": name, "seed": seed}
     if spec.strategy is not None:
         data["strategy"] = json.loads(spec.strategy.model_dump_json())
+        if spec.strategy.body().weights == "pretrained":
+            data["model"]["config"] = None  # the shape of random weights
+    if spec.floor is not None:
+        data["model"]["config"] = None
     if spec.limit is not None:
         data["data"]["limit"] = None if spec.limit == "all" else json.loads(spec.model_dump_json())["limit"]
     return Recipe.model_validate_json(json.dumps(data))

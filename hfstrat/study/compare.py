@@ -16,7 +16,7 @@ import numpy as np
 
 from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
 from hfstrat.execute import quiet, signals
-from hfstrat.prepare import folder_of, located, prepare, read_data
+from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
@@ -26,7 +26,7 @@ from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
 from hfstrat.study import worker
-from hfstrat.study.arms import Arm, arms_of
+from hfstrat.study.arms import Arm, arms_of, without_teacher
 from hfstrat.study.statistics import Difference, detectable_difference, paired_difference
 from hfstrat.training.machine import machine
 
@@ -120,10 +120,10 @@ def compare(
     if "ACCELERATE_MIXED_PRECISION" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(Problem("compare starts processes itself", hint="Run `hfstrat compare` without a launcher"))
     parsed, source = load_recipe(recipe, overrides)
-    with located(source):
-        planned = arms_of(parsed, arms, seeds)
-    fingerprints = _check(parsed, planned, data, source, observer)
     folder = folder_of(Path(runs), parsed)
+    with located(source):
+        planned = arms_of(parsed, folder, arms, seeds)
+    fingerprints = _check(planned, folder, data, source, observer)
     if Run(folder).status is not None:
         raise UsageError(Problem(f"{folder} holds a run, not a comparison", hint="Choose another name=…"))
     sealed = [arm for arm in planned if not overwrite and _sealed(arm, folder, fingerprints)]
@@ -163,7 +163,7 @@ class _OnlyNew(Observer):
         return len(self._seen) > known
 
 
-def _check(parsed: Recipe, planned: Sequence[Arm], data: Any, source: Any, observer: Observer) -> dict[str, str]:
+def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observer: Observer) -> dict[str, str]:
     """Find everything that is wrong before the first arm starts.
 
     Returns:
@@ -181,9 +181,11 @@ def _check(parsed: Recipe, planned: Sequence[Arm], data: Any, source: Any, obser
                     raise RecipeError(problems)
         if neural:
             quiet()
-            prepared = prepare(neural[0].recipe, machine(), memory=data, source=source)
-            for arm in neural[1:]:
-                arm.recipe.strategy.plan(prepared.anatomy)
+            # Students last: their teacher may be a run that this comparison has yet to make.
+            first, *others = sorted(_distinct(neural), key=lambda one: hasattr(one.strategy, "teacher"))
+            prepared = prepare(first, machine(), memory=data, source=source)
+            for recipe in others:
+                check_strategy(without_teacher(recipe, folder), prepared.material.labels)
             for reason in prepared.material.reasons:
                 observer.note(reason)
             tested = len(prepared.encoded.get("test", ()))
@@ -194,6 +196,11 @@ def _check(parsed: Recipe, planned: Sequence[Arm], data: Any, source: Any, obser
                     "(where they disagree on one item in ten)"
                 )
     return fingerprints
+
+
+def _distinct(arms: Sequence[Arm]) -> list[Recipe]:
+    """A recipe for each strategy among some arms."""
+    return list({arm.recipe.strategy.model_dump_json(): arm.recipe for arm in reversed(arms)}.values())
 
 
 def _amount(arm: Arm) -> str:

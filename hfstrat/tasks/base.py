@@ -73,6 +73,11 @@ class Ragged:
         """Length of each row."""
         return np.diff(self.offsets)
 
+    def joined(self, other: Ragged) -> Ragged:
+        """The rows of both."""
+        offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
+        return Ragged(np.concatenate([self.values, other.values]), offsets)
+
     def padded(self, rows: IntArray, fill: int, *, left: bool = False) -> tuple[IntArray, IntArray]:
         """Some rows as a rectangle, with its mask.
 
@@ -106,6 +111,8 @@ class Encoded:
         truncated: Examples that lost tokens.
         pad: What fills each column.
         left: Whether padding goes to the left.
+        teacher: A teacher's logits, float32 `(n, classes)`; None without a teacher.
+        labelled: Whether each example's target counts, bool `(n,)`; None when all do.
     """
 
     ids: tuple[str, ...]
@@ -115,6 +122,8 @@ class Encoded:
     truncated: int
     pad: Mapping[str, int]
     left: bool = False
+    teacher: FloatArray | None = None
+    labelled: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -135,6 +144,24 @@ class Encoded:
     def with_targets(self, targets: IntArray | FloatArray) -> Encoded:
         """The same tokens with other targets."""
         return replace(self, targets=targets)
+
+    def with_teacher(self, logits: FloatArray) -> Encoded:
+        """The same tokens with a teacher's logits."""
+        return replace(self, teacher=logits)
+
+    def and_unlabelled(self, more: Encoded) -> Encoded:
+        """These examples, and others whose targets do not count."""
+        assert self.targets is not None, "labelled examples have targets"
+        blank = np.zeros((len(more), *self.targets.shape[1:]), self.targets.dtype)
+        return replace(
+            self,
+            ids=(*self.ids, *more.ids),
+            columns={name: column.joined(more.columns[name]) for name, column in self.columns.items()},
+            windows=np.concatenate([self.windows, self.windows[-1] + more.windows[1:]]),
+            targets=np.concatenate([self.targets, blank]),
+            truncated=self.truncated + more.truncated,
+            labelled=np.arange(len(self) + len(more)) < len(self),
+        )
 
 
 @dataclass(frozen=True)

@@ -324,6 +324,30 @@ class TextClassification(Spec):
         return losses.mean(1).sum()
 
     @staticmethod
+    def distillation_loss(
+        logits: torch.Tensor, teacher: torch.Tensor, problem: Problem, temperature: float
+    ) -> torch.Tensor:
+        """Loss of each example against a teacher's outputs `(batch,)`, times T² so that gradients keep their size.
+
+        Args:
+            logits: float `(batch, classes)`.
+            teacher: The teacher's logits, likewise.
+            problem: Divergence of the softened distributions; cross-entropy of each softened class; squared error.
+            temperature: T (Hinton et al. 2015, arXiv:1503.02531).
+        """
+        from torch.nn import functional
+
+        teacher = teacher.to(logits.dtype)
+        if problem == "regression":
+            return (logits - teacher).square().mean(1)
+        if problem == "multi_label":
+            soft = (teacher / temperature).sigmoid()
+            losses = functional.binary_cross_entropy_with_logits(logits / temperature, soft, reduction="none")
+            return losses.mean(1) * temperature**2
+        own, soft = (logits / temperature).log_softmax(1), (teacher / temperature).log_softmax(1)
+        return functional.kl_div(own, soft, reduction="none", log_target=True).sum(1) * temperature**2
+
+    @staticmethod
     def weight(targets: torch.Tensor, problem: Problem, *, weights: torch.Tensor | None = None) -> torch.Tensor:
         """What a sum of losses is divided by: the number of targets, or the sum of their class weights.
 

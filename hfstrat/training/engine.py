@@ -21,7 +21,7 @@ from hfstrat.training.optim import Settings, set_lr, set_modes
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def fit(
     *,
     seed: int,
     stage: str,
+    penalty: Callable[[], torch.Tensor] | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> Iterator[Update]:
     """Train, one update a turn; whoever evaluates in between leaves the modules' modes as they were.
 
@@ -94,11 +96,13 @@ def fit(
         model: Prepared by Accelerate; what trains has `requires_grad`.
         optimizer: Prepared by Accelerate, with `lr_scale` in each group.
         steps: What each update is computed from.
-        loss: Sum of the losses of a micro-batch from its logits and targets.
+        loss: Sum of the losses of a micro-batch from its logits.
         settings: How to optimise.
         accelerator: Where and in which precision.
         seed: The run's seed.
         stage: The stage's name, part of the seed of dropout.
+        penalty: A scalar that is added to each update's mean loss and is no part of what is reported.
+        after_step: Called with the updates done before, when weights have moved and gradients are still there.
 
     Yields:
         An Update after each one.
@@ -110,16 +114,18 @@ def fit(
         set_lr(optimizer, lr)
         total = torch.zeros((), device=device)
         for place, batch in enumerate(step.batches):
-            assert batch.targets is not None, "training needs targets"
             torch.manual_seed(dropout_seed(seed, stage, number, place, accelerator.process_index))
             last = place == len(step.batches) - 1
             with nullcontext() if last else accelerator.no_sync(model):
-                part = loss(logits_of(model, batch, device), batch.targets.to(device)) * batch.scale
+                part = loss(logits_of(model, batch, device), batch) * batch.scale
                 # Data-parallel gradients are averaged over processes; the sum is wanted.
-                accelerator.backward(part * (processes / step.weight))
+                value = part * (processes / step.weight)
+                accelerator.backward(value + penalty() if penalty is not None and last else value)
             total = total + part.detach()
         norm = _clip(model, settings.clip, accelerator)
         optimizer.step()
+        if after_step is not None:
+            after_step(number)
         optimizer.zero_grad(set_to_none=True)
         if processes > 1:
             total = accelerator.reduce(total, reduction="sum")

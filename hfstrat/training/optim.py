@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from hfstrat.errors import ModelError, Problem
-from hfstrat.models.anatomy import canonical, named_parameters
-from hfstrat.strategies.plan import Fit, matches
+from hfstrat.models.anatomy import adapter_names, canonical, named_buffers, named_parameters
+from hfstrat.strategies.plan import ADAPTER, Fit, matches
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,12 @@ def freeze(model: nn.Module, fit: Fit) -> dict[str, nn.Parameter]:
         ModelError: A pattern matches nothing.
     """
     hit = dict.fromkeys(fit.train, False)
+    added = adapter_names(model) if ADAPTER in fit.train else set()
     trained: dict[str, nn.Parameter] = {}
     for name, parameter in named_parameters(model):
-        found = [pattern for pattern in fit.train if matches(name, (pattern,))]
+        found = [
+            pattern for pattern in fit.train if (name in added if pattern == ADAPTER else matches(name, (pattern,)))
+        ]
         hit.update(dict.fromkeys(found, True))
         parameter.requires_grad_(bool(found))
         if found:
@@ -138,18 +141,18 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def snapshot(parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.Tensor]:
+def snapshot(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A copy of parameters on the CPU."""
     return {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
 
 
 def restore(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Put a snapshot back.
+    """Put a snapshot of parameters and buffers back.
 
     Raises:
-        KeyError: The model has no such parameter.
+        KeyError: The model has no such parameter or buffer.
     """
-    parameters = dict(named_parameters(model))
+    tensors = {**dict(named_parameters(model)), **dict(named_buffers(model))}
     with torch.no_grad():
         for name, value in state.items():
-            parameters[name].copy_(value)
+            tensors[name].copy_(value)

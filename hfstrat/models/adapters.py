@@ -1,0 +1,177 @@
+"""Putting PEFT's adapters into a model, with options that were checked against the method's own configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from hfstrat.errors import Problem, RecipeError, did_you_mean
+from hfstrat.models.anatomy import canonical
+from hfstrat.models.base import Adapted
+from hfstrat.models.modeling_pooled import PooledForSequenceClassification
+from hfstrat.strategies.plan import Adapter
+
+# Fields of PEFT's configurations that a recipe says elsewhere, with where.
+ELSEWHERE = {
+    "target_modules": "strategy.targets",
+    "modules_to_save": "",
+    "exclude_modules": "strategy.targets",
+    "task_type": "task",
+    "peft_type": "strategy.method",
+    "auto_mapping": "",
+    "peft_version": "",
+    "inference_mode": "",
+    "base_model_name_or_path": "model.base",
+    "revision": "model.revision",
+}
+
+
+def config_class_of(adapter: Adapter) -> Any:
+    """The configuration class of an adapter's method.
+
+    Raises:
+        RecipeError: There is no such method, or it has no such option: all of them at once.
+    """
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    known = {str(kind.value): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if adapter.method not in known:
+        hint = did_you_mean(adapter.method, sorted(known), show_all=60)
+        raise RecipeError(Problem(f"PEFT has no method '{adapter.method}'", "strategy.method", hint=hint))
+    found = known[adapter.method]
+    fields = {field.name for field in dataclasses.fields(found)}
+    problems = []
+    for name in adapter.options:
+        path = f"strategy.options.{name}"
+        if name in ELSEWHERE:
+            hint = f"It is {ELSEWHERE[name]} in the recipe" if ELSEWHERE[name] else "hfstrat sets it; remove it"
+            problems.append(Problem(f"'{name}' is not an option here", path, hint=hint))
+        elif name not in fields:
+            hint = did_you_mean(name, sorted(fields - set(ELSEWHERE)), show_all=40)
+            problems.append(Problem(f"{adapter.method} has no option '{name}'", path, hint=hint))
+    if problems:
+        raise RecipeError(problems)
+    return found
+
+
+def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) -> nn.Module:
+    """Put an adapter into a model, which is in eval mode afterwards.
+
+    Args:
+        model: The model, on any device, meta included.
+        adapter: What to put in.
+        base_name: Public name of the base, which the adapter's configuration names.
+        task_type: PEFT's name of the task; None where it has none.
+
+    Raises:
+        RecipeError: PEFT cannot adapt this model with these options.
+    """
+    from peft import get_peft_model
+
+    config_class = config_class_of(adapter)
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    options: dict[str, Any] = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in adapter.options.items()
+    }
+    if "target_modules" in fields:
+        options["target_modules"] = list(adapter.targets)
+    if "exclude_modules" in fields:
+        options["exclude_modules"] = list(adapter.modules_to_save)
+    if "modules_to_save" in fields:
+        options["modules_to_save"] = list(adapter.modules_to_save)
+    pooled = isinstance(model, PooledForSequenceClassification)
+    model.name_or_path = base_name  # or PEFT warns that it renames the base
+    try:
+        with warnings.catch_warnings():
+            # PEFT sees by itself that GPT-2's linear layers are stored transposed, and says so for each of them.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+            # PEFT's own classes know nothing of a pooled model, and would add heads by name.
+            config = config_class(task_type=None if pooled else task_type, base_model_name_or_path=base_name, **options)
+            adapted: nn.Module = get_peft_model(model, config)
+    except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError, AssertionError) as error:
+        text = " ".join(str(error).split())
+        raise RecipeError(Problem(f"{adapter.method} cannot adapt this model: {text}", "strategy")) from error
+    return adapted.eval()
+
+
+def check_continues(adapter: Adapter, start: Adapted) -> None:
+    """Whether an adapter goes on from another one.
+
+    Raises:
+        RecipeError: It is of another kind or shape.
+    """
+    there: Mapping[str, Any] = json.loads((start.folder / "adapter_config.json").read_text("utf-8"))
+    config_class_of(adapter)
+    hint = "Continue it with the same values, or train on from the merged weights with kind: full, partial or head"
+    if there["peft_type"] != adapter.method:
+        raise RecipeError(
+            Problem(f"the base is an adapter of {there['peft_type']}, not of {adapter.method}", "strategy", hint=hint)
+        )
+    wanted = {name: value for name, value in adapter.options.items() if name in there and not _schedule(name)}
+    problems = [
+        Problem(f"the adapter that is continued has {name} {there[name]}, not {value}", f"strategy.{name}", hint=hint)
+        for name, value in wanted.items()
+        if _plain(there[name]) != _plain(value) and "dropout" not in name
+    ]
+    if "target_modules" in there and not _same_targets(there["target_modules"], adapter.targets):
+        problems.append(Problem("the adapter that is continued sits on other modules", "strategy.targets", hint=hint))
+    if problems:
+        raise RecipeError(problems)
+
+
+def _schedule(name: str) -> bool:
+    return name in ("total_step", "tinit", "tfinal", "deltaT")
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, (list, tuple)) else value
+
+
+def _same_targets(there: Any, here: tuple[str, ...]) -> bool:
+    return isinstance(there, str) or {str(name) for name in there} == set(here)
+
+
+def load_into(model: Any, start: Adapted, *, head: bool) -> None:
+    """Give a new adapter the weights of an earlier one.
+
+    Args:
+        model: The model with the new adapter in it.
+        start: The earlier adapter.
+        head: Whether the modules that were saved beside it are taken over too.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    state = load_file(start.folder / "adapter_model.safetensors")
+    saved = tuple(f"{name}." for name in next(iter(model.peft_config.values())).modules_to_save or ())
+    if not head:
+        state = {name: value for name, value in state.items() if not canonical(name).startswith(saved)}
+    result: Any = set_peft_model_state_dict(model, state)
+    assert not result.unexpected_keys, f"the adapter has tensors that fit nothing: {result.unexpected_keys[:3]}"
+
+
+def allocate_ranks(model: nn.Module, update: int) -> None:
+    """AdaLoRA's step: weigh each rank by its gradient, and give the budget to the most important (before gradients go).
+
+    Args:
+        model: The model with its adapter, not wrapped.
+        update: Updates done before this one.
+    """
+    tuner: Any = model.base_model
+    tuner.update_and_allocate(update)
+
+
+def orthogonality(model: nn.Module, weight: float) -> torch.Tensor:
+    """AdaLoRA's penalty on singular vectors that are not orthogonal (arXiv:2303.10512, equation 4), a scalar."""
+    terms = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and (".lora_A." in name or ".lora_B." in name):
+            gram = parameter @ parameter.T if ".lora_A." in name else parameter.T @ parameter
+            terms.append(torch.norm(gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype), p="fro"))
+    return weight * torch.stack(terms).mean()

@@ -1,0 +1,70 @@
+"""Storing a frozen body in 4 or 8 bits by bitsandbytes, on a GPU or a CPU, so that it still passes gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from hfstrat.strategies.plan import Quantization
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
+
+
+def quantization_config(storage: Quantization, head: Sequence[str], compute: str) -> BitsAndBytesConfig:
+    """What `from_pretrained` is told.
+
+    Args:
+        storage: Bits and data type.
+        head: Modules that stay as they are: what trains cannot be quantised.
+        compute: `bf16` or `fp32`, in which products are computed.
+    """
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(**arguments(storage, head, compute))
+
+
+def arguments(storage: Quantization, head: Sequence[str], compute: str) -> dict[str, Any]:
+    """The same as keyword arguments."""
+    # `llm_int8_skip_modules` counts for 4 bits too; without it a new head is quantised and fails at its first use.
+    if storage.bits == 8:
+        return {"load_in_8bit": True, "llm_int8_skip_modules": list(head)}
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": storage.quant_type,
+        "bnb_4bit_use_double_quant": storage.double_quant,
+        "bnb_4bit_compute_dtype": torch.bfloat16 if compute == "bf16" else torch.float32,
+        "llm_int8_skip_modules": list(head),
+    }
+
+
+def from_json(found: Mapping[str, Any]) -> tuple[Quantization, list[str], str]:
+    """What an artefact's configuration says: storage, modules that are not quantised, arithmetic."""
+    return Quantization(found["bits"], found["quant_type"], found["double_quant"]), found["skip"], found["compute"]
+
+
+def to_json(storage: Quantization, head: Sequence[str], compute: str) -> dict[str, Any]:
+    """The opposite of `from_json`."""
+    return {
+        "bits": storage.bits,
+        "quant_type": storage.quant_type,
+        "double_quant": storage.double_quant,
+        "skip": list(head),
+        "compute": compute,
+    }
+
+
+def keep_differentiable(model: nn.Module) -> None:
+    """Keep 4-bit layers from packing their weights for inference.
+
+    On CPUs with AVX512_BF16 the first evaluation would repack them in place, and from then on they pass no gradient and
+    de-quantise to noise; to be called right after loading.
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False

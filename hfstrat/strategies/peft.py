@@ -1,0 +1,98 @@
+"""Any method of PEFT by its name, with its own options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from hfstrat.strategies.base import HeadInit, Setting, Sizes, StrategySpec, epochs_for, head_first, head_setting
+from hfstrat.strategies.lora import Targets, targets_of
+from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Body, Fit, Plan
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method's defaults are where PEFT has none, or none that work.
+
+    Args:
+        lr: Learning rate, for AdamW.
+        reason: Where it is from.
+    """
+
+    lr: float
+    reason: str
+
+
+USUAL = Method(1e-3, "small modules that start as nothing")
+METHODS = {
+    "IA3": Method(5e-3, "IA³ only rescales, and learns nothing at usual rates (arXiv:2205.05638)"),
+    "VERA": Method(5e-3, "VeRA trains two vectors a layer (arXiv:2310.11454)"),
+    "LN_TUNING": Method(1e-3, "norms alone (arXiv:2312.11420)"),
+    "ADALORA": Method(1e-3, "as LoRA (arXiv:2303.10512)"),
+}
+
+
+class Peft(StrategySpec):
+    """A parameter-efficient method by PEFT's name of it."""
+
+    kind: Literal["peft"] = "peft"
+
+    method: str = "IA3"
+    """Name of the method in PEFT: IA3, VERA, LN_TUNING, ADALORA, BOFT, …"""
+
+    options: dict[str, object] = Field(default_factory=dict)
+    """Fields of the method's configuration class in PEFT, under their names there; checked before anything runs."""
+
+    targets: Targets | Literal["auto"] = "auto"
+    """Modules that are adapted, as for lora; auto: the norms for LN_TUNING, else all linear layers of the body."""
+
+    head_init: HeadInit = "auto"
+    """As for lora: probe, keep, random; auto: keep where the base brings a head for these labels, else probe."""
+
+    @field_validator("method")
+    @classmethod
+    def _upper(cls, method: str) -> str:
+        return method.upper().replace("-", "_")
+
+    def body(self) -> Body:
+        """Pretrained weights; a head that fits is kept unless a new one is asked for."""
+        return Body(keep_head=self.head_init != "random")
+
+    def plan(self, anatomy: Anatomy, updates: int) -> Plan:
+        """Solve the output layer where it is new, then fit adapter and head."""
+        options = {**_required(self.method, updates), **self.options}
+        adapter = Adapter(self.method, options, self._targets(anatomy), anatomy.head)
+        fit = Fit(
+            "fit",
+            (ADAPTER, *anatomy.head_patterns),
+            after_update="adalora" if self.method == "ADALORA" else None,
+        )
+        return Plan(self.body(), adapter, (*head_first(self.head_init, anatomy), fit))
+
+    def defaults(self, sizes: Sizes) -> Mapping[str, Setting]:
+        """Each method has a learning rate of its own."""
+        method = METHODS.get(self.method, USUAL)
+        return {
+            "strategy.head_init": head_setting(sizes),
+            "train.lr": Setting(method.lr, method.reason),
+            "train.epochs": epochs_for(sizes),
+            "train.weight_decay": Setting(0.0, "decay would pull scales to zero"),
+            "model.dropout": Setting(0.0, "few parameters train"),
+        }
+
+    def _targets(self, anatomy: Anatomy) -> tuple[str, ...]:
+        if self.targets == "auto":
+            return anatomy.norms if self.method == "LN_TUNING" else anatomy.linear
+        return targets_of(self.targets, anatomy)
+
+
+def _required(method: str, updates: int) -> dict[str, object]:
+    """Options that a method cannot do without and that follow from the rest."""
+    if method == "ADALORA":  # its budget falls between tinit and total_step - tfinal (arXiv:2303.10512, §3.3)
+        return {"total_step": updates, "tinit": updates // 10, "tfinal": updates // 3, "deltaT": max(1, updates // 100)}
+    if method == "IA3":
+        return {"feedforward_modules": ()}  # all targets are scaled at their output
+    return {}

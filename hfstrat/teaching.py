@@ -1,0 +1,156 @@
+"""A teacher: a finished classifier whose outputs are computed once, kept, and learned from by a student."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hfstrat.errors import ModelError, Problem, UsageError, did_you_mean
+from hfstrat.models import artifact
+from hfstrat.models.base import Base, open_base
+from hfstrat.recipe.model import ModelSpec
+from hfstrat.strategies.plan import Distillation
+from hfstrat.tasks.base import Encoded, Examples, FloatArray, Labels
+from hfstrat.training import scoring
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hfstrat.recipe.recipe import Recipe
+    from hfstrat.runs.events import Observer
+
+
+LONGEST = 512
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher, its weights not yet read.
+
+    Args:
+        base: Where it is.
+        order: For each of the task's labels, its place among the teacher's outputs.
+        max_length: Tokens that it reads of a text.
+    """
+
+    base: Base
+    order: tuple[int, ...]
+    max_length: int
+
+    def folder(self, run: Path) -> Path:
+        """Where its outputs are kept: beside the teacher where that is a run, for the next student; else in the run."""
+        home = self.base.adapter.folder if self.base.adapter is not None else Path(str(self.base.location))
+        teacher_run = home.parent
+        is_run = home.name == "artifact" and (teacher_run / "status.json").is_file()
+        return teacher_run / "outputs" if is_run and os.access(teacher_run, os.W_OK) else run
+
+    def load(self, auto_class: str) -> torch.nn.Module:
+        """The teacher in fp32 and eval mode."""
+        import transformers
+
+        base = self.base
+        if base.adapter is not None:
+            return artifact.load(base.adapter.folder, base.location, auto_class)
+        auto: Any = getattr(transformers, auto_class)
+        return auto.from_pretrained(base.location, dtype=torch.float32, **base.hub).eval()
+
+
+def open_teacher(distillation: Distillation, labels: Labels, recipe: Recipe) -> Teacher:
+    """Find a teacher and check that it knows the task's labels.
+
+    Raises:
+        UsageError: It is not there, or has other labels.
+    """
+    if distillation.teacher.startswith("arm:"):
+        raise ModelError(
+            Problem(
+                f"'{distillation.teacher}' names an arm, and arms are of comparisons",
+                "strategy.teacher",
+                hint="Name a run, such as runs/full",
+            )
+        )
+    try:
+        base = open_base(ModelSpec(base=distillation.teacher, trust_remote_code=recipe.model.trust_remote_code))
+    except UsageError as error:
+        problems = [Problem(one.message, "strategy.teacher", hint=one.hint) for one in error.problems]
+        raise ModelError(problems) from error
+    if base.labels is None:
+        hint = "Name a classifier whose configuration names its labels (id2label)"
+        raise ModelError(
+            Problem(f"{distillation.teacher} does not say what its outputs are", "strategy.teacher", hint=hint)
+        )
+    lost = [name for name in labels.names if name not in base.labels]
+    if lost or len(base.labels) != len(labels.names):
+        what = f"does not know '{lost[0]}'" if lost else f"has {len(base.labels)} labels, the data {len(labels.names)}"
+        hint = did_you_mean(lost[0], base.labels) if lost else "Teacher and student need the same labels"
+        raise ModelError(Problem(f"the teacher {distillation.teacher} {what}", "strategy.teacher", hint=hint))
+    assert base.tokenizer is not None, "a base with weights has a tokenizer"
+    # An artefact's tokenizer cuts where its run did.
+    length = min(base.tokenizer.model_max_length, base.max_length or LONGEST, LONGEST)
+    return Teacher(base, tuple(base.labels.index(name) for name in labels.names), int(length))
+
+
+def taught(
+    data: Encoded,
+    more: Encoded | None,
+    examples: Sequence[Examples],
+    teacher: Teacher,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    folder: Path,
+    observer: Observer,
+) -> Encoded:
+    """The training split with the teacher's outputs, and the texts that only the teacher labels.
+
+    Args:
+        data: The training split, tokenised for the student.
+        more: Texts without labels, likewise; None when there are none.
+        examples: Both as texts.
+        teacher: The teacher.
+        recipe: The resolved recipe.
+        accelerator: Shares the work between processes.
+        folder: Where the outputs are kept.
+        observer: Hears how far it is.
+    """
+    logits = np.concatenate([_outputs(teacher, part, recipe, accelerator, folder, observer) for part in examples])
+    whole = data if more is None else data.and_unlabelled(more)
+    return whole.with_teacher(np.ascontiguousarray(logits[:, list(teacher.order)]))
+
+
+def _outputs(
+    teacher: Teacher, examples: Examples, recipe: Recipe, accelerator: Accelerator, folder: Path, observer: Observer
+) -> FloatArray:
+    """The teacher's logits `(n, classes)` in its own order, read where they were kept for these very texts."""
+    from safetensors.numpy import load_file, save_file
+
+    kept = folder / f"{_key(teacher, examples)}.safetensors"
+    if kept.is_file():
+        observer.note(f"the teacher's outputs are read from {kept}")
+        found: FloatArray = load_file(kept)["logits"]
+        return found
+    assert teacher.base.tokenizer is not None, "a teacher has a tokenizer"
+    encoded = recipe.task.encode(teacher.base.tokenizer, examples, teacher.max_length)
+    observer.phase("teacher", len(encoded), "texts")
+    model = teacher.load(recipe.task.auto_class).to(accelerator.device)
+    logits = scoring.logits(model, encoded, recipe.evaluate.batch_size, accelerator, observer.advance)
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
+        save_file({"logits": logits}, temporary)
+        temporary.replace(kept)
+    accelerator.wait_for_everyone()
+    return logits
+
+
+def _key(teacher: Teacher, examples: Examples) -> str:
+    digest = hashlib.sha256(f"{teacher.base.fingerprint()} {teacher.max_length}".encode())
+    for text in (*examples.texts, *(examples.pairs or ())):
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
