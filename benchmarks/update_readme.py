@@ -1,4 +1,4 @@
-"""Put the tables of finished comparisons into README.md, and the demo's picture into docs/.
+"""Put the tables of finished comparisons into README.md and recipes/README.md, and their pictures into docs/.
 
     hfstrat compare recipes/demo.yaml
     hfstrat compare recipes/text-classification/banking77-compare.yaml name=banking77
@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "recipes/README.md")
+PICTURES = {"demo": "demo.png", "banking77": "banking77.png"}
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.S)
 
 
 def main(runs: Path) -> None:
-    """Update every block whose comparison is there."""
-    readme = ROOT / "README.md"
+    """Update every block whose comparison is there, and every picture."""
 
     def table(block: re.Match[str]) -> str:
         file = runs / block["name"] / "table.md"
@@ -29,11 +30,13 @@ def main(runs: Path) -> None:
             return block[0]
         return f"{block[1]}{file.read_text('utf-8').strip()}\n{block[3]}"
 
-    readme.write_text(BLOCK.sub(table, readme.read_text("utf-8")), "utf-8")
-    picture = runs / "demo" / "quality-against-time.png"
-    if picture.is_file():
-        (ROOT / "docs").mkdir(exist_ok=True)
-        shutil.copy(picture, ROOT / "docs" / "demo.png")
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(BLOCK.sub(table, path.read_text("utf-8")), "utf-8")
+    for name, target in PICTURES.items():
+        picture = runs / name / "quality-against-time.png"
+        if picture.is_file():
+            shutil.copy(picture, ROOT / "docs" / target)
 
 
 if __name__ == "__main__":

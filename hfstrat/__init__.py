@@ -29,6 +29,7 @@ _PUBLIC = {
     "evaluate": "hfstrat.api",
     "load": "hfstrat.api",
     "open_run": "hfstrat.api",
+    "plan": "hfstrat.api",
     "predict": "hfstrat.api",
     "train": "hfstrat.api",
 }
@@ -52,12 +53,13 @@ __all__ = [
     "evaluate",
     "load",
     "open_run",
+    "plan",
     "predict",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from hfstrat.api import compare, evaluate, load, open_run, predict, train
+    from hfstrat.api import compare, evaluate, load, open_run, plan, predict, train
     from hfstrat.errors import (
         DataError,
         Diverged,

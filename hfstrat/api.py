@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfstrat.errors import Problem, UsageError
 from hfstrat.recipe.recipe import Recipe
-from hfstrat.report.display import Run
+from hfstrat.report.display import Drawing, Run
 from hfstrat.verbs.progress import observer
 
 if TYPE_CHECKING:
@@ -50,6 +50,23 @@ def train(
     listener = observer(quiet=quiet)
     done = execute.train(recipe, overrides, data=data, runs=runs, overwrite=overwrite, observer=listener)
     return Run(done.path)
+
+
+def plan(recipe: AnyRecipe, overrides: Overrides = (), *, data: Any = None, quiet: bool = False) -> Drawing:
+    """Draw what a recipe would do to its model: what is frozen, trains, is added, or starts at random.
+
+    Args:
+        recipe: A file, plain data, or a Recipe.
+        overrides: As for `train`.
+        data: As for `train`.
+        quiet: Show warnings only.
+
+    Raises:
+        UsageError: Recipe, data or model cannot be used.
+    """
+    from hfstrat import execute
+
+    return execute.plan(recipe, overrides, data=data, observer=observer(quiet=quiet))
 
 
 def compare(

@@ -12,7 +12,8 @@ from hfstrat.errors import HfstratError, UsageError
 
 app = typer.Typer(
     name="hfstrat",
-    help="Train a transformer from scratch, by its head, in full or with LoRA: one recipe, every strategy, measured.",
+    help="Train a transformer from scratch, by its head or top, in full, with adapters, or from a teacher: one recipe, "
+    "every strategy, measured.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -122,12 +123,16 @@ def predict(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a comparison's.")], json: Json = False
+    target: Annotated[Path, typer.Argument(metavar="RECIPE|RUN", help="A recipe, a run directory, or a comparison's.")],
+    overrides: Overrides = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the model into this file as well.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Show a run: scores, costs, and which layers are frozen and which train."""
+    """Draw which layers are frozen and which train: of a recipe before it runs, or of a run with scores and costs."""
     from hfstrat.verbs import show as verb
 
-    verb.run(run, json)
+    verb.run(target, overrides or [], svg, json, quiet)
 
 
 @app.command()

@@ -28,6 +28,7 @@ from hfstrat.outline import outline
 from hfstrat.prepare import Prepared, folder_of, prepare
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
+from hfstrat.report.display import Drawing
 from hfstrat.runs.directory import LOCK, Run, clear, locked, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
@@ -89,6 +90,29 @@ def train(
     with locked(folder) as run:
         clear(folder)
         return _go(run, prepared, accelerator, ledger, observer)
+
+
+def plan(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    data: Any = None,
+    observer: Observer | None = None,
+) -> Drawing:
+    """What a recipe would do to its model; nothing is written, and no weight is read.
+
+    Args:
+        recipe: A file, plain data, or a Recipe.
+        overrides: As for `train`.
+        data: As for `train`.
+        observer: Hears what happens.
+
+    Raises:
+        UsageError: Recipe, data or model cannot be used.
+    """
+    quiet()
+    parsed, source = load(recipe, overrides)
+    return Drawing(outline(prepare(parsed, machine(), memory=data, source=source, observer=observer)))
 
 
 def quiet() -> None:
@@ -257,8 +281,9 @@ def _model(prepared: Prepared) -> dict[str, Any]:
     found: dict[str, Any] = {"name": base.name, "fingerprint": base.fingerprint()}
     if base.code is not None:
         found["code"] = base.code.file.name
-    if base.adapter is not None:
-        found["adapter_of"] = base.adapter.base_name
+    if base.adapter is not None and prepared.plan.adapter is not None:
+        below = base.adapter.base_name
+        found["adapter_of"] = {"name": below, "local": Path(below).is_dir()}
     if teacher is not None:
         found["teacher"] = {"name": teacher.base.name, "fingerprint": teacher.base.fingerprint()}
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,9 +30,9 @@ from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import Decision, resolve, updates_of
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
-from hfstrat.strategies.plan import Anatomy, Plan, Vocabulary, matches
+from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
 from hfstrat.tasks.base import Encoded, Examples, Labels
-from hfstrat.teaching import Teacher, open_teacher
+from hfstrat.teaching import Teacher, naming, open_teacher
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
 LONGEST = 512
@@ -133,7 +134,7 @@ def prepare(
     body = recipe.strategy.body()
     with located(source):
         with ledger.phase("load"):
-            material, base = both(lambda: read_data(recipe, memory, source), lambda: open_base(recipe.model, body))
+            material, base = both(lambda: read_data(recipe, memory, source), lambda: open_start(recipe, body))
         if body.vocabulary is not None:
             with ledger.phase("vocabulary"):
                 base = with_vocabulary(base, body.vocabulary, material.examples["train"], observer)
@@ -162,6 +163,16 @@ def prepare(
     return Prepared(
         recipe, resolved, decisions, material, encoded, base, shape, anatomy, plan, added, teacher, unlabelled
     )
+
+
+def open_start(recipe: Recipe, body: Body) -> Base:
+    """What the model is built from: the recipe's base, or a student's teacher.
+
+    Raises:
+        UsageError: It cannot be used.
+    """
+    with naming(body.origin) if body.origin is not None else nullcontext():
+        return open_base(recipe.model, body)
 
 
 def with_vocabulary(base: Base, vocabulary: Vocabulary, examples: Examples, observer: Observer) -> Base:
@@ -217,7 +228,7 @@ def check_strategy(recipe: Recipe, labels: Labels) -> None:
         UsageError: It cannot.
     """
     body = recipe.strategy.body()
-    base = open_base(recipe.model, body)
+    base = open_start(recipe, body)
     shape = shape_of(recipe, base, labels)
     anatomy, _ = plan_shape(base, shape, body)
     plan = recipe.strategy.plan(anatomy, updates=1000)

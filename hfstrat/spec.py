@@ -152,7 +152,8 @@ def _no_mapping(path: str, loc: Loc, given: Any, specs: Sequence[type[Spec]]) ->
     name = str(loc[-1])
     members = _members(name, specs)
     required = {field for member in members for field, info in member.model_fields.items() if info.is_required()}
-    wanted = "kind" if given in [_kind_of(member) for member in members] else min(required, default="")
+    first = next(iter(members[0].model_fields)) if len(members) == 1 else ""
+    wanted = "kind" if given in [_kind_of(member) for member in members] else min(required, default=first)
     hint = f"Write `{name}: {{{wanted}: {given}}}`" if isinstance(given, str) and wanted else _kinds_hint(name, specs)
     return Problem(f"{_show(given)} is {_kind(given)}; it should be a mapping", path=path, hint=hint)
 

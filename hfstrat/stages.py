@@ -16,6 +16,7 @@ from hfstrat.data.batching import Batch, evaluation_batches, order, padding_shar
 from hfstrat.errors import Diverged
 from hfstrat.models.adapters import allocate_ranks, orthogonality
 from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
+from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.records import Ledger
@@ -111,7 +112,7 @@ def _live_of_features(model: nn.Module, features: Mapping[str, torch.Tensor], st
     if device.type != "cpu":
         return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     longest = next(evaluation_batches(data, state.prepared.recipe.evaluate.batch_size))
-    resident = [*model.parameters(), *features.values()]
+    resident = [*tensors(model), *features.values()]
     with scoring.evaluating(model), torch.inference_mode(), state.accelerator.autocast(), LiveBytes(resident) as live:
         engine.logits_of(model, longest, device)
     return live.peak
@@ -288,7 +289,7 @@ def _live_of_updates(model: nn.Module, optimizer: Any, state: State, stage: Fit)
     step = _step(_Planned(0.0, rows, False), prepared, data, accelerator)
     settings = Settings(updates=2, lr=0.0, clip=recipe.train.clip)
     statistics = snapshot(dict(named_buffers(model)))
-    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+    with LiveBytes(tensors(model)) as live:
         for _ in engine.fit(
             model,
             optimizer,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,25 +63,32 @@ class Teacher:
         return auto.from_pretrained(base.location, dtype=torch.float32, **base.hub).eval()
 
 
+@contextmanager
+def naming(teacher: str) -> Iterator[None]:
+    """While a teacher is opened as a base: what is wrong with it stands where the strategy names it.
+
+    Raises:
+        ModelError: It names an arm.
+    """
+    path = "strategy.teacher"
+    if teacher.startswith("arm:"):
+        what, hint = f"'{teacher}' names an arm, and arms are of comparisons", "Name a run, such as runs/full"
+        raise ModelError(Problem(what, path, hint=hint))
+    try:
+        yield
+    except UsageError as error:
+        problems = [replace(one, path=path) if one.path == "model.base" else one for one in error.problems]
+        raise type(error)(problems) from error
+
+
 def open_teacher(distillation: Distillation, labels: Labels, recipe: Recipe) -> Teacher:
     """Find a teacher and check that it knows the task's labels.
 
     Raises:
         UsageError: It is not there, or has other labels.
     """
-    if distillation.teacher.startswith("arm:"):
-        raise ModelError(
-            Problem(
-                f"'{distillation.teacher}' names an arm, and arms are of comparisons",
-                "strategy.teacher",
-                hint="Name a run, such as runs/full",
-            )
-        )
-    try:
+    with naming(distillation.teacher):
         base = open_base(ModelSpec(base=distillation.teacher, trust_remote_code=recipe.model.trust_remote_code))
-    except UsageError as error:
-        problems = [Problem(one.message, "strategy.teacher", hint=one.hint) for one in error.problems]
-        raise ModelError(problems) from error
     if base.labels is None:
         hint = "Name a classifier whose configuration names its labels (id2label)"
         raise ModelError(
@@ -128,10 +136,12 @@ def _outputs(
     teacher: Teacher, examples: Examples, recipe: Recipe, accelerator: Accelerator, folder: Path, observer: Observer
 ) -> FloatArray:
     """The teacher's logits `(n, classes)` in its own order, read where they were kept for these very texts."""
+    from accelerate.utils import broadcast_object_list
     from safetensors.numpy import load_file, save_file
 
     kept = folder / f"{_key(teacher, examples)}.safetensors"
-    if kept.is_file():
+    # One process's look decides, lest some wait for others that have nothing to compute.
+    if broadcast_object_list([kept.is_file()])[0]:
         observer.note(f"the teacher's outputs are read from {kept}")
         found: FloatArray = load_file(kept)["logits"]
         return found

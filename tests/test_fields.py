@@ -60,7 +60,7 @@ def reads_in_methods(spec: type[Spec]) -> set[str]:
 
 
 def test_there_are_fields() -> None:
-    assert {("Lora", "r"), ("TrainSpec", "lr"), ("Recipe", "seed")} <= {
+    assert {("LowRank", "r"), ("TrainSpec", "lr"), ("Recipe", "seed")} <= {
         (spec.__name__, name) for spec, name in fields()
     }
 

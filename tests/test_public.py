@@ -30,6 +30,7 @@ NAMES = {
     "evaluate",
     "load",
     "open_run",
+    "plan",
     "predict",
     "train",
 }

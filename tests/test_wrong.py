@@ -433,7 +433,161 @@ ARMS = [
     ),
 ]
 
-TABLE = [*RECIPES, *MODELS, *DATA, *ARMS]
+PARTIAL, PEFT, SCRATCH = {"strategy.kind": "partial"}, {"strategy.kind": "peft"}, {"strategy.kind": "scratch"}
+DISTILL = {"strategy.kind": "distill"}
+PEFT_OF_NONE = {"kind": "peft", "method": "NONE"}
+
+STRATEGIES = [
+    Wrong("model of nothing", "mine.yaml:2: model: ", "a base, or a config with its model_type", {"model.base": None}),
+    Wrong(
+        "pretrained weights of a shape",
+        "mine.yaml:4: model.config: it is the shape of random weights",
+        "or use kind: scratch",
+        {"model.config": {"hidden_size": 8}},
+    ),
+    Wrong(
+        "pretrained weights of nothing",
+        "mine.yaml:3: model.base: pretrained weights need a base",
+        "Or use kind: scratch",
+        {"model.base": None, "model.config": {"model_type": "bert"}},
+        count=2,
+    ),
+    Wrong(
+        "scratch without a tokenizer",
+        "mine.yaml:10: strategy.tokenizer: there is no base to take a tokenizer from",
+        "Set strategy.tokenizer: {kind: bpe",
+        {"model.base": None, "model.config": {"model_type": "bert"}, **SCRATCH},
+    ),
+    Wrong(
+        "unknown architecture",
+        "mine.yaml:5: model.config.model_type: 'brt' is no architecture",
+        "Did you mean",
+        {"model.config": {"model_type": "brt"}, **SCRATCH},
+    ),
+    Wrong(
+        "unknown field of a shape",
+        "mine.yaml:5: model.config.hiden_size: 'hiden_size' is no field of a bert configuration",
+        "Did you mean 'hidden_size'?",
+        {"model.config": {"hiden_size": 8, "num_layer": 1}, **SCRATCH},
+        count=2,
+    ),
+    Wrong(
+        "a shape that cannot be",
+        "mine.yaml:4: model.config: ",
+        "",
+        {"model.config": {"hidden_size": 30, "num_attention_heads": 4}, **SCRATCH},
+    ),
+    Wrong(
+        "vocabulary without room for bytes",
+        "mine.yaml:12: strategy.tokenizer.vocab_size: 100 entries have no room",
+        "Set it to",
+        {**SCRATCH, "strategy.tokenizer": {"kind": "bpe", "vocab_size": 100}},
+    ),
+    Wrong(
+        "more blocks than there are",
+        "mine.yaml:10: strategy.last_n: the model has 2 blocks, not 3",
+        "or use kind: full",
+        {**PARTIAL, "strategy.last_n": 3},
+    ),
+    Wrong(
+        "blocks and patterns",
+        "mine.yaml:8: strategy: last_n and train say the same thing",
+        "remove one of them",
+        {**PARTIAL, "strategy.last_n": 1, "strategy.train": ["*.0.*"]},
+    ),
+    Wrong(
+        "gradual without blocks",
+        "mine.yaml:8: strategy: gradual adds block after block",
+        "needs last_n",
+        {**PARTIAL, "strategy.gradual": True, "strategy.train": ["*.0.*"]},
+    ),
+    Wrong(
+        "a pattern that matches nothing",
+        "mine.yaml:10: strategy.train: '*.layer.7.*' matches no parameter",
+        "They look like 'backbone.",
+        {**PARTIAL, "strategy.train": ["*.layer.7.*", "*.layer.1.*", "*norm*"]},
+        count=2,
+    ),
+    Wrong(
+        "a head that is not there",
+        "mine.yaml:10: strategy.head_init: the base brings no head for these labels",
+        "head_init: auto",
+        {"strategy.kind": "full", "strategy.head_init": "keep"},
+    ),
+    Wrong(
+        "unknown method",
+        "mine.yaml:10: strategy.method: PEFT has no method 'VERRA'",
+        "Did you mean 'VERA'?",
+        {**PEFT, "strategy.method": "verra"},
+    ),
+    Wrong(
+        "unknown option",
+        "mine.yaml:12: strategy.options.rr: VERA has no option 'rr'",
+        "",
+        {**PEFT, "strategy.method": "VERA", "strategy.options": {"rr": 8, "target_modules": ["query"]}},
+        count=2,
+    ),
+    Wrong(
+        "option of another place",
+        "mine.yaml:12: strategy.options.target_modules: ",
+        "It is strategy.targets in the recipe",
+        {**PEFT, "strategy.method": "VERA", "strategy.options": {"target_modules": ["query"]}},
+    ),
+    Wrong(
+        "target that is not there",
+        "mine.yaml:10: strategy.targets: 'qery' matches no linear layer",
+        "query",
+        {**PEFT, "strategy.targets": ["qery"]},
+    ),
+    Wrong("a student without a teacher", "mine.yaml:8: strategy.teacher: 'teacher' is required", "A run", DISTILL),
+    Wrong(
+        "a teacher that is not there",
+        "mine.yaml:10: strategy.teacher: no such folder: ./gone",
+        "",
+        {**DISTILL, "strategy.teacher": "./gone", "strategy.student": {"weights": "base"}},
+    ),
+    Wrong(
+        "a teacher that is an arm",
+        "mine.yaml:10: strategy.teacher: 'arm:full' names an arm",
+        "such as runs/full",
+        {**DISTILL, "strategy.teacher": "arm:full", "strategy.student": {"weights": "base"}},
+    ),
+    Wrong(
+        "a student of too few blocks",
+        "mine.yaml:13: strategy.student.every: every is 3, and there are 2 blocks",
+        "Use 2 at most",
+        {**DISTILL, "strategy.teacher": "./gone", "strategy.student": {"weights": "base", "every": 3}},
+    ),
+    Wrong(
+        "texts that are not there",
+        "mine.yaml:13: strategy.unlabelled: there is no file or folder more.csv",
+        "",
+        {
+            **DISTILL,
+            "strategy.teacher": "./gone",
+            "strategy.student": {"weights": "base"},
+            "strategy.unlabelled": "more.csv",
+        },
+    ),
+    Wrong("code that is not there", "mine.yaml:4: model.code: no such file: gone.py", "", {"model.code": "gone.py"}),
+    Wrong(
+        "code that fails",
+        "code.py:2: model.code: the code fails: ZeroDivisionError",
+        "",
+        {"model.code": "code.py"},
+        {"code.py": "x = 1\ny = x / 0\n"},
+    ),
+    Wrong(
+        "an arm of a strategy that cannot be planned",
+        "mine.yaml:13: compare.arms: arm partial: the model has 2 blocks, not 3",
+        "or use kind: full",
+        {"compare.arms": ["head", {"strategy": {"kind": "partial", "last_n": 3}}, {"strategy": PEFT_OF_NONE}]},
+        count=2,
+        verb="compare",
+    ),
+]
+
+TABLE = [*RECIPES, *MODELS, *DATA, *ARMS, *STRATEGIES]
 
 
 @pytest.fixture

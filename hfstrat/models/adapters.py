@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from hfstrat.errors import Problem, RecipeError, did_you_mean
 from hfstrat.models.anatomy import canonical
 from hfstrat.models.base import Adapted
 from hfstrat.models.modeling_pooled import PooledForSequenceClassification
-from hfstrat.strategies.plan import Adapter
+from hfstrat.strategies.plan import Adapter, Quantization
 
 # Fields of PEFT's configurations that a recipe says elsewhere, with where.
 ELSEWHERE = {
@@ -30,6 +31,8 @@ ELSEWHERE = {
     "base_model_name_or_path": "model.base",
     "revision": "model.revision",
 }
+# LoRA's fields that a recipe calls otherwise.
+_FIELDS = {"lora_alpha": "alpha", "use_rslora": "variant", "use_dora": "variant"}
 
 
 def config_class_of(adapter: Adapter) -> Any:
@@ -60,6 +63,10 @@ def config_class_of(adapter: Adapter) -> Any:
     return found
 
 
+def _options(adapter: Adapter) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in adapter.options.items()}
+
+
 def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) -> nn.Module:
     """Put an adapter into a model, which is in eval mode afterwards.
 
@@ -76,9 +83,7 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
 
     config_class = config_class_of(adapter)
     fields = {field.name for field in dataclasses.fields(config_class)}
-    options: dict[str, Any] = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in adapter.options.items()
-    }
+    options = _options(adapter)
     if "target_modules" in fields:
         options["target_modules"] = list(adapter.targets)
     if "exclude_modules" in fields:
@@ -88,9 +93,7 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
     pooled = isinstance(model, PooledForSequenceClassification)
     model.name_or_path = base_name  # or PEFT warns that it renames the base
     try:
-        with warnings.catch_warnings():
-            # PEFT sees by itself that GPT-2's linear layers are stored transposed, and says so for each of them.
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        with unwarned():
             # PEFT's own classes know nothing of a pooled model, and would add heads by name.
             config = config_class(task_type=None if pooled else task_type, base_model_name_or_path=base_name, **options)
             adapted: nn.Module = get_peft_model(model, config)
@@ -100,58 +103,88 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
     return adapted.eval()
 
 
-def check_continues(adapter: Adapter, start: Adapted) -> None:
-    """Whether an adapter goes on from another one.
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Keep PEFT from warning of what it gets right by itself."""
+    with warnings.catch_warnings():
+        # It sees which linear layers are stored transposed, as GPT-2's are, and says so for each of them.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        # It looks for the widths of a norm, and LN_TUNING copies norms whole.
+        warnings.filterwarnings("ignore", message="Unsupported layer type .*norm")
+        yield
+
+
+def check_continues(adapter: Adapter, storage: Quantization | None, start: Adapted, modules: Sequence[str]) -> None:
+    """Find out whether an adapter goes on from another one.
+
+    Args:
+        adapter: What the plan puts in.
+        storage: How the plan stores what is below it.
+        start: The adapter to go on from.
+        modules: Paths of all modules of the model.
 
     Raises:
-        RecipeError: It is of another kind or shape.
+        RecipeError: It is of another kind or shape, or was made for weights that are stored differently.
     """
     there: Mapping[str, Any] = json.loads((start.folder / "adapter_config.json").read_text("utf-8"))
-    config_class_of(adapter)
+    config_class, what = config_class_of(adapter), "the adapter that is continued"
     hint = "Continue it with the same values, or train on from the merged weights with kind: full, partial or head"
     if there["peft_type"] != adapter.method:
-        raise RecipeError(
-            Problem(f"the base is an adapter of {there['peft_type']}, not of {adapter.method}", "strategy", hint=hint)
-        )
-    wanted = {name: value for name, value in adapter.options.items() if name in there and not _schedule(name)}
+        message = f"{what} is one of {there['peft_type']}, not of {adapter.method}"
+        raise RecipeError(Problem(message, "strategy", hint=hint))
+    here = config_class(**_options(adapter)).to_dict()
     problems = [
-        Problem(f"the adapter that is continued has {name} {there[name]}, not {value}", f"strategy.{name}", hint=hint)
-        for name, value in wanted.items()
-        if _plain(there[name]) != _plain(value) and "dropout" not in name
+        Problem(f"{what} has {name} {there[name]}, not {value}", f"strategy.{_FIELDS.get(name, name)}", hint=hint)
+        for name, value in here.items()
+        if name in there and _shapes(name) and _plain(there[name]) != _plain(value)
     ]
-    if "target_modules" in there and not _same_targets(there["target_modules"], adapter.targets):
-        problems.append(Problem("the adapter that is continued sits on other modules", "strategy.targets", hint=hint))
+    if "target_modules" in there and not _same_targets(there["target_modules"], adapter.targets, modules):
+        problems.append(Problem(f"{what} sits on other modules", "strategy.targets", hint=hint))
+    before, now = _stored(start.storage), _stored(dataclasses.asdict(storage) if storage is not None else None)
+    if before != now:
+        problems.append(Problem(f"{what} was trained on weights {before}, not {now}", "strategy", hint=hint))
     if problems:
         raise RecipeError(problems)
 
 
-def _schedule(name: str) -> bool:
-    return name in ("total_step", "tinit", "tfinal", "deltaT")
+def _shapes(name: str) -> bool:
+    """Whether a field of a PEFT configuration belongs to what an adapter is, rather than to how it is trained."""
+    schedule = name in ("total_step", "tinit", "tfinal", "deltaT")
+    return name not in ELSEWHERE and not schedule and "dropout" not in name and not name.startswith("init_")
 
 
 def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, (list, tuple)) else value
+    return sorted(value) if isinstance(value, (list, tuple, set)) else value
 
 
-def _same_targets(there: Any, here: tuple[str, ...]) -> bool:
-    return isinstance(there, str) or {str(name) for name in there} == set(here)
+def _same_targets(there: Any, here: tuple[str, ...], modules: Sequence[str]) -> bool:
+    """PEFT stores long lists of names as the endings that they share."""
+    endings = tuple(f".{name}" for name in there)
+    return isinstance(there, str) or {name for name in modules if f".{name}".endswith(endings)} == set(here)
 
 
-def load_into(model: Any, start: Adapted, *, head: bool) -> None:
+def _stored(storage: Mapping[str, Any] | None) -> str:
+    """How weights are stored, in words."""
+    if storage is None:
+        return "as they are"
+    if storage["bits"] == 8:
+        return "in 8 bits"
+    return f"in {storage['quant_type']} with{'' if storage['double_quant'] else 'out'} double_quant"
+
+
+def load_into(model: Any, start: Adapted, new: Collection[str]) -> None:
     """Give a new adapter the weights of an earlier one.
 
     Args:
         model: The model with the new adapter in it.
         start: The earlier adapter.
-        head: Whether the modules that were saved beside it are taken over too.
+        new: Parameters of its head that are not taken over.
     """
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     state = load_file(start.folder / "adapter_model.safetensors")
-    saved = tuple(f"{name}." for name in next(iter(model.peft_config.values())).modules_to_save or ())
-    if not head:
-        state = {name: value for name, value in state.items() if not canonical(name).startswith(saved)}
+    state = {name: value for name, value in state.items() if canonical(name) not in new}
     result: Any = set_peft_model_state_dict(model, state)
     assert not result.unexpected_keys, f"the adapter has tensors that fit nothing: {result.unexpected_keys[:3]}"
 

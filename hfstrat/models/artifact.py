@@ -12,25 +12,25 @@ from safetensors import safe_open
 from torch import nn
 
 from hfstrat.errors import ModelError, Problem
-from hfstrat.models import modeling_pooled
+from hfstrat.models import modeling_pooled, quantize
+from hfstrat.models.adapters import unwarned
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
-from hfstrat.models.quantize import from_json, keep_differentiable, quantization_config
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import FeatureExtractionMixin, ImageProcessingMixin, PreTrainedTokenizerBase
+
+    Processor = PreTrainedTokenizerBase | ImageProcessingMixin | FeatureExtractionMixin
 
 Case = Literal["native", "native-adapter", "pooled", "pooled-adapter"]
 
 
-def save(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, base_name: str, extra: dict[str, Any]
-) -> None:
-    """Write weights, configuration and tokenizer.
+def save(model: nn.Module, processor: Processor, folder: Path, base_name: str, extra: dict[str, Any]) -> None:
+    """Write weights, configuration, and what makes inputs of texts, images or sound.
 
     Args:
         model: The trained model, not wrapped by Accelerate.
-        tokenizer: Its tokenizer.
+        processor: Its tokenizer, image processor or feature extractor.
         folder: Where to; it is replaced.
         base_name: Public name of the base, in place of any path of this machine.
         extra: Entries for the configuration (`max_length`, `threshold`, …).
@@ -45,6 +45,7 @@ def save(
     inner.name_or_path = base_name
     inner.config.hfstrat = extra
     if isinstance(model, PeftModel):
+        inner.config.architectures = [type(inner).__name__]  # as `save_pretrained` of a whole model does
         # A base is quantised when it is loaded; said here, it would be taken for weights that are quantised already.
         inner.config.__dict__.pop("quantization_config", None)
         for adapter in model.peft_config.values():
@@ -59,8 +60,8 @@ def save(
     else:
         model.save_pretrained(folder)  # type: ignore[operator]
     for noise in ("is_local", "local_files_only"):  # of where the base was loaded from
-        tokenizer.init_kwargs.pop(noise, None)
-    tokenizer.save_pretrained(folder)
+        getattr(processor, "init_kwargs", {}).pop(noise, None)
+    processor.save_pretrained(folder)
 
 
 def case_of(folder: Path) -> Case:
@@ -102,15 +103,16 @@ def load(
     options: dict[str, Any] = {"dtype": torch.float32}
     stored = (getattr(config, "hfstrat", None) or {}).get("storage")
     if stored is not None:
-        options["quantization_config"] = quantization_config(*from_json(stored))
+        options["quantization_config"] = quantize.quantization_config(*quantize.from_json(stored))
     if case == "pooled-adapter":
         body: Any = PooledForSequenceClassification.from_backbone(base, config, **options)
     else:
         body = auto.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
-    keep_differentiable(body)
+    quantize.keep_differentiable(body)
     if stored is not None and dequantize:
-        body = body.dequantize()
-    return PeftModel.from_pretrained(body, str(folder)).eval()
+        quantize.dequantize(body)
+    with unwarned():
+        return PeftModel.from_pretrained(body, str(folder)).eval()
 
 
 def weights_of(folder: Path) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import yaml
 from hfstrat.errors import ModelError, Problem, RecipeError, did_you_mean
 from hfstrat.models.code import Code, load_code
 from hfstrat.models.modeling_pooled import PooledConfig
+from hfstrat.models.vocabulary import fitted_config, position_limit
 from hfstrat.recipe.model import ModelSpec
 from hfstrat.strategies.plan import Body
 
@@ -31,11 +32,13 @@ class Adapted:
         folder: The adapter.
         base_name: Public name of the base that it belongs to.
         storage: How that base was stored while it trained, as in `Quantization`; None: as it is.
+        pooled: Whether it adapts a pooled classifier.
     """
 
     folder: Path
     base_name: str
     storage: Mapping[str, Any] | None
+    pooled: bool
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,20 @@ class Base:
     code: Code | None
     hub: Mapping[str, Any]
 
+    @property
+    def head(self) -> tuple[str, bool]:
+        """Pooling below the head that it brings, and whether vectors have length one there."""
+        pooled = self.pooled if self.adapter is None else self.adapter.pooled
+        return (str(self.pooling), self.normalize) if pooled else ("native", False)
+
     def fingerprint(self) -> str:
         """SHA-256 over weights, configuration and code of local files; the commit of a Hub id."""
-        if self.location is not None and not Path(self.location).is_dir():
-            return str(getattr(self.config, "_commit_hash", None) or self.hub.get("revision") or "unknown")
         digest = hashlib.sha256()
+        if self.location is not None and not Path(self.location).is_dir():
+            commit = str(getattr(self.config, "_commit_hash", None) or self.hub.get("revision") or "unknown")
+            if self.adapter is None:
+                return commit
+            digest.update(commit.encode())
         for file in self._files():
             digest.update(file.name.encode())
             with file.open("rb") as stream:
@@ -84,7 +96,7 @@ class Base:
         return digest.hexdigest()
 
     def _files(self) -> Iterator[Path]:
-        folders = [] if self.location is None else [Path(self.location)]
+        folders = [Path(self.location)] if self.location is not None and Path(self.location).is_dir() else []
         for folder in folders if self.adapter is None else [*folders, self.adapter.folder]:
             yield from sorted([*folder.glob("*.safetensors"), folder / "config.json"])
         if self.code is not None:
@@ -171,6 +183,7 @@ def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - fro
     if origin is None:
         config = _shaped(None, spec)
         return Base(None, _type(config), config, None, _positions(config), None, False, False, None, None, code, {})
+    spec = spec.model_copy(update={"base": origin})
     location, adapter = locate(origin), None
     hub: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
     if spec.revision and not Path(location).is_dir() and body.origin is None:
@@ -179,9 +192,8 @@ def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - fro
     if (folder / "adapter_config.json").is_file():
         location = under_adapter(folder)
         adapter = _adapted(folder)
-    has_config = adapter is not None and (folder / "config.json").is_file()
-    config = _config(str(folder) if has_config else location, spec, hub)
-    tokenizer = _tokenizer(str(folder) if adapter is not None else location, spec, hub)
+    own = location if adapter is None else str(folder)  # labels and tokenizer of an adapter are beside it
+    config, tokenizer = _config(own, spec, hub), _tokenizer(own, spec, hub)
     pooling, normalize, declared = _sentence_transformer(location, hub)
     labels, ours = _labels(config), getattr(config, "hfstrat", None) or {}
     pooled = isinstance(config, PooledConfig)
@@ -189,10 +201,13 @@ def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - fro
         pooling, normalize, config = config.pooling, config.normalize, config.backbone_config
     # An artefact's tokenizer cuts where its run did, which says nothing about the model.
     limits = [ours["limit"]] if ours.get("limit") else [declared, _positions(config), tokenizer.model_max_length]
+    if spec.config is not None:
+        config = _reshaped(config, spec, tokenizer, body)
+        limits = [position_limit(config, tokenizer.pad_token_id)]  # what the base takes, its shape does not say
     return Base(
         location=location,
-        name=spec.published_as or origin,
-        config=_shaped(config, spec) if spec.config else config,
+        name=body.origin or spec.published_as or origin,
+        config=config,
         tokenizer=tokenizer,
         max_length=min((int(limit) for limit in limits if limit), default=None),
         pooling=pooling,
@@ -223,9 +238,16 @@ def _check(spec: ModelSpec, body: Body) -> None:
 
 
 def _adapted(folder: Path) -> Adapted:
-    ours = _read_json(folder / "config.json").get("hfstrat", {}) if (folder / "config.json").is_file() else {}
-    name = _read_json(folder / "adapter_config.json")["base_model_name_or_path"]
-    return Adapted(folder, name, ours.get("storage"))
+    if not (folder / "config.json").is_file():
+        what, hint = f"the adapter {folder} has no config.json that names its labels", "Name a run of hfstrat"
+        raise ModelError(Problem(what, "model.base", hint=hint))
+    config, name = _read_json(folder / "config.json"), _read_json(folder / "adapter_config.json")
+    return Adapted(
+        folder,
+        base_name=name["base_model_name_or_path"],
+        storage=config.get("hfstrat", {}).get("storage"),
+        pooled=config.get("model_type") == PooledConfig.model_type,
+    )
 
 
 def _is_pooled(location: str, hub: Mapping[str, Any]) -> bool:
@@ -247,6 +269,27 @@ def _positions(config: PretrainedConfig) -> int | None:
     """Tokens that a model with these positions takes; some families start to count after the padding id."""
     positions = getattr(config, "max_position_embeddings", None)
     return int(positions) if positions and int(positions) > 0 else None
+
+
+def _reshaped(
+    config: PretrainedConfig, spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, body: Body
+) -> PretrainedConfig:
+    """The configuration of random weights beside a base, for the base's tokenizer unless another one is trained.
+
+    Raises:
+        RecipeError: The recipe's vocabulary has no room for the tokenizer's.
+    """
+    fields = spec.config or {}
+    shaped = _shaped(config, spec)
+    if body.vocabulary is not None:
+        return shaped
+    if "model_type" in fields and "vocab_size" not in fields:
+        return fitted_config(shaped, tokenizer)
+    if shaped.vocab_size < len(tokenizer):
+        hint = f"Leave it out, or set it to {len(tokenizer)} at least"
+        message = f"{shaped.vocab_size} entries are fewer than the {len(tokenizer)} of the base's tokenizer"
+        raise RecipeError(Problem(message, "model.config.vocab_size", hint=hint))
+    return shaped
 
 
 def _shaped(config: PretrainedConfig | None, spec: ModelSpec) -> PretrainedConfig:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,6 +77,10 @@ def plan_shape(base: Base, shape: Shape, body: Body = Body()) -> tuple[Anatomy, 
     model, fresh = _load(base, shape, body, _How(meta=True))
     inner: Any = getattr(model, "backbone", model) if isinstance(model, PooledForSequenceClassification) else model
     anatomy = find_anatomy(model, fresh, len(shape.labels.names), random=body.weights == "random")
+    if base.adapter is not None and body.weights == "pretrained":
+        # An adapter brings what the base below it lacked, and its head if that is kept.
+        new = () if _keeps_head(base, shape, body) else _head(model)
+        anatomy = replace(anatomy, fresh=tuple(name for name in anatomy.fresh if name in new))
     return anatomy, str(inner.config._attn_implementation)
 
 
@@ -101,9 +105,9 @@ def plan_adapter(base: Base, shape: Shape, plan: Plan, task_type: str | None) ->
     """
     if plan.adapter is None:
         return Added({}, frozenset())
-    if base.adapter is not None:
-        check_continues(plan.adapter, base.adapter)
     model, _ = _load(base, shape, plan.body, _How(meta=True))
+    if base.adapter is not None:
+        check_continues(plan.adapter, plan.body.storage, base.adapter, [name for name, _ in model.named_modules()])
     before = {name for name, _ in named_parameters(model)}
     with torch.device("meta"):
         adapted = put_in(model, plan.adapter, base.name, task_type)
@@ -136,22 +140,19 @@ def build(
     name = base.name if start is None else start.base_name
     adapted = put_in(model, plan.adapter, name, task_type)
     if start is not None:
-        load_into(adapted, start, head=_keeps_head(base, shape, plan.body))
+        load_into(adapted, start, () if _keeps_head(base, shape, plan.body) else _head(model))
     return adapted
 
 
 def _check(base: Base, shape: Shape, body: Body) -> None:
     """Raise for what cannot be built."""
     problems = []
-    if base.pooled and shape.pooling == "native" and body.weights == "pretrained":
+    if base.head[0] != "native" and shape.pooling == "native" and body.weights == "pretrained":
         hint = "Leave task.pooling out"
         problems.append(Problem(f"{base.name} pools its tokens, and has no head of its own", "task.pooling", hint=hint))
     if base.code is not None and shape.pooling != "native":
         hint = "Write the pooling into the architecture"
         problems.append(Problem("an architecture of your own brings its head", "task.pooling", hint=hint))
-    if base.adapter is not None and (base.adapter.storage is not None) != (body.storage is not None) and body.storage:
-        hint = "Use kind: lora, or a base without an adapter"
-        problems.append(Problem(f"{base.name} is an adapter on a base that was not quantised", "strategy", hint=hint))
     if problems:
         raise RecipeError(problems)
 
@@ -164,7 +165,7 @@ def _load(base: Base, shape: Shape, body: Body, how: _How, *, merge: bool = True
         return (model, fresh) if body.every == 1 else _smaller(model, fresh, shape, body, how)
     except (OSError, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        path = "model.base" if base.location is not None else "model.config"
+        path = "model.base" if body.weights == "pretrained" else "model.config"
         raise ModelError(Problem(f"{base.name} cannot be used for {shape.auto_class}: {text}", path)) from error
 
 
@@ -179,13 +180,13 @@ def _whole(base: Base, shape: Shape, body: Body, how: _How, merge: bool) -> tupl
         source: Any = artifact.load(base.adapter.folder, base.location, shape.auto_class, dequantize=True)
         merged = source.merge_and_unload()
         return _transferred(merged, config, shape, keep, how)
-    model, _ = _pretrained(base, config, shape, False, how)
-    return model, [] if keep else _head(model)
+    return _pretrained(base, config, shape, False, how)
 
 
 def _keeps_head(base: Base, shape: Shape, body: Body) -> bool:
-    """Whether the base's head is for the very same labels."""
-    return body.keep_head and body.weights == "pretrained" and base.labels == shape.labels.names
+    """Whether the base's head is for the very same labels, of vectors that are pooled in the same way."""
+    same = base.labels == shape.labels.names and base.head == (shape.pooling, shape.normalize)
+    return same and body.keep_head and body.weights == "pretrained"
 
 
 def _configured(base: Base, shape: Shape) -> Any:
@@ -238,25 +239,25 @@ def _pretrained(base: Base, config: Any, shape: Shape, keep: bool, how: _How) ->
         model = PooledForSequenceClassification.from_backbone(base.location, config, **options)
         return model, ["classifier.weight", "classifier.bias"]
     auto: Any = PooledForSequenceClassification if base.pooled else getattr(transformers, shape.auto_class)
-    # A head for other labels may have the right width by chance, so it is kept from being read at all.
-    unread = (
-        {} if keep else {rf"^{name}\.": f"another.{name}." for name in _tops(_from_config(config, shape, _How(True)))}
-    )
     model, info = auto.from_pretrained(
-        base.location,
-        config=config,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        key_mapping=unread or None,
-        **options,
+        base.location, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
-    return model, sorted([*info["missing_keys"], *mismatched])
+    fresh = {*info["missing_keys"], *mismatched}
+    # A head for other labels may have the right width by chance.
+    read = [] if keep else [name for name in _head(model) if name not in fresh]
+    _renew(model, read)
+    return model, sorted([*fresh, *read])
 
 
-def _tops(model: Any) -> list[str]:
-    """Children beside the backbone."""
-    return [name for name, _ in model.named_children() if name != model.base_model_prefix]
+def _renew(model: PreTrainedModel, names: Iterable[str]) -> None:
+    """Give parameters that were read the random values of those that were not found."""
+    parameters = dict(model.named_parameters())
+    for name in names:
+        setattr(parameters[name], "_is_hf_initialized", False)  # noqa: B010 - what `_init_weights` goes by
+    with torch.no_grad():
+        for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
+            model._init_weights(model.get_submodule(owner))
 
 
 def _head(model: Any) -> list[str]:
@@ -266,11 +267,12 @@ def _head(model: Any) -> list[str]:
 
 
 def _transferred(source: Any, config: Any, shape: Shape, keep: bool, how: _How) -> tuple[PreTrainedModel, list[str]]:
-    """A new classifier with the weights of another one of the same architecture, its head only if it fits."""
+    """A new classifier with the weights of another one over the same backbone, its head only if it fits."""
     target = _from_config(config, shape, how)
     new = [] if keep else _head(target)
-    given = {name: value for name, value in source.state_dict().items() if name not in new}
-    _copy(given, target)
+    given, there, here = source.state_dict(), f"{source.base_model_prefix}.", f"{target.base_model_prefix}."
+    names = {name: there + name.removeprefix(here) if name.startswith(here) else name for name in target.state_dict()}
+    _copy({name: given[other] for name, other in names.items() if name not in new}, target)
     return target, new
 
 

@@ -86,7 +86,11 @@ class PooledForSequenceClassification(PreTrainedModel):
             return cls.from_pretrained(backbone, config=config, ignore_mismatched_sizes=True, **kwargs).eval()
         body = AutoModel.from_pretrained(backbone, config=config.backbone_config, **_without_pooler(config), **kwargs)
         with torch.device(body.device):
-            return cls(config, body).eval()
+            model = cls(config, body).eval()
+        for mark in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+            if hasattr(body, mark):  # PEFT and transformers look for them on the outermost model
+                setattr(model, mark, getattr(body, mark))
+        return model
 
     def forward(
         self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **kwargs: Any

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from hfstrat.strategies.plan import Quantization
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
 def quantization_config(storage: Quantization, head: Sequence[str], compute: str) -> BitsAndBytesConfig:
@@ -68,3 +69,38 @@ def keep_differentiable(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    """All tensors that a model holds: parameters, buffers, and the scales of quantised weights."""
+    import bitsandbytes
+
+    yield from model.parameters()
+    yield from model.buffers()
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            state = module.weight.quant_state
+            for part in (state, state.state2) if state.nested else (state,):
+                yield from (part.absmax, part.code)
+        elif isinstance(module, bitsandbytes.nn.Linear8bitLt):
+            # They move from the weight to the layer at its first use.
+            yield module.weight.SCB if module.state.SCB is None else module.state.SCB
+
+
+def dequantize(model: PreTrainedModel) -> None:
+    """Give a quantised model layers in fp32 with the values that its weights stand for, in place.
+
+    An adapter has to be merged into these: merged into 4 bits, small updates are rounded away.
+    """
+    # Quantised layers are all of one orientation; GPT-2's own hold their weights transposed.
+    transposed = [name for name, module in model.named_modules() if getattr(module, "source_cls", None) is Conv1D]
+    model.dequantize(torch.float32)
+    for name in transposed:
+        model.set_submodule(name, _transposed(model.get_submodule(name)))
+
+
+def _transposed(linear: Any) -> Conv1D:
+    with torch.device("meta"):
+        module = Conv1D(linear.out_features, linear.in_features)
+    module.weight, module.bias = nn.Parameter(linear.weight.T.contiguous()), linear.bias
+    return module

@@ -5,8 +5,8 @@ It is taken from the base's tokenizer or from the class that Transformers pairs 
 learned from the texts knows nothing of architectures.
 
 Equal texts give equal bytes, which the trainers of `tokenizers` alone do not give: WordPiece's hands out ids in the
-order of a hash map that is seeded anew each time, and Unigram's adds up probabilities in that order. Its byte pairs
-are merged by count and then by id, so they depend on nothing else once each letter's id is settled beforehand; the
+order of a hash map that is seeded anew each time, and Unigram's adds up probabilities in that order. Byte pairs alone
+are merged by count and then by id, and so depend on nothing else once each letter's id is settled beforehand; the
 other two are built upon them.
 """
 
@@ -99,7 +99,8 @@ def fitted_config(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) 
         tokenizer: The tokenizer that it shall have.
     """
     fitted = copy.deepcopy(config)
-    fitted.vocab_size = len(tokenizer)
+    if hasattr(config, "vocab_size"):  # CANINE hashes ids
+        fitted.vocab_size = len(tokenizer)
     before = {role: getattr(config, f"{role}_token_id", None) for role in ROLES}
     after = {role: getattr(tokenizer, f"{role}_token_id") for role in ROLES if getattr(tokenizer, f"{role}_token")}
     for name in sorted({*vars(config), *dir(type(config))}):
@@ -140,13 +141,13 @@ def _check(vocabulary: Vocabulary, texts: Sequence[str], config: PretrainedConfi
         hint = "Look at the data's text column"
         problems.append(Problem("the training split has no text to train it on", "strategy.tokenizer", hint=hint))
     paired = TOKENIZER_MAPPING_NAMES.get(config.model_type)
+    other = "Use another architecture, or the base's tokenizer"
     if config.model_type in MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS and paired != "TokenizersBackend":
-        message = (
-            f"AutoTokenizer reads every tokenizer of a {config.model_type} as {paired}, and so would read it wrong"
-        )
-        problems.append(
-            Problem(message, "strategy.tokenizer", hint="Use another architecture, or the base's tokenizer")
-        )
+        message = f"AutoTokenizer reads every tokenizer of {config.model_type} as a {paired}, which this one is not"
+        problems.append(Problem(message, "strategy.tokenizer", hint=other))
+    if config.get_text_config() is not config:
+        message = f"{config.model_type} has a vocabulary in each of its parts"
+        problems.append(Problem(message, "strategy.tokenizer", hint=other))
     if problems:
         raise RecipeError(problems)
 
@@ -181,15 +182,16 @@ class Layout:
     @property
     def placed(self) -> tuple[str, ...]:
         """The special tokens of the templates."""
-        return _placed(self.pair)
+        return _placed((*self.single, *self.pair))
 
 
 def _layout(vocabulary: Vocabulary, config: PretrainedConfig, like: PreTrainedTokenizerBase | None) -> Layout:
     pattern = like if like is not None else _paired(config)
     roles = _roles(pattern) if pattern is not None else _usual_roles(config)
     single, pair = _templates(pattern, roles, config)
-    roles = _completed(roles, _placed(pair), byte_level=vocabulary.kind == "bpe")
-    tokens = _in_order(list(dict.fromkeys([*roles.values(), *_placed(pair)])), roles, config)
+    placed = _placed((*single, *pair))
+    roles = _completed(roles, placed, byte_level=vocabulary.kind == "bpe")
+    tokens = _in_order(list(dict.fromkeys([*roles.values(), *placed])), roles, config)
     declared = like.model_max_length if like is not None else math.inf
     return Layout(
         roles=roles,
@@ -200,7 +202,7 @@ def _layout(vocabulary: Vocabulary, config: PretrainedConfig, like: PreTrainedTo
         padding_side=pattern.padding_side if pattern is not None else "right",
         truncation_side=pattern.truncation_side if pattern is not None else "right",
         # A tokenizer that knows no limit says 10^30.
-        max_length=int(declared) if declared < 1e20 else _position_limit(config, tokens.index(roles["pad_token"])),
+        max_length=int(declared) if declared < 1e20 else position_limit(config, tokens.index(roles["pad_token"])),
     )
 
 
@@ -250,7 +252,8 @@ def _completed(roles: Mapping[str, str], placed: Sequence[str], byte_level: bool
 def _in_order(tokens: Sequence[str], roles: Mapping[str, str], config: PretrainedConfig) -> list[str]:
     """Special tokens by id; one whose id is small in the configuration keeps it.
 
-    Where positions are counted from the padding id on, a greater one would cost positions, and MPNet's code has it.
+    Where positions are counted from the padding id on, a greater one would cost positions, and MPNet's code takes its
+    padding id for granted.
     """
     places: dict[int, str] = {}
     for role in ROLES:
@@ -269,11 +272,14 @@ def _templates(
     """Templates of one text and of two: as a pattern does it, else as is usual for these special tokens."""
     from transformers import PreTrainedTokenizerFast
 
+    encloses = "cls_token" in roles and "sep_token" in roles
     if isinstance(pattern, PreTrainedTokenizerFast):
-        return _observed(pattern.backend_tokenizer.post_processor)
-    if "cls_token" in roles and "sep_token" in roles:
-        enclosed = (f"{roles['cls_token']}:0", "$A:0", f"{roles['sep_token']}:0")
-        return enclosed, (*enclosed, "$B:1", f"{roles['sep_token']}:1")
+        single, pair = _observed(pattern.backend_tokenizer.post_processor)
+        if _placed(single) or not encloses:  # RemBERT's class leaves its template to the tokenizer's file
+            return single, pair
+    if encloses:
+        single = (f"{roles['cls_token']}:0", "$A:0", f"{roles['sep_token']}:0")
+        return single, (*single, "$B:1", f"{roles['sep_token']}:1")
     first = [roles["bos_token"]] if "bos_token" in roles and not config.is_encoder_decoder else []
     last = [roles["eos_token"]] if "eos_token" in roles and config.is_encoder_decoder else []
     single = tuple(f"{piece}:0" for piece in [*first, "$A", *last])
@@ -313,25 +319,27 @@ def _token_types(config: PretrainedConfig) -> int:
     return int(getattr(config, "type_vocab_size", None) or 0)
 
 
-def _position_limit(config: PretrainedConfig, pad_id: int) -> int | None:
+def position_limit(config: PretrainedConfig, pad_id: int) -> int | None:
     """Tokens that have a position; None when a model counts none."""
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if positions is None or positions <= 0:
         return None
-    return int(positions) - (pad_id + 1 if _counts_from_padding(config, positions) else 0)
+    return int(positions) - (pad_id + 1 if _counts_from_padding(config, positions, pad_id) else 0)
 
 
-def _counts_from_padding(config: PretrainedConfig, positions: int) -> bool:
+def _counts_from_padding(config: PretrainedConfig, positions: int, pad_id: int) -> bool:
     """Whether a model numbers positions from the padding id on (RoBERTa): the table of positions then has that row."""
     import torch
     from transformers import MODEL_MAPPING, AutoModel
 
     if type(config) not in MODEL_MAPPING:
         return False
+    config = copy.deepcopy(config)
+    config.vocab_size, config.pad_token_id = pad_id + 1, pad_id
     with torch.device("meta"):
-        modules = AutoModel.from_config(copy.deepcopy(config)).named_modules()
+        modules = AutoModel.from_config(config).named_modules()
     return any(
-        "position" in name and getattr(module, "padding_idx", None) is not None and module.num_embeddings == positions
+        "position" in name and getattr(module, "padding_idx", None) is not None and len(module.weight) == positions
         for name, module in modules
     )
 
@@ -441,7 +449,7 @@ def _train_unigram(vocabulary: Vocabulary, texts: Sequence[str], layout: Layout,
     every = _frequent(_weighted_letters(words), vocabulary)
     room = vocabulary.size - len(layout.tokens)
     letters = every[: max(1, room // 2)]
-    pieces = _seeds(vocabulary, texts, letters, SEEDS * room, pipeline)
+    pieces = _seeds(vocabulary, words, letters, SEEDS * room, pipeline)
     pieces = [piece for piece in pieces if piece not in layout.tokens]
     fit = _fit_unigram(pieces, letters, words, room - len(letters), vocabulary.min_frequency)
     entries = [(token, 0.0) for token in layout.tokens]
@@ -521,7 +529,7 @@ def _weighted_letters(words: Mapping[str, int]) -> Counter[str]:
 
 
 def _seeds(
-    vocabulary: Vocabulary, texts: Sequence[str], letters: Sequence[str], size: int, pipeline: Pipeline
+    vocabulary: Vocabulary, words: Mapping[str, int], letters: Sequence[str], size: int, pipeline: Pipeline
 ) -> list[str]:
     """Pieces of two letters and more to choose from, about from the most frequent on."""
     trainer = trainers.BpeTrainer(
@@ -533,9 +541,16 @@ def _seeds(
         show_progress=False,
     )
     learner = pipeline.around(models.BPE())
-    learner.train_from_iterator(texts, trainer)
+    learner.train_from_iterator(_repeated(words), trainer)
     learned = learner.get_vocab()
     return [piece for piece in sorted(learned, key=learned.__getitem__) if len(piece) > 1]
+
+
+def _repeated(words: Mapping[str, int]) -> Iterator[str]:
+    """Texts in which each word occurs as often as it did, since a trainer takes no counts."""
+    for word, count in words.items():
+        for start in range(0, count, 1000):
+            yield " ".join([word[1:]] * min(1000, count - start))
 
 
 def _fit_unigram(

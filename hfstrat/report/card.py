@@ -66,11 +66,14 @@ def metadata(run: Run, *, resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 def public_base(resolved: Mapping[str, Any], env: Mapping[str, Any]) -> str | None:
     """The Hub id of the base model; None when it is a folder that nobody else has."""
-    model = resolved["model"]
-    if model.get("published_as"):
+    model, known = resolved["model"], env.get("model") or {}
+    if below := known.get("adapter_of"):  # it went on from an adapter, over the base of that one
+        name, local = below["name"], below["local"]
+    elif model.get("published_as"):
         return str(model["published_as"])
-    local = len(str((env.get("model") or {}).get("fingerprint") or "")) == _OF_FOLDER
-    return model["base"] if not local and _HUB_ID.fullmatch(model["base"]) else None
+    else:
+        name, local = model["base"], len(str(known.get("fingerprint") or "")) == _OF_FOLDER
+    return str(name) if name and not local and _HUB_ID.fullmatch(name) else None
 
 
 def case_of(resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> Case:
@@ -172,14 +175,23 @@ def _usage(
         task.get("stride", 0) if task.get("long_texts") == "windows" else None,
         revision=resolved["model"].get("revision") if base else None,
         pairs="text_pair" in (resolved["data"].get("columns") or {}),
+        remote_code=bool(resolved["model"].get("code") or resolved["model"].get("trust_remote_code")),
+        storage=saved.get("storage"),
     )
-    needs = "torch transformers peft" if case.endswith("adapter") else "torch transformers"
-    remote = (
-        "The head pools tokens in a way that the base's own class does not have, so the folder brings "
-        "`modeling_pooled.py`, a file of Python that the lines below run.\n\n"
-    )
-    code_note = remote if case.startswith("pooled") else ""
-    return f"## Use\n\n{code_note}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+    needs = "torch transformers" + " peft" * case.endswith("adapter") + " bitsandbytes" * bool(saved.get("storage"))
+    return f"## Use\n\n{_brings(case, env)}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+
+
+def _brings(case: Case, env: Mapping[str, Any]) -> str:
+    """The file of Python that a folder brings, and why."""
+    own = (env.get("model") or {}).get("code")
+    if case.startswith("pooled"):
+        why, file = "The head pools tokens in a way that the base's own class does not have", "modeling_pooled.py"
+    elif own:
+        why, file = "The architecture is not one that transformers has", str(own)
+    else:
+        return ""
+    return f"{why}, so the folder brings `{file}`, a file of Python that the lines below run.\n\n"
 
 
 def _saved(run: Run) -> dict[str, Any]:
@@ -302,6 +314,8 @@ def snippet(
     *,
     revision: str | None = None,
     pairs: bool = False,
+    remote_code: bool = False,
+    storage: Mapping[str, Any] | None = None,
 ) -> str:
     """Python that loads an artefact without hfstrat and leaves `logits` and `labels` for some `texts`.
 
@@ -315,12 +329,20 @@ def snippet(
         windows: Tokens that neighbouring windows of a long text share; None when long texts are cut.
         revision: Revision of the base.
         pairs: Whether the model reads pairs of texts.
+        remote_code: Whether the base, or the artefact itself, brings its architecture as a file of Python.
+        storage: How the base of an adapter was quantised, as the artefact's configuration says it.
     """
+    options = (f", revision={_quoted(revision)}" if revision else "") + (
+        ", quantization_config=quantization" if storage else ""
+    )
     lines = [
-        *_imports(case),
+        *_imports(case, bool(storage)),
         "",
         f"folder = {_quoted(folder_placeholder)}",
-        *_loading(case, base, f", revision={_quoted(revision)}" if revision else ""),
+        *(_quantization(storage) if storage else ()),
+        *_loading(case, base, options, ", trust_remote_code=True" if remote_code else ""),
+        *(_unpacked() if storage and storage["bits"] == 4 else ()),
+        *(["model = PeftModel.from_pretrained(base, folder).eval()"] if case.endswith("adapter") else ()),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "",
         'texts = ["a first text", "a second one"]',
@@ -337,12 +359,13 @@ def _quoted(text: str) -> str:
     return json.dumps(text)
 
 
-def _imports(case: Case) -> list[str]:
+def _imports(case: Case, quantized: bool) -> list[str]:
     autos = ["AutoModelForSequenceClassification", "AutoTokenizer"]
     if case == "native-adapter":
         autos.insert(0, "AutoConfig")
     if case == "pooled-adapter":
         autos.remove("AutoModelForSequenceClassification")
+    autos += ["BitsAndBytesConfig"] if quantized else []
     lines = ["import torch"]
     if case.endswith("adapter"):
         lines.append("from peft import PeftModel")
@@ -352,27 +375,52 @@ def _imports(case: Case) -> list[str]:
     return lines
 
 
-def _loading(case: Case, base: str, revision: str) -> list[str]:
+def _quantization(storage: Mapping[str, Any]) -> list[str]:
+    """The base as it was stored while the adapter trained; what the adapter learned makes up for its rounding."""
+    options: dict[str, object] = {"load_in_8bit": True}
+    if storage["bits"] == 4:
+        options = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": storage["quant_type"],
+            "bnb_4bit_use_double_quant": storage["double_quant"],
+        }
+    lines = [f"    {name}={_quoted(value) if isinstance(value, str) else value}," for name, value in options.items()]
+    if storage["bits"] == 4:
+        compute = "bfloat16" if storage["compute"] == "bf16" else "float32"
+        lines.append(f"    bnb_4bit_compute_dtype=torch.{compute},")
+    skip = json.dumps(storage["skip"])
+    return ["quantization = BitsAndBytesConfig(", *lines, f"    llm_int8_skip_modules={skip},", ")"]
+
+
+def _loading(case: Case, base: str, options: str, trust: str) -> list[str]:
+    """Lines that leave `model`, or for an adapter `base`."""
     auto = "AutoModelForSequenceClassification"
     # In single precision, as it was scored: bases are often stored in half of it.
     precision = "dtype=torch.float32"
     if case == "native":
-        return [f"model = {auto}.from_pretrained(folder, {precision}).eval()"]
+        return [f"model = {auto}.from_pretrained(folder{trust}, {precision}).eval()"]
     if case == "pooled":
         return [f"model = {auto}.from_pretrained(folder, trust_remote_code=True, {precision}).eval()"]
     if case == "native-adapter":
-        loading = [
-            "config = AutoConfig.from_pretrained(folder)",
+        return [
+            f"config = AutoConfig.from_pretrained(folder{trust})",
             f"base = {auto}.from_pretrained(  # its head is new; the adapter brings the trained one",
-            f"    {_quoted(base)}, config=config, ignore_mismatched_sizes=True, {precision}{revision}",
+            f"    {_quoted(base)}, config=config, ignore_mismatched_sizes=True, {precision}{trust}{options}",
             ")",
         ]
-    else:
-        loading = [
-            'cls = get_class_from_dynamic_module("modeling_pooled.PooledForSequenceClassification", folder)',
-            f"base = cls.from_backbone({_quoted(base)}, folder, {precision}{revision})",
-        ]
-    return [*loading, "model = PeftModel.from_pretrained(base, folder).eval()"]
+    return [
+        'cls = get_class_from_dynamic_module("modeling_pooled.PooledForSequenceClassification", folder)',
+        f"base = cls.from_backbone({_quoted(base)}, folder, {precision}{trust}{options})",
+    ]
+
+
+def _unpacked() -> list[str]:
+    """Some CPUs would compute in bfloat16, from weights that are packed in another way."""
+    return [
+        "for module in base.modules():  # or CPUs with AVX512_BF16 round everything to bfloat16",
+        '    if hasattr(module, "support_avx512bf16_for_cpu"):',
+        "        module.support_avx512bf16_for_cpu = False",
+    ]
 
 
 def _forward(max_length: int, windows: int | None, pairs: bool) -> list[str]:

@@ -99,7 +99,7 @@ class Picture:
 
     Args:
         kind: The strategy.
-        details: What stands beside it in the title: the adapter, the storage, the teacher.
+        details: What stands beside it in the title: the adapter, the storage, the teacher, its own texts.
         rows: The parts from the input to the output; none where there is no model.
         columns: Names of the Fit stages, and the share of the updates that each makes; none when they train the same.
         storage: How frozen weights are stored (`4-bit nf4`); empty when as they are.
@@ -182,7 +182,9 @@ def picture(plan_json: Mapping[str, Any]) -> Picture:
     storage = _storage(plan_json.get("storage"))
     adapter = _adapter(plan_json.get("adapter"))
     teacher = _teacher(distillation) if distillation else None
-    details = (adapter, storage, f"teacher {teacher.name}, {teacher.settings}" if teacher else "")
+    learned = f"teacher {teacher.name}, {teacher.settings}" if teacher else ""
+    more = (distillation or {}).get("unlabelled")
+    details = (adapter, storage, learned, f"unlabelled {more}" if more else "")
     return Picture(
         kind=str(plan_json.get("kind") or "?"),
         details=tuple(detail for detail in details if detail),
@@ -381,7 +383,7 @@ def scales(factors: Sequence[float]) -> str:
 def _headings(seen: Picture) -> tuple[list[str], bool, int]:
     """What stands above the bars, whether that is numbers in place of names, and how wide a bar is."""
     n = len(seen.columns)
-    width = max(1, min(10, 32 // n - 1)) if n else WIDTH
+    width = max(1, min(8, 22 // n - 1)) if n else WIDTH  # 80 characters are enough for three stages
     numbered = any(len(name) > width for name, _ in seen.columns)
     return [str(place) if numbered else name for place, (name, _) in enumerate(seen.columns, 1)], numbered, width
 

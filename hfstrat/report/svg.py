@@ -1,12 +1,13 @@
 """The drawing of a model as a vector picture, for browsers, documents and papers; written by hand, without a library.
 
-Input is at the bottom and output at the top, as in papers. Colours are of about equal distance for the colour-blind,
-and each state has a pattern of its own, so that a print in black and white reads as well.
+Input is at the bottom and output at the top, as in papers. Each state has a pattern of its own beside its colour, so
+that the colour-blind and prints in black and white tell them apart.
 """
 
 from __future__ import annotations
 
 import html
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from hfstrat.report.tables import count
 WIDTH = 760
 MARGIN = 28
 GAP = 14
+MOST = 320  # for all boxes side by side
 BOX, SHEET = 24, 4  # heights of a part, and of what shows of each sheet behind a stack of blocks
 NEAR, FAR = 7, 18  # between boxes of a section, and between sections
 ARROW, PILL, LOGITS, TEACHER, SWATCH = 22, 22, 58, 138, 26
@@ -69,10 +71,10 @@ PAINTS = {
     ),
     ADAPTER: Paint("#12876a", "#075441", 7, '<path d="M0 0L7 7M7 0L0 7" stroke="#9fe0c9" stroke-width="1.2"/>'),
     RANDOM: Paint(
-        "#b8478f",
-        "#75205a",
+        "#e9a9d0",
+        "#8e2a6b",
         8,
-        '<circle cx="2" cy="2" r="1.25" fill="#ffe3f4"/><circle cx="6" cy="6" r="1.25" fill="#ffe3f4"/>',
+        '<path d="M2 2h.01M6 6h.01" stroke="#8e2a6b" stroke-width="2.9" stroke-linecap="round"/>',
     ),
 }
 
@@ -86,7 +88,7 @@ _WIDE = {
     "ftr-()[]!": 0.42,
     '"_sz': 0.53,
     "ckvxy–": 0.6,
-    "w+=<>~#\N{MULTIPLICATION SIGN}→": 0.84,
+    "w+=<>~#^\N{MULTIPLICATION SIGN}→": 0.84,
     "mMW%@…": 1.0,
 }
 ADVANCES = {character: width for characters, width in _WIDE.items() for character in characters}
@@ -104,9 +106,8 @@ def svg(plan_json: Mapping[str, Any]) -> str:
     """
     seen = picture(plan_json)
     if not seen.rows:
-        return _document(
-            seen, [_write(MARGIN, 37, f"{seen.kind}: no layers to draw", fill=QUIET, room=WIDTH - 2 * MARGIN)], 64
-        )
+        nothing = f"{seen.kind}: no layers to draw"
+        return _document(seen, [_write(MARGIN, 37, nothing, fill=QUIET, room=WIDTH - 2 * MARGIN)], 64)
     grid = Grid.of(seen)
     drawn, y = [], 26.0
     for section in (_title, _headings, _model, _legend, _notes):
@@ -149,7 +150,7 @@ class Grid:
         rates: Left end of the factors on the learning rate.
         words: Left end of the states in words.
         room: Width for the words.
-        teacher: Left end and width of the teacher; None without one.
+        teacher: Left end and width of the teacher; without one it has no width.
     """
 
     names: float
@@ -158,7 +159,7 @@ class Grid:
     rates: float
     words: float
     room: float
-    teacher: tuple[float, float] | None
+    teacher: tuple[float, float]
 
     @classmethod
     def of(cls, seen: Picture) -> Grid:
@@ -166,15 +167,13 @@ class Grid:
         n, teacher = max(1, len(seen.columns)), TEACHER if seen.teacher else 0
         room = WIDTH - 2 * MARGIN - (teacher + 2 * GAP if teacher else 0)
         counts = max(widest((COUNTS,), SMALL), widest(count(row.total) for row in seen.rows))
-        rates = (
-            max(widest((RATES,), SMALL), widest(scales(row.scales) for row in seen.rows)) + GAP
-            if seen.has_scales
-            else 0
-        )
+        rates = max(widest((RATES,), SMALL), widest(scales(row.scales) for row in seen.rows)) + GAP
+        rates = rates if seen.has_scales else 0
         words = min(widest(map(seen.words, seen.rows)), 0.32 * room)
         spare = room - counts - rates - words - 3 * GAP
-        names = min(widest(row.name for row in seen.rows), spare - min(spare / 2, 52 * n + 60))
-        start, boxes = MARGIN + names + GAP, spare - names
+        names = min(widest(row.name for row in seen.rows), spare - min(spare / 2, 46 * n + 44))
+        boxes = min(spare - names, MOST)
+        start = MARGIN + (spare - names - boxes) / 2 + names + GAP
         between = min(8, boxes / n / 4)
         each = (boxes - between * (n - 1)) / n
         end = start + boxes + GAP + counts
@@ -185,7 +184,7 @@ class Grid:
             rates=end + GAP,
             words=end + GAP + rates,
             room=words,
-            teacher=(WIDTH - MARGIN - teacher, teacher) if teacher else None,
+            teacher=(WIDTH - MARGIN - teacher, teacher),
         )
 
     @property
@@ -207,6 +206,16 @@ class Grid:
     def is_numbered(self) -> bool:
         """Whether columns are too narrow for names."""
         return self.boxes[0][1] < 40
+
+    @property
+    def stride(self) -> int:
+        """Of how many columns one has room for its number."""
+        return 1 if len(self.boxes) == 1 else math.ceil(24 / (self.boxes[1][0] - self.boxes[0][0]))
+
+    @property
+    def head(self) -> float:
+        """Half the width of an arrow's head."""
+        return min(4, self.boxes[0][1] / 3)
 
 
 @dataclass(frozen=True)
@@ -267,10 +276,11 @@ def _headings(seen: Picture, grid: Grid, y: float) -> Section:
         return [], y
     drawn, y = [], y + 14
     for place, ((name, share), (_, width), x) in enumerate(zip(seen.columns, grid.boxes, grid.centres, strict=True), 1):
-        heading = str(place) if grid.is_numbered else name
-        drawn.append(_write(x, y, heading, size=SMALL, bold=True, anchor="middle", room=width))
         if not grid.is_numbered:
+            drawn.append(_write(x, y, name, size=SMALL, bold=True, anchor="middle", room=width))
             drawn.append(_write(x, y + 14, f"{100 * share:.0f} %", size=SMALL, fill=QUIET, anchor="middle"))
+        elif (place - 1) % grid.stride == 0:
+            drawn.append(_write(x, y, str(place), size=SMALL, bold=True, anchor="middle"))
     if not grid.is_numbered:
         y += 14
         drawn.append(_write(grid.start - GAP, y, "share of updates", size=SMALL, fill=QUIET, anchor="end"))
@@ -280,25 +290,26 @@ def _headings(seen: Picture, grid: Grid, y: float) -> Section:
 def _model(seen: Picture, grid: Grid, y: float) -> Section:
     """The boxes, from the output on top to the input."""
     drawn: list[str] = []
-    if seen.teacher and grid.teacher:
+    if seen.teacher:
         drawn += _outputs(seen.teacher, grid, y + 8)
         y += 8 + PILL
     places = _places(seen.rows, y + ARROW)
     top, bottom = places[0].top, places[-1].bottom
     for x in grid.centres:
-        drawn += _up(x, top, y)
-        drawn += _up(x, bottom + ARROW, bottom)
+        drawn += _up(x, top, y, grid.head)
+        drawn += _up(x, bottom + ARROW, bottom, grid.head)
         for upper, lower in pairwise(places):
-            drawn += _up(x, lower.top, upper.bottom, headed=lower.above == FAR)
+            drawn += _up(x, lower.top, upper.bottom, grid.head if lower.above == FAR else 0)
     drawn += [
         _write(grid.start - GAP, y + 12, "output", size=SMALL, fill=QUIET, anchor="end"),
         _write(grid.counts, y + 12, COUNTS, size=SMALL, fill=QUIET, anchor="end"),
-        _write(grid.rates, y + 12, RATES if seen.has_scales else "", size=SMALL, fill=QUIET),
         _write(grid.start - GAP, bottom + ARROW - 4, "input", size=SMALL, fill=QUIET, anchor="end"),
     ]
+    if seen.has_scales:
+        drawn.append(_write(grid.rates, y + 12, RATES, size=SMALL, fill=QUIET))
     for place in places:
         drawn += _row(seen, grid, place)
-    if seen.teacher and grid.teacher:
+    if seen.teacher:
         drawn += _teacher(seen.teacher, grid.teacher, top, bottom)
     return drawn, bottom + ARROW + 20
 
@@ -318,11 +329,12 @@ def _legend(seen: Picture, grid: Grid, y: float) -> Section:
 
 def _notes(seen: Picture, grid: Grid, y: float) -> Section:
     stages = seen.order(numbered=bool(seen.columns) and grid.is_numbered)
-    lines = [*seen.totals, *_wrapped(stages.split(ARROWS), ARROWS, SIZE)]
+    steps = _wrapped(stages.split(ARROWS), ARROWS, SIZE)
+    lines = [*seen.totals, *(f"{line}{ARROWS}" for line in steps[:-1]), *steps[-1:]]
     drawn = []
     for line in lines:
         y += 16
-        drawn.append(_write(MARGIN, y, line, fill=QUIET, room=WIDTH - 2 * MARGIN))
+        drawn.append(_write(MARGIN, y, line.rstrip(), fill=QUIET, room=WIDTH - 2 * MARGIN))
     return drawn, y
 
 
@@ -334,12 +346,15 @@ def _row(seen: Picture, grid: Grid, place: Place) -> Iterator[str]:
     yield _write(grid.counts, y, count(layer.total), anchor="end")
     if layer.scales and seen.has_scales:
         yield _write(grid.rates, y, scales(layer.scales))
-    yield _write(grid.words, y, seen.words(layer), fill=QUIET, room=grid.room)
+    words = seen.words(layer)
+    if text_width(words) > grid.room:
+        words = " + ".join(map(seen.label, layer.shares))
+    yield _write(grid.words, y, words, fill=QUIET, room=grid.room)
 
 
 def _box(seen: Picture, layer: Layer, place: Place, x: float, width: float) -> Iterator[str]:
     """A part in one stage: its states side by side, before sheets where it stands for several blocks."""
-    states = bar(layer, round(width), LEAST)
+    states = bar(layer, round(width), max(1, min(LEAST, int(width / 4))))
     widest_state = max(states, key=lambda pair: pair[1], default=(FROZEN, 0))[0]
     if layer.times > 1:
         paint = PAINTS[widest_state]
@@ -353,20 +368,29 @@ def _box(seen: Picture, layer: Layer, place: Place, x: float, width: float) -> I
         yield from _segment(
             state, start, place.box, cells * scale, BOX, left=RADIUS if first else 0, right=RADIUS if last else 0
         )
-        yield from _mark(seen, state, start + cells * scale / 2, place.box + BOX / 2, cells * scale)
+        yield from _mark(seen, state, (start, start + cells * scale), x + width / 2, place.box + BOX / 2)
         start += cells * scale
 
 
-def _mark(seen: Picture, state: str, x: float, y: float, width: float) -> Iterator[str]:
+def _mark(seen: Picture, state: str, ends: tuple[float, float], centre: float, y: float) -> Iterator[str]:
     """A snowflake on what is frozen, and in how many bits where it is stored in few."""
-    label = seen.storage if state == QUANTISED else ""
-    plate = text_width(label, 10) + 30 if label else 0
-    if label and plate + 8 <= width:
-        yield f'<path d="{_rounded(x - plate / 2, y - 8, plate, 16, 8, 8)}" fill="{PAPER}"/>'
-        yield _write(x + 9, y + 3.6, label, size=10, anchor="middle")
-        x -= plate / 2 - 13
-    if state in (FROZEN, QUANTISED) and width >= 36:
+    if state not in (FROZEN, QUANTISED):
+        return
+    start, end = ends
+    plate = text_width(seen.storage, 10) + 30
+    half = plate / 2 if state == QUANTISED and plate + 8 <= end - start else 14
+    if 2 * half + 8 > end - start:
+        return
+    # On the line through all boxes, unless something else of its box is there.
+    x = min(max(centre, start + half + 4), end - half - 4)
+    if half == 14:
+        if state == QUANTISED:
+            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8.5" fill="{PAPER}"/>'
         yield from _snowflake(x, y)
+        return
+    yield f'<path d="{_rounded(x - half, y - 8, plate, 16, 8, 8)}" fill="{PAPER}"/>'
+    yield from _snowflake(x - half + 13, y)
+    yield _write(x + 9, y + 3.6, seen.storage, size=10, anchor="middle")
 
 
 def _snowflake(x: float, y: float, scale: float = 1.0) -> Iterator[str]:
@@ -379,7 +403,6 @@ def _snowflake(x: float, y: float, scale: float = 1.0) -> Iterator[str]:
 
 def _outputs(teacher: Teacher, grid: Grid, y: float) -> Iterator[str]:
     """The outputs of student and teacher, and how the one learns from the other."""
-    assert grid.teacher is not None
     left, right, middle = grid.centre, grid.teacher[0] + grid.teacher[1] / 2, y + PILL / 2
     for x in (left, right):
         outline = _rounded(x - LOGITS / 2, y, LOGITS, PILL, PILL / 2, PILL / 2)
@@ -402,8 +425,12 @@ def _teacher(teacher: Teacher, column: tuple[float, float], top: float, bottom: 
     y = (top + bottom) / 2
     yield from _snowflake(middle, y - 26, 1.6)
     yield _write(middle, y, "teacher", anchor="middle", bold=True)
-    yield _write(middle, y + 18, teacher.name, anchor="middle", room=width - 16)
-    yield _write(middle, y + 36, FROZEN, anchor="middle", fill=QUIET)
+    folder, slash, last = teacher.name.rpartition("/")
+    lines = [teacher.name] if text_width(teacher.name) <= width - 16 or not slash else [f"{folder}/", last]
+    for line in lines:
+        y += 18
+        yield _write(middle, y, line, anchor="middle", room=width - 16)
+    yield _write(middle, y + 18, FROZEN, anchor="middle", fill=QUIET)
 
 
 # --- shapes and text ----------------------------------------------------------------------------------------------
@@ -436,11 +463,11 @@ def _rounded(x: float, y: float, width: float, height: float, left: float, right
     )
 
 
-def _up(x: float, start: float, end: float, *, headed: bool = True) -> Iterator[str]:
-    """A line upwards, with a head unless told otherwise."""
-    yield f'<path d="M{x:.1f} {start:.1f}V{end + (5 if headed else 0):.1f}" stroke="{LINE}" stroke-width="1.3"/>'
-    if headed:
-        yield f'<path d="M{x:.1f} {end + 1:.1f}l4 7h-8z" fill="{LINE}"/>'
+def _up(x: float, start: float, end: float, head: float = 4) -> Iterator[str]:
+    """A line upwards, with a head of some half width."""
+    yield f'<path d="M{x:.1f} {start:.1f}V{end + (5 if head else 0):.1f}" stroke="{LINE}" stroke-width="1.3"/>'
+    if head:
+        yield f'<path d="M{x:.1f} {end + 1:.1f}l{head:.1f} 7h{-2 * head:.1f}z" fill="{LINE}"/>'
 
 
 def _write(
@@ -464,14 +491,15 @@ def _write(
 
 
 def _wrapped(items: Sequence[str], between: str, size: float) -> list[str]:
-    """Items joined to lines that are no wider than the picture's inside."""
+    """Items joined to lines that fit into the picture, with room for what joins one line to the next."""
+    room = WIDTH - 2 * MARGIN - text_width(between, size)
     lines: list[str] = []
-    for item in items:
+    for item in filter(None, items):
         longer = f"{lines[-1]}{between}{item}" if lines else item
-        if lines and text_width(longer, size) <= WIDTH - 2 * MARGIN:
+        if lines and text_width(longer, size) <= room:
             lines[-1] = longer
-        elif item:
-            lines.append(fitted(item, WIDTH - 2 * MARGIN, size))
+        else:
+            lines.append(fitted(item, room, size))
     return lines
 
 

@@ -40,7 +40,7 @@ class LowRank(StrategySpec):
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""
         options = {"r": self.r, "lora_alpha": self.scale, "lora_dropout": self.dropout, **self.variant_options}
-        adapter = Adapter("LORA", options, targets_of(self.targets, anatomy), anatomy.head)
+        adapter = Adapter("LORA", options, targets_of(self.targets, anatomy.linear), anatomy.head)
         fit = Fit("fit", (ADAPTER, *anatomy.head_patterns))
         return Plan(self.body(), adapter, (*head_first(self.head_init, anatomy), fit))
 
@@ -84,19 +84,26 @@ class Lora(LowRank):
         return {"use_rslora": self.variant == "rslora", "use_dora": self.variant == "dora"}
 
 
-def targets_of(targets: tuple[str, ...] | Literal["all-linear"], anatomy: Anatomy) -> tuple[str, ...]:
-    """The linear modules that get an adapter.
+def targets_of(targets: tuple[str, ...] | Literal["all-linear"], modules: tuple[str, ...]) -> tuple[str, ...]:
+    """The modules that get an adapter.
+
+    Args:
+        targets: Names or globs; all-linear takes every one.
+        modules: Those that can.
 
     Raises:
-        RecipeError: A name matches none.
+        RecipeError: There are none, or a name matches none.
     """
+    if not modules:
+        hint = "Use kind: partial or full"
+        raise RecipeError(Problem("the model's body has no layer of the kind that is adapted", "strategy", hint=hint))
     if targets == "all-linear":
-        return anatomy.linear
+        return modules
     chosen, problems = set(), []
     for target in targets:
-        hits = {name for name in (*anatomy.linear, *anatomy.norms) if matches(name, (target, f"*.{target}"))}
+        hits = {name for name in modules if matches(name, (target, f"*.{target}"))}
         if not hits:
-            short = sorted({name.rsplit(".", 1)[-1] for name in anatomy.linear})
+            short = sorted({name.rsplit(".", 1)[-1] for name in modules})
             problems.append(
                 Problem(
                     f"'{target}' matches no linear layer of the model",
@@ -107,4 +114,4 @@ def targets_of(targets: tuple[str, ...] | Literal["all-linear"], anatomy: Anatom
         chosen |= hits
     if problems:
         raise RecipeError(problems)
-    return tuple(name for name in (*anatomy.linear, *anatomy.norms) if name in chosen)
+    return tuple(name for name in modules if name in chosen)

@@ -27,8 +27,9 @@ class Partial(StrategySpec):
 
     kind: Literal["partial"] = "partial"
 
-    last_n: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Blocks that train, counted from the top (of an encoder-decoder: of the decoder); auto: a third of them."""
+    last_n: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Blocks that train, counted from the top (of an encoder-decoder: of the decoder); auto: a third of them, unless
+    `train` says it."""
 
     train: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Names of parameters that train, as globs (`*.layer.5.*`, `*.LayerNorm.*`), in place of `last_n`. Each must match.
@@ -45,8 +46,10 @@ class Partial(StrategySpec):
 
     @model_validator(mode="after")
     def _one_way(self) -> Partial:
-        if self.train is not None and self.last_n != "auto":
+        if self.train is not None and isinstance(self.last_n, int):
             raise ValueError("last_n and train say the same thing in two ways; remove one of them")
+        if self.train is None and self.last_n is None:
+            raise ValueError("last_n says how many blocks train; give a number, or leave it out")
         if self.train is not None and self.gradual:
             raise ValueError("gradual adds block after block, so it needs last_n and not train")
         return self
@@ -72,14 +75,18 @@ class Partial(StrategySpec):
         """As full fine-tuning, but for what is frozen."""
         return {
             **body_defaults(sizes, "fine-tuning the top"),
-            "strategy.last_n": Setting(third(sizes.blocks), f"a third of {sizes.blocks} blocks"),
+            "strategy.last_n": (
+                Setting(third(sizes.blocks), f"a third of {sizes.blocks} blocks")
+                if self.train is None
+                else Setting(None, "train names what trains")
+            ),
             "strategy.head_init": head_setting(sizes),
             "train.epochs": epochs_for(sizes),
         }
 
     def _blocks(self, anatomy: Anatomy) -> int:
         there = len(anatomy.stacks[-1]) if anatomy.stacks else 0
-        n = third(there) if self.last_n == "auto" else self.last_n
+        n = self.last_n if isinstance(self.last_n, int) else third(there)
         if anatomy.shared and n > 1:
             raise RecipeError(
                 Problem(
@@ -97,7 +104,7 @@ class Partial(StrategySpec):
 
 
 def third(blocks: int) -> int:
-    """A third, at least one; the last quarter of the blocks has most of the gain (Lee et al. 2019, arXiv:1911.03090)."""
+    """A third, at least one: the last quarter has most of the gain already (Lee et al. 2019, arXiv:1911.03090)."""
     return max(1, round(blocks / 3))
 
 

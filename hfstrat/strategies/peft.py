@@ -84,9 +84,8 @@ class Peft(StrategySpec):
         }
 
     def _targets(self, anatomy: Anatomy) -> tuple[str, ...]:
-        if self.targets == "auto":
-            return anatomy.norms if self.method == "LN_TUNING" else anatomy.linear
-        return targets_of(self.targets, anatomy)
+        modules = anatomy.norms if self.method == "LN_TUNING" else anatomy.linear
+        return targets_of("all-linear" if self.targets == "auto" else self.targets, modules)
 
 
 def _required(method: str, updates: int) -> dict[str, object]:

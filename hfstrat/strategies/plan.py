@@ -70,8 +70,11 @@ class Anatomy:
 
     @property
     def is_linear_probe(self) -> bool:
-        """Whether the head is one linear module, so that training it on frozen features is convex."""
-        return self.output is not None and self.head == (self.output,)
+        """Whether the head has no parameters but its output's, so that training it on frozen features is convex."""
+        own = (f"{self.output}.*",)
+        return self.output is not None and all(
+            matches(name, own) for name in self.parameters if matches(name, self.head_patterns)
+        )
 
 
 @dataclass(frozen=True)

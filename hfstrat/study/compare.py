@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from hfstrat.runs.rows import Row
 from hfstrat.study import worker
 from hfstrat.study.arms import Arm, arms_of, without_teacher
 from hfstrat.study.statistics import Difference, detectable_difference, paired_difference
+from hfstrat.tasks.base import Labels
 from hfstrat.training.machine import machine
 
 if TYPE_CHECKING:
@@ -183,9 +184,8 @@ def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observe
             quiet()
             # Students last: their teacher may be a run that this comparison has yet to make.
             first, *others = sorted(_distinct(neural), key=lambda one: hasattr(one.strategy, "teacher"))
+            _check_strategies([first, *(without_teacher(one, folder) for one in others)], material.labels)
             prepared = prepare(first, machine(), memory=data, source=source)
-            for recipe in others:
-                check_strategy(without_teacher(recipe, folder), prepared.material.labels)
             for reason in prepared.material.reasons:
                 observer.note(reason)
             tested = len(prepared.encoded.get("test", ()))
@@ -198,9 +198,29 @@ def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observe
     return fingerprints
 
 
+def _check_strategies(recipes: Sequence[Recipe], labels: Labels) -> None:
+    """Raise all that is wrong with the arms' strategies, each with its arm: the recipe's own strategy may be right."""
+    problems: dict[Problem, None] = {}
+    for recipe in recipes:
+        try:
+            check_strategy(recipe, labels)
+        except UsageError as error:
+            arm = recipe.name.rpartition("-seed")[0]
+            for one in error.problems:
+                is_arms = one.path.startswith("strategy")
+                problems[replace(one, message=f"arm {arm}: {one.message}", path="compare.arms") if is_arms else one] = (
+                    None
+                )
+    if problems:
+        raise RecipeError(problems)
+
+
 def _distinct(arms: Sequence[Arm]) -> list[Recipe]:
     """A recipe for each strategy among some arms."""
-    return list({arm.recipe.strategy.model_dump_json(): arm.recipe for arm in reversed(arms)}.values())
+    found: dict[str, Recipe] = {}
+    for arm in arms:
+        found.setdefault(arm.recipe.strategy.model_dump_json(), arm.recipe)
+    return list(found.values())
 
 
 def _amount(arm: Arm) -> str:

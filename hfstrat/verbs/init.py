@@ -76,7 +76,7 @@ def recipe_text(source: Path, guess: Guess, loaded: Loaded, output: Path | None 
         _model(),
         _task(guess),
         "\n".join(data),
-        "strategy:\n  kind: head                   # or lora, full, …: nothing else has to change",
+        "strategy:\n  kind: head                   # or partial, full, lora, scratch, …: nothing else has to change",
         TRAIN.rstrip(),
     ]
     return "\n".join(blocks) + "\n"

@@ -102,7 +102,7 @@ def _find(name: str) -> Shipped:
     wanted = re.sub(r"\.ya?ml$", "", name).removeprefix("recipes/")
     short = [full for full in known if full.rsplit("/", 1)[-1] == wanted]
     if wanted not in known and len(short) != 1:
-        hint = did_you_mean(wanted, list(known)) or "`hfstrat recipes list` shows them"
+        hint = did_you_mean(wanted, list(known), show_all=40) or "`hfstrat recipes list` shows them"
         raise UsageError(Problem(f"there is no recipe '{name}'", hint=hint))
     return known[wanted if wanted in known else short[0]]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hfstrat.errors import Problem, UsageError, did_you_mean
-from hfstrat.runs.directory import Run
-from hfstrat.verbs.progress import show
+from hfstrat.runs.directory import Run, write_text
+from hfstrat.verbs.progress import observer, show
 
 CONTENTS = {
     "artifact": "the model and its card",
@@ -20,14 +22,50 @@ CONTENTS = {
 LISTED = 20
 
 
-def run(path: Path, as_json: bool) -> None:
-    """Show a run or a comparison."""
+def run(path: Path, overrides: Sequence[str], svg: Path | None, as_json: bool, quiet: bool) -> None:
+    """Show what a recipe would do, or a run, or a comparison."""
+    if path.is_file():
+        _show_recipe(path, overrides, svg, as_json, quiet)
+        return
+    if overrides:
+        raise UsageError(Problem(f"'{overrides[0]}' overrides a recipe, and {path} is none"))
     if (path / "comparison.json").is_file():
+        if svg is not None:
+            raise UsageError(Problem("a comparison has no one model to draw", hint="Name one of its runs"))
         _show_comparison(path, as_json)
     elif (path / "status.json").is_file():
-        _show_run(Run(path), as_json)
+        _show_run(Run(path), svg, as_json)
     else:
         raise UsageError(_not_a_run(path))
+
+
+def _show_recipe(path: Path, overrides: Sequence[str], svg: Path | None, as_json: bool, quiet: bool) -> None:
+    from hfstrat.recipe.loading import load
+
+    load(path, overrides)  # before seconds of imports: most mistakes show here
+    listener = observer(quiet=quiet or as_json)
+    with listener.working("loading torch, transformers and peft"):
+        from hfstrat.execute import plan
+    drawing = plan(path, overrides, observer=listener)
+    _draw(drawing.plan, svg, as_json)
+
+
+def _draw(plan: Mapping[str, Any], svg: Path | None, as_json: bool) -> None:
+    """A plan on stdout, and as a picture where one is asked for."""
+    if svg is not None:
+        from hfstrat.report.svg import svg as picture
+
+        if not svg.parent.is_dir():
+            raise UsageError(Problem(f"there is no folder {svg.parent}", hint="Name another file with --svg"))
+        write_text(svg, picture(plan))
+    if as_json:
+        print(json.dumps(plan, ensure_ascii=False))
+        return
+    from hfstrat.report.drawing import draw
+
+    show(draw(plan))
+    if svg is not None:
+        show(f"\n{svg} is the same as a picture")
 
 
 def _show_comparison(path: Path, as_json: bool) -> None:
@@ -39,7 +77,10 @@ def _show_comparison(path: Path, as_json: bool) -> None:
     show(load(path))
 
 
-def _show_run(run: Run, as_json: bool) -> None:
+def _show_run(run: Run, svg: Path | None, as_json: bool) -> None:
+    if svg is not None:
+        _draw(run.read("plan.json") or {}, svg, as_json)
+        return
     if as_json:
         status, plan = run.read("status.json"), run.read("plan.json")
         found = {"run": str(run.path), "status": status, **run.metrics, "plan": plan, "ledger": run.ledger}
@@ -67,7 +108,7 @@ def _not_a_run(path: Path) -> Problem:
     hint = did_you_mean(path.name, runs, show_all=0)
     if not hint:
         hint = f"In {path.parent} there are: {_listed(runs)}" if runs else "`hfstrat train RECIPE` makes a run"
-    return Problem(f"there is no folder {path}" if not path.exists() else f"{path} is a file, not a run", hint=hint)
+    return Problem(f"there is neither a recipe nor a run {path}", hint=hint)
 
 
 def _runs_in(folder: Path) -> list[str]:

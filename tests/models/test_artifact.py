@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,7 @@ import torch
 from hfstrat.models import artifact
 from hfstrat.models.anatomy import named_parameters
 from hfstrat.training import scoring
-from tests import tiny
+from tests import elsewhere, tiny
 from tests.training.helpers import FAMILIES, LIVELY, Trained, recipe, train
 
 ROWS = tiny.reviews(40)
@@ -89,32 +85,13 @@ def test_saved_and_loaded_again_it_says_the_same(runs, name):
 @pytest.fixture(scope="module")
 def told(runs, tmp_path_factory) -> dict[str, dict[str, Any]]:
     """Logits and labels of the test rows, from the cards' lines in a process without hfstrat."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    jobs = [{"name": name, "program": program(found)} for name, found in runs.items()]
-    (folder / "jobs.json").write_text(json.dumps(jobs), "utf-8")
-    script = Path(__file__).with_name("loads_without_hfstrat.py")
-    command = [sys.executable, str(script), str(folder / "jobs.json")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return {job["name"]: job for job in json.loads((folder / "jobs.json").read_text("utf-8"))}
+    return elsewhere.told({name: program(found) for name, found in runs.items()}, tmp_path_factory.mktemp("elsewhere"))
 
 
 def program(found: Trained) -> str:
     """The lines of a card, on the run's own texts."""
-    card = (found.run.artifact / "README.md").read_text("utf-8")
-    (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     examples = found.prepared.material.examples["test"]
-    replaced = {
-        '"path/to/this/folder"': json.dumps(str(found.run.artifact)),
-        '"path/to/the/base/model"': json.dumps(found.prepared.base.location),
-        '["a first text", "a second one"]': json.dumps(list(examples.texts)),
-        '["what goes with it", "what goes with that"]': json.dumps(list(examples.pairs or ())),
-    }
-    for placeholder, value in replaced.items():
-        lines = lines.replace(placeholder, value)
-    assert "path/to" not in lines
-    assert "hfstrat" not in lines.replace(str(found.run.artifact), "")
-    return lines
+    return elsewhere.program(found.run, found.prepared.base.location, examples.texts, examples.pairs or ())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -27,7 +27,7 @@ def said(path: str, value: Any) -> list[str]:
     return [str(problem).removeprefix("override: ").removeprefix("recipe: ") for problem in caught.value.problems]
 
 
-KINDS = "head | full | lora"
+KINDS = "scratch | head | partial | full | lora | qlora | peft | distill"
 
 TABLE: list[tuple[str, Any, str]] = [
     # path, value, the sentence

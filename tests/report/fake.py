@@ -27,7 +27,7 @@ def entry(value: float, half: float = 0.01, **other: Any) -> dict[str, Any]:
 
 
 def plan(kind: str, *, seed: int = 0, blocks: int = BLOCKS) -> dict[str, Any]:
-    """plan.json of a floor, or of a strategy on a model with some blocks."""
+    """plan.json of a floor, or of a strategy on a model with some blocks, as the first version wrote it."""
     if kind in FLOORS:
         return {
             "kind": kind,
@@ -109,6 +109,11 @@ def t5(blocks: int = 12) -> Sections:
     }
 
 
+def paths(sections: Sections) -> list[str]:
+    """All parts."""
+    return [path for section in sections.values() for path in section]
+
+
 def planned(
     kind: str,
     sections: Sections,
@@ -179,7 +184,7 @@ def plans() -> dict[str, dict[str, Any]]:
     """plan.json of each strategy, before a run."""
     small, medium, large, both = bert(6), bert(12), bert(24), t5()
     blocks, large_blocks = [*medium["blocks"]], [*large["blocks"]]
-    every = {path for section in small.values() for path in section}
+    every = paths(small)
     above = [*medium["above"], *medium["head"]]
     decayed = [
         Group("head", ("classifier.*", "bert.pooler.*")),
@@ -190,13 +195,12 @@ def plans() -> dict[str, dict[str, Any]]:
     lora: dict[str, Any] = {"method": "LORA", "options": {"r": 16}, "modules_to_save": new}
     ia3 = {"method": "IA3", "options": {}, "modules_to_save": new}
     tops = {f"top-{n}": [*blocks[-n:], *above] for n in (1, 2, 3)}
-    full_medium = [path for section in medium.values() for path in section]
     return {
         "scratch": planned("scratch", small, {"fit": every}, fresh=every, probe=False, weights="random"),
         "head": planned("head", medium, {}, fresh=new),
         "partial": planned("partial", medium, {"fit": [*blocks[-4:], *above]}, fresh=new, groups=decayed),
         "gradual": planned("partial", medium, tops, fresh=new, groups=decayed),
-        "full": planned("full", medium, {"fit": full_medium}, probe=False),
+        "full": planned("full", medium, {"fit": paths(medium)}, probe=False),
         "lora": planned("lora", large, {"fit": new}, fresh=new, added=ADAPTER, adapter=lora),
         "qlora": planned(
             "qlora", large, {"fit": new}, fresh=new, added=ADAPTER, adapter=lora, storage=asdict(Quantization(4))
@@ -205,9 +209,7 @@ def plans() -> dict[str, dict[str, Any]]:
         "distill": planned(
             "distill", small, {"fit": every}, probe=False, distillation=asdict(Distillation("runs/full", 2.0, 0.9))
         ),
-        "t5": planned(
-            "full", both, {"fit": [path for section in both.values() for path in section]}, fresh=both["head"]
-        ),
+        "t5": planned("full", both, {"fit": paths(both)}, fresh=both["head"]),
         "layerwise": planned(
             "full",
             large,

@@ -184,8 +184,9 @@ def make_artifact(case: Case, problem: Problem, base: Path, folder: Path, window
 
     from hfstrat.models import artifact
     from hfstrat.models.base import open_base
-    from hfstrat.models.build import Shape, build, plan_shape, put_in
+    from hfstrat.models.build import Shape, build, plan_shape
     from hfstrat.recipe.model import ModelSpec
+    from hfstrat.strategies.full import Full
     from hfstrat.strategies.lora import Lora
     from hfstrat.tasks.base import Labels
 
@@ -194,11 +195,9 @@ def make_artifact(case: Case, problem: Problem, base: Path, folder: Path, window
     shape = Shape(
         "AutoModelForSequenceClassification", Labels(problem, ("no", "maybe", "yes")), pooling, normalize=False
     )
-    adapter = Lora(r=2).plan(plan_shape(opened, shape)[0]).adapter if case.endswith("adapter") else None
-    model = build(opened, shape, None, 0, "SEQ_CLS")
-    if adapter is not None:
-        model.name_or_path = opened.name  # PEFT warns when it differs from what the adapter is said to be made for
-        model = put_in(model, adapter, opened.name, "SEQ_CLS")
+    anatomy, _ = plan_shape(opened, shape)
+    plan = (Lora(r=2) if case.endswith("adapter") else Full()).plan(anatomy, 1)
+    model = build(opened, shape, plan, anatomy, 0, "SEQ_CLS", "fp32")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:  # zero at first, so that an adapter left out would not be seen

@@ -82,39 +82,38 @@ def test_the_stages_of_each_strategy(anatomy, family):
         "rslora": ["fit"],
         "dora": ["solve", "fit"],
     }
-    assert Head(solver="adamw").plan(found).stages == (Fit("fit", found.head_patterns),)
-    assert isinstance(Head(solver="lbfgs").plan(found).stages[0], Solve)
+    assert Head(solver="adamw").plan(found, 100).stages == (Fit("fit", found.head_patterns),)
+    assert isinstance(Head(solver="lbfgs").plan(found, 100).stages[0], Solve)
 
 
 def plan_of(strategy: str, anatomy: Anatomy):
     given = STRATEGIES[strategy]
-    return {"head": Head, "full": Full, "lora": Lora}[given["kind"]](**given).plan(anatomy)
+    return {"head": Head, "full": Full, "lora": Lora}[given["kind"]](**given).plan(anatomy, 100)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lora_targets_all_linear_layers_of_the_body_or_those_named(anatomy, family):
     found = anatomy(family)
-    adapter = Lora().plan(found).adapter
+    adapter = Lora().plan(found, 100).adapter
     assert adapter is not None
-    assert adapter.options["target_modules"] == found.linear
+    assert adapter.targets == found.linear
     assert adapter.modules_to_save == found.head
     first = found.linear[0]
     short = first.rsplit(".", 1)[-1]
-    named = Lora(targets=(short,)).plan(found).adapter
+    named = Lora(targets=(short,)).plan(found, 100).adapter
     assert named is not None
-    chosen = named.options["target_modules"]
-    assert isinstance(chosen, tuple)
+    chosen = named.targets
     assert first in chosen
     assert all(name.endswith(short) for name in chosen)
     assert len(chosen) < len(found.linear)
-    last = Lora(targets=(f"{found.blocks[-1]}.*",)).plan(found).adapter
+    last = Lora(targets=(f"{found.blocks[-1]}.*",)).plan(found, 100).adapter
     assert last is not None
-    assert len(last.options["target_modules"]) == LINEARS[family]  # type: ignore[arg-type]
+    assert len(last.targets) == LINEARS[family]
 
 
 def test_a_target_that_is_not_there_is_told_with_the_nearest_one(anatomy):
     with pytest.raises(RecipeError, match=r"'qery' matches no linear layer.*query"):
-        Lora(targets=("qery", "key")).plan(anatomy("bert"))
+        Lora(targets=("qery", "key")).plan(anatomy("bert"), 100)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_a_target_that_is_not_there_is_told_with_the_nearest_one(anatomy):
     ],
 )
 def test_rslora_has_the_scale_of_lora_by_default(anatomy, options, alpha):
-    adapter = Lora(**options).plan(anatomy("bert")).adapter
+    adapter = Lora(**options).plan(anatomy("bert"), 100).adapter
     assert adapter is not None
     assert adapter.options["lora_alpha"] == alpha
     assert adapter.options["use_rslora"] == (options.get("variant") == "rslora")

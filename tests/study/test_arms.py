@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hfstrat.errors import RecipeError
 from hfstrat.recipe.loading import load
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.study.arms import Arm, arms_of
+
+FOLDER = Path("runs/x")
 
 
 def recipe(compare: dict[str, Any] | None = None, **fields: Any) -> Recipe:
@@ -30,11 +33,15 @@ def names(arms: list[Arm]) -> list[str]:
 
 
 def test_left_out_it_is_both_floors_and_every_strategy() -> None:
-    assert names(arms_of(recipe())) == ["majority", "tfidf", "head-seed0", "full-seed0", "lora-seed0"]
+    assert names(arms_of(recipe(), FOLDER)) == [
+        "majority",
+        "tfidf",
+        *(f"{kind}-seed0" for kind in ("scratch", "head", "partial", "full", "lora", "qlora", "peft", "distill")),
+    ]
 
 
 def test_each_strategy_runs_once_a_seed_and_a_floor_once() -> None:
-    arms = arms_of(recipe({"arms": ["lora", "tfidf"], "seeds": [0, 3]}))
+    arms = arms_of(recipe({"arms": ["lora", "tfidf"], "seeds": [0, 3]}), FOLDER)
     assert names(arms) == ["lora-seed0", "lora-seed3", "tfidf"]
     assert [arm.recipe.seed for arm in arms] == [0, 3, 5]
     assert [arm.floor for arm in arms] == [None, None, "tfidf"]
@@ -42,19 +49,19 @@ def test_each_strategy_runs_once_a_seed_and_a_floor_once() -> None:
 
 def test_arguments_take_the_place_of_the_block() -> None:
     block = {"arms": ["tfidf"], "seeds": [0, 1]}
-    assert names(arms_of(recipe(block), ["head"], [7])) == ["head-seed7"]
-    assert names(arms_of(recipe(block), ["head"])) == ["head-seed0", "head-seed1"]
+    assert names(arms_of(recipe(block), FOLDER, ["head"], [7])) == ["head-seed7"]
+    assert names(arms_of(recipe(block), FOLDER, ["head"])) == ["head-seed0", "head-seed1"]
 
 
 def test_the_recipes_own_kind_takes_its_fields_and_others_their_defaults() -> None:
-    own, other = arms_of(recipe(), ["lora", "full"])
+    own, other = arms_of(recipe(), FOLDER, ["lora", "full"])
     assert own.recipe.strategy == recipe().strategy
-    assert other.recipe.strategy.model_dump() == {"kind": "full", "head_init": "probe"}
+    assert other.recipe.strategy.model_dump() == {"kind": "full", "head_init": "auto", "layer_decay": None}
 
 
 def test_arms_differ_in_name_seed_strategy_and_limit_alone() -> None:
     given = recipe(data={"source": "a.csv", "limit": 8}, train={"lr": 1e-3})
-    (arm,) = arms_of(given, ["head"])
+    (arm,) = arms_of(given, FOLDER, ["head"])
     same = {"name", "seed", "strategy", "compare"}
     assert arm.recipe.model_dump(exclude=same) == given.model_dump(exclude=same)
 
@@ -72,14 +79,14 @@ def test_arms_differ_in_name_seed_strategy_and_limit_alone() -> None:
 )
 def test_an_arm_on_another_amount_of_data_says_so_in_its_name(limit: Any, own: Any, name: str, chosen: Any) -> None:
     given = recipe({"arms": [{"floor": "tfidf", "limit": limit}]}, data={"source": "a.csv", "limit": own})
-    (arm,) = arms_of(given)
+    (arm,) = arms_of(given, FOLDER)
     assert arm.recipe.name == name
     assert arm.recipe.data.model_dump()["limit"] == chosen
 
 
 def test_a_name_of_its_own_is_kept() -> None:
     block = {"arms": ["lora", {"name": "small", "strategy": {"kind": "lora", "r": 1}}]}
-    assert names(arms_of(recipe(block))) == ["lora-seed0", "small-seed0"]
+    assert names(arms_of(recipe(block), FOLDER)) == ["lora-seed0", "small-seed0"]
 
 
 @pytest.mark.parametrize(
@@ -98,17 +105,55 @@ def test_a_name_of_its_own_is_kept() -> None:
 )
 def test_what_cannot_be_run(block: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        arms_of(recipe(block))
+        arms_of(recipe(block), FOLDER)
     assert said in str(caught.value)
+
+
+def test_an_arm_may_have_seeds_of_its_own() -> None:
+    block = {"arms": ["head", {"strategy": {"kind": "full"}, "seeds": [7]}], "seeds": [0, 1]}
+    assert names(arms_of(recipe(block), FOLDER)) == ["head-seed0", "head-seed1", "full-seed7"]
+
+
+def test_a_teacher_is_the_run_of_the_same_seed_of_an_arm_before() -> None:
+    block = {"arms": ["full", "distill"], "seeds": [0, 1]}
+    found = {arm.recipe.name: arm.recipe.strategy for arm in arms_of(recipe(block), FOLDER)}
+    assert found["distill-seed0"].teacher == "runs/x/full-seed0"
+    assert found["distill-seed1"].teacher == "runs/x/full-seed1"
+    other = {"kind": "distill", "teacher": "arm:full"}
+    block = {"arms": ["full", {"strategy": other, "seeds": [5]}], "seeds": [3]}
+    assert arms_of(recipe(block), FOLDER)[-1].recipe.strategy.teacher == "runs/x/full-seed3"
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        (["distill", "full"], "no arm 'full' is run before it. A teacher stands before its student in compare.arms"),
+        (["tfidf", "distill"], "no arm 'full' is run before it"),
+        (
+            ["head", {"strategy": {"kind": "distill", "teacher": "arm:haed"}}],
+            "no arm 'haed' is run before it. Did you mean 'head'?",
+        ),
+    ],
+)
+def test_a_teacher_that_is_no_arm(arms: list[Any], said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        arms_of(recipe({"arms": arms}), FOLDER)
+    assert said in str(caught.value)
+
+
+def test_the_shape_of_random_weights_is_left_aside_by_arms_that_start_from_pretrained_ones() -> None:
+    given = recipe({"arms": ["majority", "head", "scratch"]}, model={"base": "bert", "config": {"hidden_size": 8}})
+    found = [arm.recipe.model.config for arm in arms_of(given, FOLDER)]
+    assert found == [None, None, {"hidden_size": 8}]
 
 
 @pytest.mark.parametrize("seeds", [[-1], [2**70], [0.5], [], [0, 0]])
 def test_seeds_that_are_none(seeds: list[Any]) -> None:
     with pytest.raises(RecipeError, match="seed"):
-        arms_of(recipe(), ["head"], seeds)
+        arms_of(recipe(), FOLDER, ["head"], seeds)
 
 
 def test_what_is_wrong_with_an_argument_stands_nowhere_in_the_recipe() -> None:
     with pytest.raises(RecipeError) as caught:
-        arms_of(recipe(), ["lorra"])
+        arms_of(recipe(), FOLDER, ["lorra"])
     assert caught.value.problems[0].path == ""

@@ -135,7 +135,9 @@ def prepared_for(given: Mapping[str, Any], rows: Rows) -> Prepared:
 def built(prepared: Prepared, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The model as a run builds it."""
     recipe = prepared.recipe
-    model = build(prepared.base, prepared.shape, prepared.plan.adapter, recipe.seed, recipe.task.peft_task_type)
+    model = build(
+        prepared.base, prepared.shape, prepared.plan, prepared.anatomy, recipe.seed, recipe.task.peft_task_type, "fp32"
+    )
     return model.to(dtype)
 
 
@@ -157,13 +159,14 @@ def fitted(
     prepared = replace(prepared, recipe=prepared.recipe.model_copy(update={"train": train}))
     model, stage = built(prepared, dtype), fit_of(prepared)
     freeze(model, stage)
-    steps = list(stages._schedule(prepared))
+    data = prepared.encoded["train"]
+    steps = list(stages._schedule(prepared, data, stage))
     settings = stages.settings_of(prepared.recipe, len(steps))
     wrapped, optimizer = accelerator.prepare(model, optimizer_for(model, stage, settings))
     updates = engine.fit(
         wrapped,
         optimizer,
-        (stages._step(step, prepared, accelerator) for step in steps),
+        (stages._step(step, prepared, data, accelerator) for step in steps),
         stages._sum_loss(prepared, accelerator.device),
         settings,
         accelerator,

@@ -175,10 +175,10 @@ def test_a_parameter_without_a_gradient_is_legal_and_stays(tiny_base):
     model.unused = nn.Linear(3, 3)
     freeze(model, fit)
     settings = Settings(updates=2, lr=0.1, weight_decay=0.5)
-    accelerator = Accelerator(cpu=True)
+    accelerator, data = Accelerator(cpu=True), prepared.encoded["train"]
     before = model.unused.weight.detach().clone()
     wrapped, optimizer = accelerator.prepare(model, optimizer_for(model, fit, settings))
-    steps = [_step(plan, prepared, accelerator) for plan in list(_schedule(prepared))[:2]]
+    steps = [_step(plan, prepared, data, accelerator) for plan in list(_schedule(prepared, data, fit))[:2]]
     loss = _sum_loss(prepared, accelerator.device)
     updates = list(engine.fit(wrapped, optimizer, steps, loss, settings, accelerator, seed=0, stage="fit"))
     assert all(update.grad_norm.isfinite() and update.grad_norm > 0 for update in updates)

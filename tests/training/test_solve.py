@@ -9,10 +9,11 @@ from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
 
 from hfstrat import stages
+from hfstrat.data.batching import collate
 from hfstrat.tasks import TextClassification
 from hfstrat.training.solve import PATIENCE, solve
 from tests import tiny
-from tests.training.helpers import prepared_for, recipe
+from tests.training.helpers import fit_of, prepared_for, recipe
 
 task = TextClassification(kind="text_classification")
 RNG = np.random.default_rng(0)
@@ -97,6 +98,7 @@ def test_its_loss_is_that_of_the_loop(tiny_base, smoothing, weights, separator):
     rows = tiny.reviews(30)[:27]
     given = recipe(
         tiny_base("bert"),
+        "full-probe",
         task={"class_weights": weights, "label_separator": separator},
         train={"label_smoothing": smoothing},
         evaluate={"metrics": "auto"},
@@ -107,9 +109,9 @@ def test_its_loss_is_that_of_the_loop(tiny_base, smoothing, weights, separator):
     found = float(stages._mean_loss(prepared, torch.device("cpu"))(logits))
     sum_loss = stages._sum_loss(prepared, torch.device("cpu"))
     total = weight = 0.0
-    for plan in list(stages._schedule(prepared))[: -(-len(data) // 8)]:
-        total += float(sum_loss(logits[plan.rows], torch.from_numpy(data.targets[plan.rows])))
-        weight += stages._step(plan, prepared, Accelerator(cpu=True)).weight
+    for plan in list(stages._schedule(prepared, data, fit_of(prepared)))[: -(-len(data) // 8)]:
+        total += float(sum_loss(logits[plan.rows], collate(data, plan.rows)))
+        weight += stages._step(plan, prepared, data, Accelerator(cpu=True)).weight
     assert found == pytest.approx(total / weight, rel=1e-6)
     by_hand = _multi_label if separator else _single_label
     shares = np.ones(2) if weights is None else np.array([3.0, 0.5])

@@ -1,0 +1,192 @@
+"""Pairs of a strategy and an architecture that are trained for a few updates, each stage watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from hfstrat import execute, stages
+from hfstrat.models.anatomy import named_buffers
+from hfstrat.models.build import Added
+from hfstrat.outline import outline
+from hfstrat.state import State
+from hfstrat.strategies.plan import ADAPTER, Anatomy, Plan, Solve, Stage, matches
+from hfstrat.tasks.base import FloatArray
+from hfstrat.training import scoring
+from tests import elsewhere, tiny
+from tests.training import helpers
+from tests.training.helpers import Weights, weights
+
+LABELS = ("negative", "positive")
+TEXT = (*tiny.FAMILIES, *tiny.MORE_TEXT)
+AUTO = {
+    **dict.fromkeys(TEXT, "AutoModelForSequenceClassification"),
+    **dict.fromkeys(tiny.OTHERS, "AutoModelForImageClassification"),
+    "wav2vec2": "AutoModelForAudioClassification",
+}
+# Solving heads takes longer than all the rest, so strategies that differ in the body alone start from random ones.
+RANDOM = {"head_init": "random"}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "scratch": {"kind": "scratch"},
+    "head": {"kind": "head"},
+    "partial": {"kind": "partial", "last_n": 1},
+    "gradual": {"kind": "partial", "last_n": 2, "gradual": True, "layer_decay": 0.8, **RANDOM},
+    "full": {"kind": "full"},
+    "lora": {"kind": "lora", "r": 4},
+    "qlora": {"kind": "qlora", "r": 4, **RANDOM},
+    "ia3": {"kind": "peft", "method": "IA3", **RANDOM},
+    "vera": {"kind": "peft", "method": "VERA", **RANDOM},
+    "ln_tuning": {"kind": "peft", "method": "LN_TUNING", **RANDOM},
+    "adalora": {"kind": "peft", "method": "ADALORA", **RANDOM},
+    "distill": {"kind": "distill", "student": {"every": 2}},
+}
+FOUR_BLOCKS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(tiny.ALL, {"num_hidden_layers": 4}),
+    "distilbert": {"n_layers": 4},
+    "gpt2": {"n_layer": 4},
+    "t5": {"num_layers": 4, "num_decoder_layers": 4},
+    "bart": {"encoder_layers": 4, "decoder_layers": 4},
+    "resnet": {"depths": [2, 2]},
+    "convnext": {"depths": [2, 2]},
+}
+LIVELY: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(tiny.ALL, helpers.LIVELY),
+    "bart": {"init_std": 0.2},
+    "t5": {},
+    "resnet": {},
+}
+Bases = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A stage, and the parameters and statistics that it left other than it found them."""
+
+    stage: Stage
+    parameters: frozenset[str]
+    statistics: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A strategy on an architecture, done.
+
+    Args:
+        anatomy: Where the model keeps its parts.
+        plan: What the strategy planned.
+        added: What its adapter added.
+        outline: What is said to train.
+        model: The model that was saved.
+        before: Parameters as they were built, by canonical name.
+        after: Parameters at the end of the last stage, before the best state was put back.
+        moved: What each stage moved.
+        kept: Parameters and statistics of the best state; empty where there was no look at it.
+        logits: What the model says about a few examples, `(n, classes)`.
+        program: Lines that load it without hfstrat and leave the same `logits`.
+    """
+
+    anatomy: Anatomy
+    plan: Plan
+    added: Added
+    outline: Mapping[str, Any]
+    model: nn.Module
+    before: Weights
+    after: Weights
+    moved: Sequence[Moved]
+    kept: Weights
+    logits: FloatArray
+    program: str
+
+    def planned(self, stage: Stage) -> set[str]:
+        """Names of the parameters that a stage trains."""
+        if isinstance(stage, Solve):
+            return {name for name in self.before if name.startswith(f"{stage.output}.")}
+        added = self.added.trains if ADAPTER in stage.train else frozenset()
+        return {name for name in self.before if name in added or matches(name, stage.train)}
+
+
+def base_of(family: str, bases: Bases, **fields: Any) -> Path:
+    """The tiny base of a family, whose logits are not all alike."""
+    return bases(family, **LIVELY[family], **fields)
+
+
+def settings_of(family: str, strategy: str, bases: Bases, folder: Path) -> dict[str, Any]:
+    """A strategy as a recipe has it, with a teacher where it needs one."""
+    given = STRATEGIES[strategy]
+    return given if strategy != "distill" else {**given, "teacher": str(_teacher(family, bases, folder / "teacher"))}
+
+
+def _teacher(family: str, bases: Bases, folder: Path) -> Path:
+    """A classifier of four blocks for the same labels, not trained."""
+    base = base_of(family, bases, **FOUR_BLOCKS[family])
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: place for place, name in enumerate(LABELS)}}
+    torch.manual_seed(0)
+    getattr(transformers, AUTO[family]).from_pretrained(base, **names).save_pretrained(folder)
+    if family in TEXT:
+        transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def trained(family: str, strategy: str, bases: Bases, folder: Path, **task: Any) -> Pair:
+    """Train on a few texts the way a user does, and look over its shoulder."""
+    settings = settings_of(family, strategy, bases, folder)
+    given = helpers.recipe(base_of(family, bases), settings, task=task, train={"epochs": 2})
+    moved: list[Moved] = []
+
+    def followed(name: str, updates: Any, steps: Any, model: nn.Module, state: State) -> None:
+        with watching(next(stage for stage in state.prepared.plan.stages if stage.name == name), model, moved):
+            follow(name, updates, steps, model, state)
+
+    def solved(stage: Solve, state: State) -> None:
+        with watching(stage, state.model, moved):
+            solve(stage, state)
+
+    follow, solve = stages._follow, execute.run_solve
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_follow", followed)
+        patch.setattr(execute, "run_solve", solved)
+        patch.setattr(stages, "_live_of_updates", lambda *_: 0)  # it takes time, and leaves no trace
+        found = helpers.train(given, tiny.reviews(24), folder)
+    prepared = found.prepared
+    return Pair(
+        anatomy=prepared.anatomy,
+        plan=prepared.plan,
+        added=prepared.added,
+        outline=outline(prepared),
+        model=found.model,
+        before=found.before,
+        after=found.after,
+        moved=moved,
+        kept={},
+        logits=scoring.logits(found.model, prepared.encoded["test"], 64),
+        program=elsewhere.program(found.run, prepared.base.location, prepared.material.examples["test"].texts),
+    )
+
+
+@contextmanager
+def watching(stage: Stage, model: nn.Module, moved: list[Moved]) -> Iterator[None]:
+    """Note what moves meanwhile."""
+    parameters, statistics = weights(model), statistics_of(model)
+    yield
+    moved.append(
+        Moved(stage, different(parameters, weights(model)), different(statistics, statistics_of(model)))
+    )
+
+
+def statistics_of(model: nn.Module) -> Weights:
+    """A copy of the buffers that training moves, by canonical name."""
+    return {name: buffer.clone() for name, buffer in named_buffers(model)}
+
+
+def different(one: Weights, other: Weights) -> frozenset[str]:
+    """Names of the tensors that are not equal bit for bit."""
+    assert one.keys() == other.keys()
+    return frozenset(name for name, value in one.items() if not torch.equal(value, other[name]))

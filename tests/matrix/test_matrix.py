@@ -1,0 +1,153 @@
+"""Every strategy on every architecture: what is planned moves, nothing else does, and the artefact says the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hfstrat.errors import RecipeError
+from hfstrat.outline import part_of, parts_of
+from hfstrat.strategies.plan import matches
+from tests import tiny
+from tests.matrix import pairs, senses
+from tests.matrix.pairs import STRATEGIES, TEXT, Pair, different, statistics_of
+from tests.training.helpers import weights
+
+REFUSED = {
+    ("albert", "gradual"): "all layers of this model share one block.*last_n: 1",
+    ("albert", "distill"): "its layers share their weights.*every: 1",
+    ("resnet", "distill"): "does not say how many blocks there are.*every: 1",
+    ("convnext", "distill"): "does not say how many blocks there are.*every: 1",
+    ("resnet", "qlora"): "only linear layers are quantised.*partial or full",
+    **dict.fromkeys(
+        (("resnet", strategy) for strategy in ("lora", "ia3", "vera", "adalora")),
+        "no layer of the kind that is adapted.*partial or full",
+    ),
+}
+PAIRS: list[tuple[str, str, dict[str, Any]]] = [
+    *((family, strategy, {}) for family in tiny.ALL for strategy in STRATEGIES),
+    *((family, strategy, {"pooling": "mean"}) for family in ("bert", "llama") for strategy in STRATEGIES),
+]
+TRAINED = [pair for pair in PAIRS if pair[:2] not in REFUSED]
+
+# Softmax over keys does not change when all keys are shifted alike, so the gradient of a key's bias is nothing but
+# rounding, and may be nothing at all.
+NO_GRADIENT = ("*.key.bias", "*.k_lin.bias", "*.k_proj.bias", "*.key_proj.bias")
+
+
+class User:
+    """Somebody without hfstrat, in a process of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        script = Path(__file__).with_name("runs_programs.py")
+        self._errors = (folder / "errors.txt").open("w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def run(self, program: str) -> dict[str, Any]:
+        """What a program leaves."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(program) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        self._errors.seek(0)
+        assert line, self._errors.read()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def leave(self) -> int:
+        """End the process, and tell how it ended."""
+        self._process.communicate(timeout=60)
+        self._errors.close()
+        return self._process.returncode
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    """One for all pairs."""
+    found = User(tmp_path_factory.mktemp("user"))
+    yield found
+    assert found.leave() == 0
+
+
+def name_of(pair: tuple[str, str, dict[str, Any]]) -> str:
+    return "-".join([pair[0], *pair[2].values(), pair[1]])
+
+
+def trained(family: str, strategy: str, task: dict[str, Any], bases: pairs.Bases, folder: Path) -> Pair:
+    if family in TEXT:
+        return pairs.trained(family, strategy, bases, folder, **task)
+    return senses.trained(family, strategy, bases, folder)
+
+
+@pytest.mark.parametrize("pair", TRAINED, ids=name_of)
+def test_what_is_planned_moves_and_is_what_others_load(tiny_base, tmp_path, user, pair):
+    found = trained(*pair, tiny_base, tmp_path)
+    exactly_what_is_planned_moved(found)
+    the_outline_says_so(found)
+    statistics_move_with_their_norms(found)
+    if found.kept:
+        assert not different(found.kept, weights(found.model) | statistics_of(found.model))
+    told = user.run(found.program)
+    assert "error" not in told, told["error"]
+    assert not told["imports_hfstrat"]
+    assert not told["training"]
+    assert np.array(told["logits"]) == pytest.approx(found.logits, abs=1e-4)
+    assert found.logits.std(axis=0).min() > 2e-3, "logits that are all alike would show nothing"
+
+
+def exactly_what_is_planned_moved(pair: Pair) -> None:
+    assert [one.stage for one in pair.moved] == list(pair.plan.stages)
+    for one in pair.moved:
+        planned = pair.planned(one.stage)
+        assert planned
+        assert one.parameters <= planned
+        assert {name for name in planned - one.parameters if not matches(name, NO_GRADIENT)} == set()
+    assert different(pair.before, pair.after) <= frozenset().union(*(one.parameters for one in pair.moved))
+
+
+def the_outline_says_so(pair: Pair) -> None:
+    """It is made without weights, and counts as trained what trained."""
+    sizes = {**pair.anatomy.parameters, **pair.added.sizes}
+    assert sizes.keys() == pair.before.keys()
+    parts, trained = parts_of(pair.anatomy), set[str]()
+    for one, said in zip(pair.moved, pair.outline["stages"], strict=True):
+        still = {name for name in pair.planned(one.stage) if matches(name, NO_GRADIENT)}
+        counts: dict[str, int] = {}
+        for name in one.parameters | still:
+            counts[part_of(name, parts)] = counts.get(part_of(name, parts), 0) + sizes[name]
+        assert said["trained"] == counts
+        trained |= one.parameters | still
+    assert pair.outline["parameters"]["trainable"] == sum(sizes[name] for name in trained)
+    assert pair.outline["parameters"]["total"] == sum(sizes.values())
+
+
+def statistics_move_with_their_norms(pair: Pair) -> None:
+    """Frozen norms are in eval mode, and trained ones count what they see."""
+    for one in pair.moved:
+        owners = {name.rpartition(".")[0] for name in pair.planned(one.stage)}
+        trained = {name for name in statistics_of(pair.model) if name.rpartition(".")[0] in owners}
+        assert one.statistics == (trained if one.stage.kind == "fit" else set())
+
+
+@pytest.mark.parametrize(("family", "strategy"), REFUSED)
+def test_what_cannot_be_is_refused_before_a_weight_is_read(tiny_base, tmp_path, family, strategy):
+    with pytest.raises(RecipeError, match=REFUSED[family, strategy]) as caught:
+        trained(family, strategy, {}, tiny_base, tmp_path)
+    assert all(problem.hint and problem.path.startswith("strategy") for problem in caught.value.problems)
+    assert not [path for path in tmp_path.rglob("*") if path.name != "teacher" and path.parent.name != "teacher"]
