@@ -283,7 +283,11 @@ def _model(prepared: Prepared) -> dict[str, Any]:
         found["code"] = base.code.file.name
     if base.adapter is not None and prepared.plan.adapter is not None:
         below = base.adapter.base_name
-        found["adapter_of"] = {"name": below, "local": Path(below).is_dir()}
+        found["adapter_of"] = {
+            "name": below,
+            "local": Path(below).is_dir(),
+            "revision": base.hub.get("revision"),
+        }
     if teacher is not None:
         found["teacher"] = {"name": teacher.base.name, "fingerprint": teacher.base.fingerprint()}
     return found

@@ -70,12 +70,14 @@ class Predictor:
         labels = Labels(env["labels"]["problem"], tuple(env["labels"]["names"]))
         if recipe.model.code is not None:  # as it was when it was trained
             load_code(run.artifact / Path(recipe.model.code).name)
-        adapted = artifact.case_of(run.artifact).endswith("adapter")
-        base = under_adapter(run.artifact) if adapted else None  # a whole model outlives the folder of its base
-        model = artifact.load(run.artifact, base, recipe.task.auto_class)
-        settings = getattr(AutoConfig.from_pretrained(run.artifact), "hfstrat", {})
+        adapted, trust = artifact.case_of(run.artifact).endswith("adapter"), recipe.model.trust_remote_code
+        # A whole model outlives the folder of its base.
+        base, revision = under_adapter(run.artifact) if adapted else (None, {})
+        hub = {"trust_remote_code": trust, **revision}
+        model = artifact.load(run.artifact, base, recipe.task.auto_class, hub)
+        settings = getattr(AutoConfig.from_pretrained(run.artifact, trust_remote_code=trust), "hfstrat", {})
         judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))
-        tokenizer = AutoTokenizer.from_pretrained(run.artifact)
+        tokenizer = AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=trust)
         return cls(run, recipe, model, tokenizer, judge, float(settings.get("threshold", 0.5)))
 
     @cached_property

@@ -35,7 +35,7 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         tokenizer.model_max_length = recipe.task.max_length  # a pipeline cuts where training did
         artifact.save(state.model, tokenizer, run.artifact, _name(prepared), extra)
         stored, size = artifact.weights_of(run.artifact)
-        model = artifact.load(run.artifact, prepared.base.location, recipe.task.auto_class)
+        model = artifact.load(run.artifact, prepared.base.location, recipe.task.auto_class, prepared.base.hub)
     split = "test" if "test" in prepared.encoded else "validation" if "validation" in prepared.encoded else "train"
     data = prepared.encoded[split]
     observer.phase("test", len(data), "texts")

@@ -196,7 +196,7 @@ def _adapter_steps(stage: Fit, model: nn.Module) -> dict[str, Any]:
     """What an adapter's method does beside the loop, as arguments of the loop."""
     if stage.after_update is None:
         return {}
-    weight = next(iter(model.peft_config.values())).orth_reg_weight  # type: ignore[union-attr, operator]
+    weight = next(iter(model.peft_config.values())).orth_reg_weight  # type: ignore[operator]
     return {
         "penalty": lambda: orthogonality(model, weight),
         "after_step": lambda update: allocate_ranks(model, update),

@@ -56,11 +56,15 @@ class Teacher:
         """The teacher in fp32 and eval mode."""
         import transformers
 
-        base = self.base
-        if base.adapter is not None:
-            return artifact.load(base.adapter.folder, base.location, auto_class)
-        auto: Any = getattr(transformers, auto_class)
-        return auto.from_pretrained(base.location, dtype=torch.float32, **base.hub).eval()
+        base, auto = self.base, getattr(transformers, auto_class)
+        model: Any = (
+            auto.from_pretrained(base.location, dtype=torch.float32, **base.hub).eval()
+            if base.adapter is None
+            else artifact.load(base.adapter.folder, base.location, auto_class, base.hub)
+        )
+        # Decoders read their answer from the last token that is not this one, and many name none.
+        model.config.pad_token_id = base.tokenizer.pad_token_id if base.tokenizer is not None else None
+        return model
 
 
 @contextmanager

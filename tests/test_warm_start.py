@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,19 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
-from torch import nn
+from huggingface_hub.constants import HF_HUB_CACHE
+from transformers import AutoModel
 
-from hfstrat import execute
+from hfstrat import execute, stages
 from hfstrat.data.batching import collate
 from hfstrat.errors import UsageError
+from hfstrat.inference import Predictor
 from hfstrat.models import artifact
 from hfstrat.models.anatomy import named_parameters
 from hfstrat.prepare import Prepared
 from hfstrat.runs.directory import Run
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
-from hfstrat.stages import _sum_loss
 from hfstrat.tasks.base import Encoded
 from hfstrat.training import scoring
 from tests import elsewhere, tiny
@@ -33,6 +35,7 @@ from tests.training.helpers import (
     LIVELY,
     Trained,
     built,
+    fit_of,
     fitted,
     largest_difference,
     memory,
@@ -100,7 +103,9 @@ def chain(tmp_path_factory) -> dict[str, Trained]:
     found["lora"] = train(recipe(folder / "full", "lora", "lora"), GOOD, folder)
     found["pooled"] = train(recipe(folder / "scratch", "full-probe", "pooled", task={"pooling": "mean"}), THREE, folder)
     found["pooled lora"] = train(recipe(folder / "pooled", "lora", "pooled-lora"), GOOD, folder)
-    found["lora, pooled"] = train(recipe(folder / "full", "lora", "lora-pooled", task={"pooling": "mean"}), GOOD, folder)
+    found["lora, pooled"] = train(
+        recipe(folder / "full", "lora", "lora-pooled", task={"pooling": "mean"}), GOOD, folder
+    )
     return found
 
 
@@ -117,20 +122,6 @@ def test_each_starts_from_the_one_before(chain):
         assert one.prepared.base.max_length == 64
         assert stages_of(one.run) == ["probe", "fit"], "its labels are others"
     assert full.before["classifier.weight"].shape == (3, 32)
-
-
-def test_the_lines_of_every_card_in_a_chain_work_without_hfstrat(chain, tmp_path):
-    programs = {
-        name: elsewhere.program(found.run, found.prepared.base.location, found.prepared.material.examples["test"].texts)
-        for name, found in chain.items()
-    }
-    told = elsewhere.told(programs, tmp_path)
-    for name, found in chain.items():
-        assert told[name]["logits"] == pytest.approx(logits_of(found.run), abs=1e-5), name
-        assert told[name]["labels"] == list(found.run.predictions()["prediction"]), name
-    kinds = {name: artifact.case_of(found.run.artifact) for name, found in chain.items()}
-    assert kinds["pooled"] == "pooled"
-    assert kinds["pooled lora"] == kinds["lora, pooled"] == "pooled-adapter"
 
 
 @pytest.mark.parametrize("name", ["lora", "pooled lora", "lora, pooled"])
@@ -235,25 +226,31 @@ def test_an_adapter_goes_on_with_a_new_head(adapted, name):
     assert [stage.kind for stage in prepared.plan.stages] == ["solve", "fit"]
     there, here = weights(artifact.load(before.run.artifact)), weights(built(prepared))
     other = {parameter for parameter, value in here.items() if not torch.equal(value, there[parameter])}
-    output = str(prepared.anatomy.output)
-    assert other == {parameter for parameter in here if parameter == f"{output}.weight"}, "biases start as nothing"
+    assert other == {parameter for parameter in here if parameter.startswith(f"{prepared.anatomy.output}.")}
 
 
-@pytest.mark.parametrize("name", ["lora", "pooled", "qlora"])
-def test_what_an_adapter_became_stands_on_the_first_base(adapted, name, tmp_path):
-    before, (_, _, strategy, _) = adapted(name), CONTINUED[name]
-    found = train(recipe(before.run.path, strategy, "again"), GOOD, tmp_path)
-    base = before.prepared.base.location
-    assert found.run.read("artifact/adapter_config.json")["base_model_name_or_path"] == base
-    third = train(recipe(found.run.path, strategy, "third"), GOOD, tmp_path)
-    assert third.prepared.base.location == base
-    for one in (found, third):
-        texts = one.prepared.material.examples["test"].texts
-        told = elsewhere.told({"it": elsewhere.program(one.run, base, texts)}, tmp_path)["it"]
-        assert told["logits"] == pytest.approx(logits_of(one.run), abs=1e-5)
+@pytest.fixture(scope="module")
+def later(adapted, tmp_path_factory) -> dict[str, Trained]:
+    """What went on from adapters, as such and merged."""
+    folder = tmp_path_factory.mktemp("later-")
+    found = {
+        f"{name} again": train(recipe(adapted(name).run.path, CONTINUED[name][2], f"{name}-again"), GOOD, folder)
+        for name in ("lora", "pooled", "qlora")
+    }
+    found["lora a third time"] = train(recipe(folder / "lora-again", LORA, "third"), ROWS, folder)
+    for name in ("lora", "qlora"):
+        found[f"{name} merged"] = train(recipe(adapted(name).run.path, FULL, f"{name}-merged"), ROWS, folder)
+    return found
+
+
+@pytest.mark.parametrize("name", ["lora again", "pooled again", "qlora again", "lora a third time"])
+def test_what_an_adapter_became_stands_on_the_first_base(later, adapted, name, tmp_path):
+    run, base = later[name].run, adapted(name.split()[0]).prepared.base.location
+    assert later[name].prepared.base.location == base
+    assert run.read("artifact/adapter_config.json")["base_model_name_or_path"] == base
     (tmp_path / "texts.jsonl").write_text('{"text": "a great film"}\n', "utf-8")
-    done = hfstrat("predict", third.run.path, tmp_path / "texts.jsonl")
-    assert json.loads(done.out)["prediction"] in ("bad", "good"), done.err
+    done = hfstrat("predict", run.path, tmp_path / "texts.jsonl")
+    assert json.loads(done.out)["prediction"] in run.read("env.json")["labels"]["names"], done.err
 
 
 @pytest.mark.parametrize(
@@ -284,11 +281,12 @@ def test_an_adapter_of_another_kind_is_refused(adapted, name, strategy, path, me
 # --- adapters that are merged -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", ["full", "partial", "head"])
-@pytest.mark.parametrize("name", CONTINUED)
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [(name, "full") for name in CONTINUED]
+    + [(name, strategy) for name in ("lora", "pooled", "qlora") for strategy in ("partial", "head")],
+)
 def test_an_adapter_is_merged_below_what_trains_weights(adapted, name, strategy):
-    if strategy != "full" and name not in ("lora", "pooled", "qlora"):
-        pytest.skip("what is merged does not depend on what trains then")
     before = adapted(name)
     prepared = again(before, {"kind": strategy})
     model = built(prepared)
@@ -297,19 +295,16 @@ def test_an_adapter_is_merged_below_what_trains_weights(adapted, name, strategy)
     # Weights in 8 bits stand for the same numbers, but their layers round what goes into them too.
     bound = 5e-2 if "8 bits" in name else 1e-5
     assert np.abs(found - expected).max() < bound * np.abs(expected).max()
-    assert {parameter: value.dtype for parameter, value in model.named_parameters() if value.dtype != torch.float32} == {}
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
     if strategy != "head":
         assert "solve" not in [stage.kind for stage in prepared.plan.stages], "its head is kept"
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora"])
-def test_a_merged_adapter_trains_and_stands_alone(adapted, name, tmp_path):
-    found = train(recipe(adapted(name).run.path, FULL), ROWS, tmp_path)
-    assert artifact.case_of(found.run.artifact) == "native"
-    assert "quantization" not in (found.run.artifact / "config.json").read_text("utf-8")
-    texts = found.prepared.material.examples["test"].texts
-    told = elsewhere.told({"it": elsewhere.program(found.run, None, texts)}, tmp_path)["it"]
-    assert told["logits"] == pytest.approx(logits_of(found.run), abs=1e-5)
+def test_a_merged_adapter_trains_and_stands_alone(later, name):
+    run = later[f"{name} merged"].run
+    assert artifact.case_of(run.artifact) == "native"
+    assert "quantization" not in (run.artifact / "config.json").read_text("utf-8")
 
 
 def test_a_native_adapter_is_merged_below_another_pooling(adapted):
@@ -395,6 +390,40 @@ def test_an_adapter_without_its_run_stands_on_what_its_configuration_names(adapt
     assert at_start(prepared) == pytest.approx(logits_of(before.run), abs=1e-6)
 
 
+# --- a base of the Hub --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cached(tiny_base) -> Iterator[str]:
+    """A base with two revisions in the cache of the Hub."""
+    home = Path(HF_HUB_CACHE) / "models--me--tiny"
+    for name, seed in (("main", 1), ("v1", 2)):
+        commit = str(seed) * 40
+        (home / "refs").mkdir(parents=True, exist_ok=True)
+        (home / "refs" / name).write_text(commit, "utf-8")
+        shutil.copytree(tiny_base("bert", seed=seed, **LIVELY), home / "snapshots" / commit)
+    yield "me/tiny"
+    shutil.rmtree(home)
+
+
+def test_an_adapter_goes_on_over_the_same_revision(cached, tmp_path):
+    before = train(recipe(cached, {**LORA, "head_init": "random"}, "one", model={"revision": "v1"}), ROWS, tmp_path)
+    assert before.prepared.base.fingerprint() == "2" * 40
+    found = train(recipe(tmp_path / "one", LORA, "two"), ROWS, tmp_path)
+    merged = prepared_for(recipe(tmp_path / "two", FULL), ROWS)
+    for prepared, run in ((found.prepared, before.run), (merged, found.run)):
+        assert prepared.base.hub["revision"] == "v1"
+        assert at_start(prepared) == pytest.approx(logits_of(run), abs=1e-5)
+    for run in (before.run, found.run):
+        card = (run.artifact / "README.md").read_text("utf-8")
+        assert "base_model: me/tiny\n" in card
+        assert '"me/tiny", config=config, ignore_mismatched_sizes=True, dtype=torch.float32, revision="v1"' in card
+        assert Predictor.of(run.path).decide(found.prepared.material.examples["test"]).logits == pytest.approx(
+            logits_of(run), abs=1e-6
+        )
+    assert before.prepared.base.fingerprint() != found.prepared.base.fingerprint()
+
+
 # --- students -----------------------------------------------------------------------------------------------------
 
 
@@ -440,11 +469,21 @@ def training(prepared: Prepared, folder: Path, observer: Observer | None = None)
     return execute._training(prepared, accelerator, Run(folder), Ledger(), observer or Observer())
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "pooled", "pooled lora"])
-def test_a_student_is_every_second_block_of_its_teacher(teachers, name, tmp_path):
-    teacher = teachers[name]
-    base = teacher.prepared.base.location
-    found = train(recipe(base, distilled(teacher.run)), ROWS, tmp_path)
+@pytest.fixture(scope="module")
+def students(teachers, tmp_path_factory) -> dict[str, Trained]:
+    """A student of each teacher, with half of its blocks."""
+    return {
+        f"student of {name}": train(
+            recipe(teacher.prepared.base.location, distilled(teacher.run)), ROWS, tmp_path_factory.mktemp("student-")
+        )
+        for name, teacher in teachers.items()
+        if name in ("full", "lora", "pooled lora")
+    }
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "pooled lora"])
+def test_a_student_is_every_second_block_of_its_teacher(teachers, students, name):
+    teacher, found = teachers[name], students[f"student of {name}"]
     whole: Any = artifact.load(teacher.run.artifact)
     there = weights(whole.merge_and_unload() if "lora" in name else whole)
     backbone = found.prepared.anatomy.backbone
@@ -454,10 +493,7 @@ def test_a_student_is_every_second_block_of_its_teacher(teachers, name, tmp_path
         assert torch.allclose(value, there[source], atol=1e-7), parameter
     assert stages_of(found.run) == ["fit"], "its head is the teacher's"
     assert found.run.read("env.json")["model"]["teacher"]["name"] == str(teacher.run.path)
-    assert [line["kind"] for line in found.run.log() if line["kind"] == "update"]
-    texts = found.prepared.material.examples["test"].texts
-    told = elsewhere.told({"it": elsewhere.program(found.run, None, texts)}, tmp_path)["it"]
-    assert told["logits"] == pytest.approx(logits_of(found.run), abs=1e-5)
+    assert [line for line in found.run.log() if line["kind"] == "update"]
 
 
 def test_a_student_of_the_base_has_a_new_head(teachers, tmp_path):
@@ -466,8 +502,6 @@ def test_a_student_of_the_base_has_a_new_head(teachers, tmp_path):
     found = train(recipe(base, distilled(teacher.run, student={"weights": "base"})), ROWS, tmp_path)
     assert stages_of(found.run) == ["probe", "fit"]
     assert len(found.prepared.anatomy.blocks) == 2
-    from transformers import AutoModel
-
     there = AutoModel.from_pretrained(base).state_dict()
     assert torch.equal(
         found.before["bert.encoder.layer.1.output.dense.weight"], there["encoder.layer.3.output.dense.weight"]
@@ -505,7 +539,9 @@ def test_a_teacher_speaks_in_the_order_of_the_tasks_labels(teachers, name, task,
 
 
 def test_a_head_of_a_teacher_with_labels_in_another_order_is_new(teachers):
-    prepared = prepared_for(recipe(teachers["full"].prepared.base.location, distilled(teachers["full"].run), task=REVERSED), ROWS)
+    prepared = prepared_for(
+        recipe(teachers["full"].prepared.base.location, distilled(teachers["full"].run), task=REVERSED), ROWS
+    )
     assert prepared.anatomy.head_is_fresh
     assert [stage.kind for stage in prepared.plan.stages] == ["solve", "fit"]
 
@@ -531,7 +567,9 @@ def test_outputs_of_another_teacher_are_not_taken(teachers, tmp_path):
     """Two adapters over one base have their own outputs, and so have other texts."""
     said = []
     for name in ("lora", "qlora"):
-        given = recipe(teachers[name].prepared.base.location, distilled(teachers[name].run, student={"weights": "base"}))
+        given = recipe(
+            teachers[name].prepared.base.location, distilled(teachers[name].run, student={"weights": "base"})
+        )
         prepared = prepared_for(given, ROWS)
         said.append(training(prepared, tmp_path).teacher)
         assert prepared.teacher is not None
@@ -540,7 +578,9 @@ def test_outputs_of_another_teacher_are_not_taken(teachers, tmp_path):
 
 def test_a_teacher_from_elsewhere_leaves_its_outputs_in_the_run(teachers, tmp_path):
     shutil.copytree(teachers["full"].run.artifact, tmp_path / "somewhere")
-    given = recipe(teachers["full"].prepared.base.location, distilled(tmp_path / "somewhere", student={"weights": "base"}))
+    given = recipe(
+        teachers["full"].prepared.base.location, distilled(tmp_path / "somewhere", student={"weights": "base"})
+    )
     training(prepared_for(given, ROWS), tmp_path / "run")
     (file,) = (tmp_path / "run").iterdir()
     assert file.suffix == ".safetensors"
@@ -605,13 +645,15 @@ def unlabelled(tmp_path) -> Path:
 
 
 def student_of(teacher: Trained, unlabelled: Path, **fields: Any) -> Prepared:
-    strategy = distilled(teacher.run, student={"weights": "base"}, head_init="random", unlabelled=str(unlabelled), **fields)
+    strategy = distilled(
+        teacher.run, student={"weights": "base"}, head_init="random", unlabelled=str(unlabelled), **fields
+    )
     given = recipe(teacher.prepared.base.location, strategy, train={"epochs": 1, "batch_size": 8})
     return prepared_for(given, ROWS)
 
 
 def test_the_loss_of_a_mixed_batch_is_what_is_written_down(teachers, unlabelled, tmp_path):
-    """T²·α·KL(teacher ‖ student) + (1-α)·cross-entropy where there is a label, T²·KL where there is none."""
+    """T²·alpha·KL + (1 - alpha)·cross-entropy where there is a label, T²·KL where there is none."""
     prepared = student_of(teachers["full"], unlabelled, temperature=3.0, alpha=0.7)
     data = training(prepared, tmp_path)
     assert prepared.teacher is not None
@@ -621,7 +663,7 @@ def test_the_loss_of_a_mixed_batch_is_what_is_written_down(teachers, unlabelled,
     rows = np.array([0, 1, 2, count, count + 5])
     batch = collate(data, rows)
     logits = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = float(_sum_loss(prepared, torch.device("cpu"))(logits, batch))
+    found = float(stages._sum_loss(prepared, torch.device("cpu"))(logits, batch))
     expected, targets = 0.0, prepared.encoded["train"].targets
     for place, row in enumerate(rows):
         soft = np.exp(data.teacher[row].astype(np.float64) / 3.0)
@@ -642,23 +684,15 @@ def test_the_loss_of_an_update_is_a_mean_over_all_its_texts(teachers, unlabelled
     data = training(prepared, tmp_path)
     taught = with_training(prepared, data)
     _, (first, *_) = fitted(taught, micro=8)
-    steps = list(execute_schedule(taught))
-    batch = collate(data, steps[0])
+    rows = next(stages._schedule(taught, data, fit_of(taught))).rows
+    assert 0 < data.labelled[rows].sum() < len(rows), "a mixed batch"
+    batch = collate(data, rows)
     model = built(taught, torch.float64).train()
-    loss = _sum_loss(taught, torch.device("cpu"))(model(**batch.inputs).logits, batch)
-    assert first == pytest.approx(float(loss.detach()) / len(steps[0]), rel=1e-9)
-
-
-def execute_schedule(prepared: Prepared) -> Iterator[np.ndarray]:
-    from hfstrat import stages
-    from tests.training.helpers import fit_of
-
-    return (step.rows for step in stages._schedule(prepared, prepared.encoded["train"], fit_of(prepared)))
+    loss = stages._sum_loss(taught, torch.device("cpu"))(model(**batch.inputs).logits, batch)
+    assert first == pytest.approx(float(loss.detach()) / len(rows), rel=1e-9)
 
 
 def with_training(prepared: Prepared, data: Encoded) -> Prepared:
-    from dataclasses import replace
-
     return replace(prepared, encoded={**prepared.encoded, "train": data})
 
 
@@ -689,3 +723,38 @@ def test_texts_that_cannot_be_read(asked, teachers):
     }.items():
         (told,) = asked(base, {"kind": "distill", "teacher": str(teacher.run.path), "unlabelled": file})
         assert told.startswith(f"mine.yaml:11: strategy.unlabelled: {message}")
+
+
+# --- elsewhere ----------------------------------------------------------------------------------------------------
+
+CARDS = [
+    *("scratch", "full", "lora", "pooled", "pooled lora", "lora, pooled"),
+    *("lora again", "pooled again", "qlora again", "lora a third time", "lora merged", "qlora merged"),
+    *("student of full", "student of lora", "student of pooled lora"),
+]
+
+
+@pytest.fixture(scope="module")
+def ends(chain, later, students) -> dict[str, Trained]:
+    return {**chain, **later, **students}
+
+
+@pytest.fixture(scope="module")
+def told(ends, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    programs = {
+        name: elsewhere.program(found.run, found.prepared.base.location, found.prepared.material.examples["test"].texts)
+        for name, found in ends.items()
+    }
+    return elsewhere.told(programs, tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_lines_of_its_card_work_without_hfstrat(ends, told, name):
+    assert ends.keys() == set(CARDS)
+    assert told[name]["logits"] == pytest.approx(logits_of(ends[name].run), abs=1e-5)
+    assert told[name]["labels"] == list(ends[name].run.predictions()["prediction"])
+
+
+def test_there_are_all_four_kinds(ends):
+    kinds = {artifact.case_of(found.run.artifact) for found in ends.values()}
+    assert kinds == {"native", "native-adapter", "pooled", "pooled-adapter"}

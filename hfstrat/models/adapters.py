@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hfstrat.errors import Problem, RecipeError, did_you_mean
-from hfstrat.models.anatomy import canonical
+from hfstrat.models.anatomy import canonical, named_parameters
 from hfstrat.models.base import Adapted
 from hfstrat.models.modeling_pooled import PooledForSequenceClassification
 from hfstrat.strategies.plan import Adapter, Quantization
@@ -149,8 +149,9 @@ def check_continues(adapter: Adapter, storage: Quantization | None, start: Adapt
 
 def _shapes(name: str) -> bool:
     """Whether a field of a PEFT configuration belongs to what an adapter is, rather than to how it is trained."""
-    schedule = name in ("total_step", "tinit", "tfinal", "deltaT")
-    return name not in ELSEWHERE and not schedule and "dropout" not in name and not name.startswith("init_")
+    # The first four are a schedule; the last PEFT finds out by itself.
+    others = ("total_step", "tinit", "tfinal", "deltaT", "fan_in_fan_out", *ELSEWHERE)
+    return name not in others and "dropout" not in name and not name.startswith("init_")
 
 
 def _plain(value: Any) -> Any:
@@ -178,13 +179,13 @@ def load_into(model: Any, start: Adapted, new: Collection[str]) -> None:
     Args:
         model: The model with the new adapter in it.
         start: The earlier adapter.
-        new: Parameters of its head that are not taken over.
+        new: Parameters of its head that stay as they are.
     """
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    state = load_file(start.folder / "adapter_model.safetensors")
-    state = {name: value for name, value in state.items() if canonical(name) not in new}
+    own, state = dict(named_parameters(model)), load_file(start.folder / "adapter_model.safetensors")
+    state |= {name: own[canonical(name)].detach() for name in state if canonical(name) in new}
     result: Any = set_peft_model_state_dict(model, state)
     assert not result.unexpected_keys, f"the adapter has tensors that fit nothing: {result.unexpected_keys[:3]}"
 

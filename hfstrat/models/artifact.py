@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,6 +76,7 @@ def load(
     folder: Path,
     base: str | None = None,
     auto_class: str = "AutoModelForSequenceClassification",
+    hub: Mapping[str, Any] | None = None,
     *,
     dequantize: bool = False,
 ) -> nn.Module:
@@ -84,6 +86,7 @@ def load(
         folder: The artefact.
         base: Where the base of an adapter is; None: as the adapter's configuration says.
         auto_class: Auto class of the task.
+        hub: Keyword arguments for what is loaded from where the base is.
         dequantize: Whether a quantised base is turned into fp32 again, which merging needs.
 
     Raises:
@@ -96,11 +99,12 @@ def load(
     if not (folder / "config.json").is_file():
         raise ModelError(Problem(f"{folder} holds no model", hint="Did the run end well?"))
     case, auto = case_of(folder), getattr(transformers, auto_class)
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, **(hub or {})}
+    trust = {"trust_remote_code": options["trust_remote_code"]}
     if not case.endswith("adapter"):
-        return auto.from_pretrained(folder, dtype=torch.float32).eval()
+        return auto.from_pretrained(folder, dtype=torch.float32, **trust).eval()
     base = base or json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
-    config = transformers.AutoConfig.from_pretrained(folder)
-    options: dict[str, Any] = {"dtype": torch.float32}
+    config = transformers.AutoConfig.from_pretrained(folder, **trust)
     stored = (getattr(config, "hfstrat", None) or {}).get("storage")
     if stored is not None:
         options["quantization_config"] = quantize.quantization_config(*quantize.from_json(stored))

@@ -83,7 +83,7 @@ class Base:
         """SHA-256 over weights, configuration and code of local files; the commit of a Hub id."""
         digest = hashlib.sha256()
         if self.location is not None and not Path(self.location).is_dir():
-            commit = str(getattr(self.config, "_commit_hash", None) or self.hub.get("revision") or "unknown")
+            commit = _commit(self.location, self.hub)
             if self.adapter is None:
                 return commit
             digest.update(commit.encode())
@@ -134,19 +134,25 @@ def _artifact(run: Path) -> Path:
     return run / "artifact"
 
 
-def under_adapter(adapter: Path) -> str:
-    """Where the base of an adapter is: as the recipe beside it says, else as the adapter's own configuration does.
+def under_adapter(adapter: Path) -> tuple[str, dict[str, Any]]:
+    """Where the base of an adapter is, and its revision as a keyword argument if it has one.
 
-    A run that went on from another run's adapter has that one's base.
+    The recipe beside the adapter says it, else the adapter's own configuration. A run that went on from another run's
+    adapter has that one's base.
     """
     recipe = adapter.parent / "recipe.yaml"
     if adapter.name == "artifact" and recipe.is_file():
         model = yaml.safe_load(recipe.read_text("utf-8"))["model"]
-        location = locate(model["base"])
     else:
-        location = locate(_read_json(adapter / "adapter_config.json")["base_model_name_or_path"])
-    below = Path(location)
-    return under_adapter(below) if (below / "adapter_config.json").is_file() else location
+        model = {"base": _read_json(adapter / "adapter_config.json")["base_model_name_or_path"]}
+    location = locate(model["base"])
+    if (Path(location) / "adapter_config.json").is_file():
+        return under_adapter(Path(location))
+    return location, _revision(location, model.get("revision"))
+
+
+def _revision(location: str, revision: str | None) -> dict[str, Any]:
+    return {"revision": revision} if revision and not Path(location).is_dir() else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -185,13 +191,12 @@ def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - fro
         return Base(None, _type(config), config, None, _positions(config), None, False, False, None, None, code, {})
     spec = spec.model_copy(update={"base": origin})
     location, adapter = locate(origin), None
-    hub: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
-    if spec.revision and not Path(location).is_dir() and body.origin is None:
-        hub["revision"] = spec.revision
+    revision = _revision(location, spec.revision if body.origin is None else None)
     folder = Path(location)
     if (folder / "adapter_config.json").is_file():
-        location = under_adapter(folder)
+        location, revision = under_adapter(folder)
         adapter = _adapted(folder)
+    hub = {"trust_remote_code": spec.trust_remote_code, **revision}
     own = location if adapter is None else str(folder)  # labels and tokenizer of an adapter are beside it
     config, tokenizer = _config(own, spec, hub), _tokenizer(own, spec, hub)
     pooling, normalize, declared = _sentence_transformer(location, hub)
@@ -363,7 +368,7 @@ def _unloadable(spec: ModelSpec, error: Exception, what: str) -> Problem:
         return Problem(
             f"{spec.base} brings Python code of its own",
             "model.base",
-            hint="Read that code, then set model.trust_remote_code: true",
+            hint="If it is yours, name its file as model.code; else read it, then set model.trust_remote_code: true",
         )
     if _looks_offline(error):
         return Problem(
@@ -399,10 +404,24 @@ def _sentence_transformer(location: str, hub: Mapping[str, Any]) -> tuple[str | 
     return pooling, "Normalize" in kinds, length
 
 
+def _commit(location: str, hub: Mapping[str, Any]) -> str:
+    """The commit that a Hub id stands for, which is part of where its files are kept."""
+    from transformers.utils import extract_commit_hash
+
+    found = extract_commit_hash(_file(location, "config.json", hub), None)
+    return found or str(hub.get("revision") or "unknown")
+
+
 def _json(location: str, name: str, hub: Mapping[str, Any]) -> Any:
+    path = _file(location, name, hub)
+    return json.loads(Path(path).read_text("utf-8")) if path else None
+
+
+def _file(location: str, name: str, hub: Mapping[str, Any]) -> str | None:
+    """Where a file of a folder or Hub id is; None where it has none."""
     from transformers.utils import cached_file
 
-    path = cached_file(
+    found: str | None = cached_file(
         location,
         name,
         revision=hub.get("revision"),
@@ -410,4 +429,4 @@ def _json(location: str, name: str, hub: Mapping[str, Any]) -> Any:
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
     )
-    return json.loads(Path(path).read_text("utf-8")) if path else None
+    return found

@@ -15,7 +15,7 @@ from torch import nn
 from hfstrat.errors import ModelError, Problem, RecipeError
 from hfstrat.models import artifact
 from hfstrat.models.adapters import check_continues, load_into, put_in
-from hfstrat.models.anatomy import adapter_names, find_anatomy, named_parameters
+from hfstrat.models.anatomy import adapter_names, canonical, find_anatomy, named_parameters
 from hfstrat.models.base import Base
 from hfstrat.models.cutting import cut
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
@@ -138,23 +138,36 @@ def build(
     if plan.adapter is None:
         return model.eval()
     name = base.name if start is None else start.base_name
+    new = () if _keeps_head(base, shape, plan.body) else _head(model)
     adapted = put_in(model, plan.adapter, name, task_type)
     if start is not None:
-        load_into(adapted, start, () if _keeps_head(base, shape, plan.body) else _head(model))
+        load_into(adapted, start, new)
     return adapted
 
 
 def _check(base: Base, shape: Shape, body: Body) -> None:
     """Raise for what cannot be built."""
+    import transformers
+
     problems = []
+    if base.code is not None and type(base.config) not in getattr(transformers, shape.auto_class)._model_mapping:
+        ending = shape.auto_class.removeprefix("AutoModel")
+        what = f"{base.code.file.name} has no class …{ending} for {type(base.config).__name__}"
+        problems.append(Problem(what, "model.code", hint="A class is found by how its name ends, and its config_class"))
     if base.head[0] != "native" and shape.pooling == "native" and body.weights == "pretrained":
         hint = "Leave task.pooling out"
         problems.append(Problem(f"{base.name} pools its tokens, and has no head of its own", "task.pooling", hint=hint))
-    if base.code is not None and shape.pooling != "native":
-        hint = "Write the pooling into the architecture"
-        problems.append(Problem("an architecture of your own brings its head", "task.pooling", hint=hint))
+    # Its configuration could not be read back from inside a pooled one.
+    if (base.code is not None or _is_remote(base.config)) and shape.pooling != "native":
+        hint = "Set task.pooling: native, and write the pooling into the architecture"
+        problems.append(Problem("an architecture that is code brings its own head", "task.pooling", hint=hint))
     if problems:
         raise RecipeError(problems)
+
+
+def _is_remote(config: Any) -> bool:
+    """Whether a configuration's class came with the base."""
+    return type(config).__module__.startswith("transformers_modules.")
 
 
 def _load(base: Base, shape: Shape, body: Body, how: _How, *, merge: bool = True) -> tuple[PreTrainedModel, list[str]]:
@@ -177,7 +190,7 @@ def _whole(base: Base, shape: Shape, body: Body, how: _How, merge: bool) -> tupl
     if base.adapter is None:
         return _pretrained(base, config, shape, keep, how)
     if not how.meta and merge:
-        source: Any = artifact.load(base.adapter.folder, base.location, shape.auto_class, dequantize=True)
+        source: Any = artifact.load(base.adapter.folder, base.location, shape.auto_class, base.hub, dequantize=True)
         merged = source.merge_and_unload()
         return _transferred(merged, config, shape, keep, how)
     return _pretrained(base, config, shape, False, how)
@@ -270,7 +283,9 @@ def _transferred(source: Any, config: Any, shape: Shape, keep: bool, how: _How) 
     """A new classifier with the weights of another one over the same backbone, its head only if it fits."""
     target = _from_config(config, shape, how)
     new = [] if keep else _head(target)
-    given, there, here = source.state_dict(), f"{source.base_model_prefix}.", f"{target.base_model_prefix}."
+    # LN_TUNING leaves the head in its wrapper.
+    given = {canonical(name): value for name, value in source.state_dict().items() if ".original_module." not in name}
+    there, here = f"{source.base_model_prefix}.", f"{target.base_model_prefix}."
     names = {name: there + name.removeprefix(here) if name.startswith(here) else name for name in target.state_dict()}
     _copy({name: given[other] for name, other in names.items() if name not in new}, target)
     return target, new

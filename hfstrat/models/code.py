@@ -43,8 +43,8 @@ def load_code(path: str | Path) -> Code:
     """
     file = Path(os.path.expanduser(path))
     if file.suffix != ".py" or not file.is_file():
-        hint = "Name a local file of Python"
-        raise ModelError(Problem(f"no such file: {path}", "model.code", hint=hint))
+        what = f"{path} is no file of Python" if file.is_file() else f"no such file: {path}"
+        raise ModelError(Problem(what, "model.code", hint="Name a local file that ends in .py"))
     module = _run(file)
     configs, models = _defined(module)
     if not configs or not models:
@@ -68,14 +68,14 @@ def _run(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises is a user's mistake, told with its line
+    except (Exception, SystemExit) as error:  # whatever a user's file raises is a user's mistake, told with its line
         del sys.modules[name]
         where = f"{file}:{_line(error, file)}"
         raise ModelError(Problem(f"the code fails: {type(error).__name__}: {error}", "model.code", where)) from error
     return module
 
 
-def _line(error: Exception, file: Path) -> int:
+def _line(error: BaseException, file: Path) -> int:
     """The last line of the file that an error passed through."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return error.lineno

@@ -78,13 +78,14 @@ def tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     yield from model.parameters()
     yield from model.buffers()
     for module in model.modules():
+        weight: Any = getattr(module, "weight", None)
         if isinstance(module, bitsandbytes.nn.Linear4bit):
-            state = module.weight.quant_state
+            state = weight.quant_state
             for part in (state, state.state2) if state.nested else (state,):
                 yield from (part.absmax, part.code)
         elif isinstance(module, bitsandbytes.nn.Linear8bitLt):
             # They move from the weight to the layer at its first use.
-            yield module.weight.SCB if module.state.SCB is None else module.state.SCB
+            yield weight.SCB if module.state.SCB is None else module.state.SCB
 
 
 def dequantize(model: PreTrainedModel) -> None:

@@ -147,7 +147,9 @@ def _introduction(run: Run, resolved: Mapping[str, Any], plan: Mapping[str, Any]
     what = "An adapter for" if plan.get("adapter") else "A model made from"
     link = f"[{base}](https://huggingface.co/{base})" if base else "a local base model"
     if plan.get("weights") == "random":
-        what, link = "A model trained from random weights with the shape of", link
+        what = "A model trained from random weights with the shape of"
+        if resolved["model"].get("base") is None:
+            link = f"a `{resolved['model']['config']['model_type']}` configuration"
     kind = plan.get("kind") or resolved["strategy"]["kind"]
     return (
         f"# {run.name}\n\n{what} {link}, trained for {_pipeline_tag(resolved).replace('-', ' ')} on "
@@ -173,7 +175,7 @@ def _usage(
         int(saved.get("max_length") or task["max_length"]),
         float(saved.get("threshold") or 0.5),
         task.get("stride", 0) if task.get("long_texts") == "windows" else None,
-        revision=resolved["model"].get("revision") if base else None,
+        revision=((env.get("model") or {}).get("adapter_of") or resolved["model"]).get("revision") if base else None,
         pairs="text_pair" in (resolved["data"].get("columns") or {}),
         remote_code=bool(resolved["model"].get("code") or resolved["model"].get("trust_remote_code")),
         storage=saved.get("storage"),
@@ -335,15 +337,17 @@ def snippet(
     options = (f", revision={_quoted(revision)}" if revision else "") + (
         ", quantization_config=quantization" if storage else ""
     )
+    trust = ", trust_remote_code=True"
     lines = [
         *_imports(case, bool(storage)),
         "",
         f"folder = {_quoted(folder_placeholder)}",
         *(_quantization(storage) if storage else ()),
-        *_loading(case, base, options, ", trust_remote_code=True" if remote_code else ""),
+        *_loading(case, base, options, trust if remote_code else ""),
         *(_unpacked() if storage and storage["bits"] == 4 else ()),
         *(["model = PeftModel.from_pretrained(base, folder).eval()"] if case.endswith("adapter") else ()),
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        # The configuration names that file too, and transformers would ask at the terminal whether to run it.
+        f"tokenizer = AutoTokenizer.from_pretrained(folder{trust if remote_code or case.startswith('pooled') else ''})",
         "",
         'texts = ["a first text", "a second one"]',
         *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),

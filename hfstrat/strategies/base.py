@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from hfstrat.errors import Problem, RecipeError
 from hfstrat.spec import Spec
 from hfstrat.strategies.plan import Anatomy, Body, Group, Plan, Solve, Stage
 
 HeadInit = Literal["auto", "probe", "keep", "random"]
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
 # λ of Solve, strongest first: a grid of 13 over six decades. Its optimum moves by two decades between 8 examples
 # a class and thousands, and the sweep is worth more than most tricks.
 L2_PATH = tuple(10.0 ** (-exponent / 2) for exponent in range(2, 15))
@@ -72,6 +75,18 @@ class StrategySpec(Spec):
     def defaults(self, sizes: Sizes) -> Mapping[str, Setting]:
         """Values for the `auto` fields of `train` and `model`, by dotted path."""
         raise NotImplementedError
+
+
+class HeadedSpec(StrategySpec):
+    """A strategy that trains more than the head, and so may choose what the head starts from."""
+
+    head_init: HeadInit = "auto"
+    """probe: solve the head on frozen features, then train (LP-FT); keep: go on from the base's own head; random: a new
+    one. auto: keep where the base brings a head for these labels, else probe."""
+
+    def body(self) -> Body:
+        """Pretrained weights; a head that fits is kept unless a new one is asked for."""
+        return Body(keep_head=self.head_init != "random")
 
 
 def probe(anatomy: Anatomy, l2: tuple[float, ...] = L2_PATH) -> Solve:
@@ -142,3 +157,24 @@ def epochs_for(sizes: Sizes, *, updates: int = 1000, least: int = 3, most: int =
     per_epoch = max(1, math.ceil(sizes.rows / sizes.batch_size))
     value = min(most, max(least, math.ceil(updates / per_epoch)))
     return Setting(value, f"{per_epoch} updates an epoch; about {updates} updates, {least} to {most} epochs")
+
+
+def body_defaults(sizes: Sizes, what: str) -> Mapping[str, Setting]:
+    """Learning rate, decay and dropout where pretrained weights themselves are trained.
+
+    Args:
+        sizes: What they depend on.
+        what: The strategy, in words.
+    """
+    lr = 1e-4 if sizes.body <= 40e6 else 5e-5 if sizes.body <= 80e6 else 2e-5
+    if sizes.generative:
+        lr = min(lr, 5e-5)
+    return {
+        "train.lr": Setting(lr, f"{what} of {sizes.body / 1e6:.0f} M parameters"),
+        "train.weight_decay": Setting(0.01, "AdamW's usual decay"),
+        "model.dropout": (
+            Setting(0.0, "decoders are tuned without dropout")
+            if sizes.generative
+            else Setting(0.1, f"{what} of an encoder")
+        ),
+    }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from hfstrat.spec import Spec
-from hfstrat.strategies.base import HeadInit, Setting, Sizes, StrategySpec, epochs_for, head_first, head_setting
-from hfstrat.strategies.full import body_defaults
+from hfstrat.strategies.base import HeadedSpec, Setting, Sizes, body_defaults, epochs_for, head_first, head_setting
 from hfstrat.strategies.plan import Anatomy, Body, Distillation, Fit, Plan
 
 
@@ -23,7 +23,7 @@ class StudentSpec(Spec):
     """Keep every so many-th block, the first and the last among them; 1 keeps all."""
 
 
-class Distill(StrategySpec):
+class Distill(HeadedSpec):
     """Soft targets from a finished model, for a smaller one."""
 
     kind: Literal["distill"] = "distill"
@@ -44,16 +44,13 @@ class Distill(StrategySpec):
     unlabelled: str | None = None
     """A file of more texts like those of the task, under the same column name; the teacher labels them."""
 
-    head_init: HeadInit = "auto"
-    """As for full: probe, keep, random; auto: keep the teacher's head where the student starts from it, else probe."""
-
     def body(self) -> Body:
         """The student."""
-        return Body(
+        return replace(
+            super().body(),
             weights="random" if self.student.weights == "random" else "pretrained",
             origin=self.teacher if self.student.weights == "teacher" else None,
             every=self.student.every,
-            keep_head=self.head_init != "random",
         )
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:

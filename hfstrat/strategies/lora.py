@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hfstrat.errors import Problem, RecipeError, did_you_mean
-from hfstrat.strategies.base import HeadInit, Setting, Sizes, StrategySpec, epochs_for, head_first, head_setting
-from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Body, Fit, Plan, matches
+from hfstrat.strategies.base import HeadedSpec, Setting, Sizes, epochs_for, head_first, head_setting
+from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Fit, Plan, matches
 
 Targets = Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"]
 
 
-class LowRank(StrategySpec):
+class LowRank(HeadedSpec):
     """What LoRA is over any kind of base."""
 
     r: Annotated[int, Field(ge=1)] = 16
@@ -28,14 +28,6 @@ class LowRank(StrategySpec):
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input."""
-
-    head_init: HeadInit = "auto"
-    """probe: solve the head on frozen features first; keep: go on from the base's own; random: as initialised. auto:
-    keep where the base brings a head for these labels, else probe."""
-
-    def body(self) -> Body:
-        """Pretrained weights; a head that fits is kept unless a new one is asked for."""
-        return Body(keep_head=self.head_init != "random")
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""

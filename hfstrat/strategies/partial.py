@@ -9,20 +9,20 @@ from pydantic import Field, model_validator
 
 from hfstrat.errors import Problem, RecipeError, did_you_mean
 from hfstrat.strategies.base import (
-    HeadInit,
+    HeadedSpec,
+    LayerDecay,
     Setting,
     Sizes,
-    StrategySpec,
+    body_defaults,
     decayed,
     epochs_for,
     head_first,
     head_setting,
 )
-from hfstrat.strategies.full import LayerDecay, body_defaults
-from hfstrat.strategies.plan import Anatomy, Body, Fit, Plan, matches
+from hfstrat.strategies.plan import Anatomy, Fit, Plan, matches
 
 
-class Partial(StrategySpec):
+class Partial(HeadedSpec):
     """The head and the last blocks, or the parameters that globs name."""
 
     kind: Literal["partial"] = "partial"
@@ -41,9 +41,6 @@ class Partial(StrategySpec):
     layer_decay: LayerDecay | None = None
     """Factor on the learning rate from each block to the one below; left out: one rate."""
 
-    head_init: HeadInit = "auto"
-    """As for full: probe, keep, random; auto: keep where the base brings a head for these labels, else probe."""
-
     @model_validator(mode="after")
     def _one_way(self) -> Partial:
         if self.train is not None and isinstance(self.last_n, int):
@@ -53,10 +50,6 @@ class Partial(StrategySpec):
         if self.train is not None and self.gradual:
             raise ValueError("gradual adds block after block, so it needs last_n and not train")
         return self
-
-    def body(self) -> Body:
-        """Pretrained weights; a head that fits is kept unless a new one is asked for."""
-        return Body(keep_head=self.head_init != "random")
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit the top; with `gradual` in a stage for each block."""

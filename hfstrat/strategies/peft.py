@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from hfstrat.strategies.base import HeadInit, Setting, Sizes, StrategySpec, epochs_for, head_first, head_setting
+from hfstrat.strategies.base import HeadedSpec, Setting, Sizes, epochs_for, head_first, head_setting
 from hfstrat.strategies.lora import Targets, targets_of
-from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Body, Fit, Plan
+from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Fit, Plan
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ METHODS = {
 }
 
 
-class Peft(StrategySpec):
+class Peft(HeadedSpec):
     """A parameter-efficient method by PEFT's name of it."""
 
     kind: Literal["peft"] = "peft"
@@ -49,17 +49,10 @@ class Peft(StrategySpec):
     targets: Targets | Literal["auto"] = "auto"
     """Modules that are adapted, as for lora; auto: the norms for LN_TUNING, else all linear layers of the body."""
 
-    head_init: HeadInit = "auto"
-    """As for lora: probe, keep, random; auto: keep where the base brings a head for these labels, else probe."""
-
     @field_validator("method")
     @classmethod
     def _upper(cls, method: str) -> str:
         return method.upper().replace("-", "_")
-
-    def body(self) -> Body:
-        """Pretrained weights; a head that fits is kept unless a new one is asked for."""
-        return Body(keep_head=self.head_init != "random")
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""

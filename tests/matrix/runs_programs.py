@@ -1,15 +1,26 @@
 """A user's process without hfstrat: it runs the programs that it is handed, one after the other.
 
-Each line of its input is a program that leaves `logits`; each line of its output is what the program left, as JSON.
+Each line of its input is a program that leaves `model` and `logits`; each line of its output is what became of it.
 """
 
+import builtins
 import json
 import os
 import sys
 import traceback
 import warnings
 
+asked: list[str] = []
+
+
+def answer_no(question: str = "") -> str:
+    """Nobody is there to ask, and the next line of the input is the next program."""
+    asked.append(question)
+    return "n"
+
+
 warnings.filterwarnings("ignore")
+builtins.input = answer_no
 answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)  # what programs print is none of the answers
 for line in sys.stdin:
@@ -19,5 +30,6 @@ for line in sys.stdin:
         answer = {"logits": names["logits"].tolist(), "training": names["model"].training}
     except Exception:
         answer = {"error": traceback.format_exc()}
-    answer["imports_hfstrat"] = any(name.partition(".")[0] == "hfstrat" for name in sys.modules)
+    answer |= {"asked": asked.copy(), "imports_hfstrat": any(name.split(".")[0] == "hfstrat" for name in sys.modules)}
+    asked.clear()
     print(json.dumps(answer), file=answers, flush=True)

@@ -34,14 +34,26 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
 from hfstrat.state import State
 from hfstrat.strategies import Strategy
-from hfstrat.strategies.plan import Anatomy, Fit, Plan, Solve
-from hfstrat.tasks.base import Labels
+from hfstrat.strategies.plan import Anatomy, Fit, Plan, Solve, Stage
+from hfstrat.tasks.base import FloatArray, Labels
 from hfstrat.tasks.text_classification import TextClassification
 from hfstrat.training import engine, scoring
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore
 from hfstrat.training.solve import solve
 from tests import tiny
-from tests.matrix.pairs import AUTO, LABELS, Bases, Moved, Pair, base_of, settings_of, statistics_of, watching
+from tests.matrix.pairs import (
+    AUTO,
+    LABELS,
+    LR,
+    Bases,
+    Moved,
+    Pair,
+    base_of,
+    settings_of,
+    statistics_of,
+    watching,
+    without,
+)
 from tests.training.helpers import Weights, weights
 
 UPDATES = 4
@@ -64,19 +76,18 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path) -> Pair:
     model: Any = build(base, shape, plan, anatomy, 0, None, "fp32")
     prepared: Any = SimpleNamespace(plan=plan, anatomy=anatomy, added=added, encoded={})
     prepared.recipe = SimpleNamespace(strategy=spec, seed=0)
-    nothing: Any = None
-    state = State(prepared, accelerator(), Observer(), nothing, Ledger(), Log(None), model, nothing)
-    inputs, before, moved = inputs_of(family), weights(model), list[Moved]()
-    kept: Weights = {}
+    inputs, before = inputs_of(family), weights(model)
     batch = Batch(inputs, TARGETS, None, np.arange(ROWS), teacher=taught(plan, shape, inputs))
+    doing = Doing(prepared, model, batch, Settings(updates=UPDATES, lr=LR[strategy], warmup=0.0))
     for stage in plan.stages:
-        if isinstance(stage, Solve):
-            solve_output(stage, state, inputs, moved)
-        else:
-            fit(stage, state, batch, moved, kept)
+        doing.solve(stage) if isinstance(stage, Solve) else doing.fit(stage)
     after = weights(model)
-    restore(model, state.best)
+    restore(model, doing.state.best)
     artifact.save(model, processor_of(family, bases), folder / "artifact", base.name, extra_of(plan, anatomy))
+
+    def scored(model: nn.Module) -> FloatArray:
+        return logits_of(model, inputs).numpy()
+
     return Pair(
         anatomy=anatomy,
         plan=plan,
@@ -85,9 +96,10 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path) -> Pair:
         model=model,
         before=before,
         after=after,
-        moved=moved,
-        kept=kept or weights(model) | statistics_of(model),
-        logits=logits_of(model, inputs).numpy(),
+        moved=doing.moved,
+        kept=doing.kept,
+        logits=scored(model),
+        without=without(model, anatomy, before, scored),
         program=program(family, folder, inputs, base, plan, anatomy),
     )
 
@@ -149,45 +161,54 @@ def taught(plan: Plan, shape: Shape, inputs: Inputs) -> torch.Tensor | None:
 # --- stages -------------------------------------------------------------------------------------------------------
 
 
-def solve_output(stage: Solve, state: State, inputs: Inputs, moved: list[Moved]) -> None:
-    """As `stages.run_solve`, with the loss on the same examples in place of validation."""
-    layer: Any = module_at(state.model, stage.output)[2]
-    with scoring.output_removed(state.model, stage.output):
-        features = logits_of(state.model, inputs)
+class Doing:
+    """What `stages` does, without tokens, and with each stage's first update kept as the best."""
 
-    def loss(logits: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(logits, TARGETS)
+    def __init__(self, prepared: Any, model: nn.Module, batch: Batch, settings: Settings) -> None:
+        nothing: Any = None
+        self.state = State(prepared, accelerator(), Observer(), nothing, Ledger(), Log(None), model, nothing)
+        self.moved: list[Moved] = []
+        self.kept: Weights = {}
+        self._model, self._batch, self._settings = model, batch, settings
 
-    solution = solve(features, loss, len(LABELS), stage.l2[:4], lambda predict: -float(loss(predict(features))))
-    with watching(stage, state.model, moved), torch.no_grad():
-        layer.weight.copy_(solution.weight)
-        layer.bias.copy_(solution.bias)
-    state.trained |= {f"{stage.output}.weight", f"{stage.output}.bias"}
-    state.consider(stage.name, 0, None, state.model)
+    def solve(self, stage: Solve) -> None:
+        """Solve the output layer, by the loss on the same examples in place of validation."""
+        layer: Any = module_at(self._model, stage.output)[2]
+        with scoring.output_removed(self._model, stage.output):
+            features = logits_of(self._model, self._batch.inputs)
 
+        def loss(logits: torch.Tensor) -> torch.Tensor:
+            return functional.cross_entropy(logits, TARGETS)
 
-def fit(stage: Fit, state: State, batch: Batch, moved: list[Moved], kept: Weights) -> None:
-    """As `stages.run_fit`; what follows a stage's first update is not kept."""
-    model = state.model
-    state.begin(set(freeze(model, stage)))
-    settings = Settings(updates=UPDATES, lr=1e-3, warmup=0.0)
-    np.random.seed(0)  # wav2vec2 draws its masks with NumPy
-    with watching(stage, model, moved):
-        for update in engine.fit(
-            model,
-            optimizer_for(model, stage, settings),
-            [engine.Step(1.0, [batch], float(ROWS), ROWS)] * UPDATES,
-            loss_of(state.prepared.plan),
-            settings,
-            state.accelerator,
-            seed=0,
-            stage=stage.name,
-            **stages._adapter_steps(stage, model),
-        ):
-            if update.number == 1:
-                state.consider(stage.name, 1, None, model)
-                kept.clear()
-                kept.update(weights(model) | statistics_of(model))
+        solution = solve(features, loss, len(LABELS), stage.l2[:2], lambda predict: -float(loss(predict(features))))
+        with watching(stage, self._model, self.moved), torch.no_grad():
+            layer.weight.copy_(solution.weight)
+            layer.bias.copy_(solution.bias)
+        self.state.trained |= {f"{stage.output}.weight", f"{stage.output}.bias"}
+        self._keep(stage, 0)
+
+    def fit(self, stage: Fit) -> None:
+        """Train from the best state so far."""
+        self.state.begin(set(freeze(self._model, stage)))
+        np.random.seed(0)  # wav2vec2 draws its masks with NumPy
+        with watching(stage, self._model, self.moved):
+            for update in engine.fit(
+                self._model,
+                optimizer_for(self._model, stage, self._settings),
+                [engine.Step(1.0, [self._batch], float(ROWS), ROWS)] * UPDATES,
+                loss_of(self.state.prepared.plan),
+                self._settings,
+                self.state.accelerator,
+                seed=0,
+                stage=stage.name,
+                **stages._adapter_steps(stage, self._model),
+            ):
+                if update.number == 1:
+                    self._keep(stage, 1)
+
+    def _keep(self, stage: Stage, update: int) -> None:
+        self.state.consider(stage.name, update, None, self._model)
+        self.kept = weights(self._model) | statistics_of(self._model)
 
 
 def loss_of(plan: Plan) -> engine.Loss:
