@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,16 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Somebody without hfstrat: `user.run(elsewhere.program(run, …))` gives what the lines of a card say."""
+    from tests.elsewhere import User
+
+    found = User(tmp_path_factory.mktemp("user"))
+    yield found
+    assert found.leave() == 0
 
 
 @pytest.fixture(scope="session")

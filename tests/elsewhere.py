@@ -6,13 +6,11 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hfstrat.runs.directory import Run
-
-SCRIPT = Path(__file__).with_name("models") / "loads_without_hfstrat.py"
 
 
 def program(run: Run, base: str | Path | None, texts: Sequence[str], pairs: Sequence[str] = ()) -> str:
@@ -39,16 +37,43 @@ def program(run: Run, base: str | Path | None, texts: Sequence[str], pairs: Sequ
     return lines
 
 
-def told(programs: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
-    """`logits` and `labels` of each program, by its name.
+class User:
+    """Somebody without hfstrat, in a process of their own that imports torch and transformers once.
 
     Args:
-        programs: The programs.
-        folder: Where they are run.
+        folder: Where programs are run.
     """
-    jobs = folder / "jobs.json"
-    jobs.write_text(json.dumps([{"name": name, "program": text} for name, text in programs.items()]), "utf-8")
-    command = [sys.executable, str(SCRIPT), str(jobs)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return {job["name"]: job for job in json.loads(jobs.read_text("utf-8"))}
+
+    def __init__(self, folder: Path) -> None:
+        self._errors = (folder / "errors.txt").open("w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("runs_programs.py"))],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def run(self, program: str) -> dict[str, Any]:
+        """What a program leaves: its `logits` and `labels`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(program) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        self._errors.seek(0)
+        assert line, self._errors.read()
+        answer: dict[str, Any] = json.loads(line)
+        assert "error" not in answer, answer["error"]
+        assert not answer["asked"]
+        assert not answer["imports_hfstrat"]
+        assert not answer["training"]
+        return answer
+
+    def leave(self) -> int:
+        """End the process, and tell how it ended."""
+        self._process.communicate(timeout=60)
+        self._errors.close()
+        return self._process.returncode

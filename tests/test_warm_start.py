@@ -15,7 +15,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from huggingface_hub.constants import HF_HUB_CACHE
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from hfstrat import execute, stages
 from hfstrat.data.batching import collate
@@ -50,6 +50,7 @@ Given = dict[str, Any]
 
 ROWS = tiny.reviews(40)
 THREE = tiny.reviews(45, classes=3)
+SHORT = {"max_steps": 3, "lr": 1e-2}
 LORA: Given = {"kind": "lora", "r": 4}
 FULL: Given = {"kind": "full"}
 QLORA: Given = {"kind": "qlora", "r": 4}
@@ -132,6 +133,25 @@ def test_an_adapter_finds_the_run_below_it(chain, name, tmp_path):
     assert json.loads(done.out)["prediction"] in ("bad", "good")
 
 
+@pytest.mark.parametrize(("name", "task"), [("lora", {}), ("pooled lora", {}), ("lora, pooled", {"pooling": "mean"})])
+@pytest.mark.parametrize("strategy", [LORA, FULL], ids=["goes on", "is merged"])
+def test_an_adapter_over_a_run_is_where_the_next_one_starts(chain, name, task, strategy):
+    before = chain[name]
+    prepared = prepared_for(recipe(before.run.path, strategy, task=task), GOOD)
+    assert [stage.kind for stage in prepared.plan.stages] == ["fit"]
+    assert at_start(prepared) == pytest.approx(logits_of(before.run), abs=1e-5)
+    assert prepared.base.location == before.prepared.base.location
+
+
+def test_a_pooled_head_is_kept_without_naming_its_pooling(chain):
+    before = chain["pooled"]
+    prepared = prepared_for(recipe(before.run.path, FULL), THREE)
+    assert [stage.kind for stage in prepared.plan.stages] == ["fit"]
+    assert np.array_equal(at_start(prepared), logits_of(before.run))
+    cls = prepared_for(recipe(before.run.path, FULL, task={"pooling": "cls"}), THREE)
+    assert cls.anatomy.head_is_fresh, "its head was for another vector"
+
+
 def test_a_head_for_the_same_labels_is_kept(chain, tmp_path):
     before = chain["scratch"]
     found = train(recipe(before.run.path, FULL), ROWS, tmp_path)
@@ -145,7 +165,7 @@ def test_a_head_for_the_same_labels_is_kept(chain, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "task"), [(GOOD, {}), (ROWS, REVERSED), (ROWS, {"pooling": "mean"})], ids=["names", "order", "pooling"]
 )
-@pytest.mark.parametrize("strategy", [FULL, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("strategy", [FULL, LORA, QLORA], ids=["full", "lora", "qlora"])
 def test_a_head_for_other_labels_is_not_kept(chain, rows, task, strategy):
     before = chain["scratch"]
     prepared = prepared_for(recipe(before.run.path, strategy, task=task), rows)
@@ -158,6 +178,34 @@ def test_a_head_for_other_labels_is_not_kept(chain, rows, task, strategy):
     path, message, hint = problem_of(error)
     assert (path, message) == ("strategy.head_init", "the base brings no head for these labels")
     assert "the same, in the same order" in hint
+
+
+@pytest.mark.parametrize("strategy", [LORA, QLORA, {"kind": "partial"}], ids=["lora", "qlora", "partial"])
+def test_every_strategy_keeps_a_head_unless_a_new_one_is_asked_for(chain, strategy):
+    there = weights(artifact.load(chain["scratch"].run.artifact))
+    for fields, same in (({}, True), ({"head_init": "random"}, False)):
+        prepared = prepared_for(recipe(chain["scratch"].run.path, {**strategy, **fields}), ROWS)
+        assert [stage.kind for stage in prepared.plan.stages] == ["fit"]
+        assert torch.equal(weights(built(prepared))["classifier.weight"], there["classifier.weight"]) == same
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "gpt2", "bart"])
+def test_a_head_of_several_layers_is_new_as_a_whole(tiny_base, family, tmp_path):
+    """The base's has the right width by chance."""
+    base = tiny_base(family)
+    labels = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+    model = AutoModelForSequenceClassification.from_pretrained(base, **labels)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    prepared = prepared_for(recipe(tmp_path, FULL), ROWS)
+    assert prepared.anatomy.head_is_fresh
+    there, here = weights(model), weights(built(prepared))
+    backbone = f"{prepared.anatomy.backbone}."
+    same = {name for name, value in there.items() if torch.equal(here[name], value)}
+    matrices = {name for name, value in there.items() if value.ndim == 2 and not name.startswith(backbone)}
+    assert matrices
+    assert not same & matrices
+    assert {name for name in there if name.startswith(backbone)} <= same
 
 
 def test_a_pooled_run_has_no_head_of_its_own(chain):
@@ -196,7 +244,7 @@ def adapted(tiny_base, tmp_path_factory) -> Callable[[str], Trained]:
             family, options, strategy, task = CONTINUED[name]
             # A head solved first might be the best state, and the adapter nothing.
             strategy = {**strategy, "head_init": "random"}
-            given = recipe(tiny_base(family, **LIVELY, **options), strategy, task=task)
+            given = recipe(tiny_base(family, **LIVELY, **options), strategy, task=task, train=SHORT)
             made[name] = train(given, ROWS, tmp_path_factory.mktemp("adapted-"))
         return made[name]
 
@@ -251,6 +299,14 @@ def test_what_an_adapter_became_stands_on_the_first_base(later, adapted, name, t
     (tmp_path / "texts.jsonl").write_text('{"text": "a great film"}\n', "utf-8")
     done = hfstrat("predict", run.path, tmp_path / "texts.jsonl")
     assert json.loads(done.out)["prediction"] in run.read("env.json")["labels"]["names"], done.err
+
+
+def test_the_run_that_an_adapter_went_on_from_may_go(adapted, tmp_path):
+    shutil.copytree(adapted("lora").run.path, tmp_path / "first")
+    found = train(recipe(tmp_path / "first", LORA, "second", train={"max_steps": 1}), ROWS, tmp_path)
+    shutil.rmtree(tmp_path / "first")
+    decoded = Predictor.of(found.run.path).decide(found.prepared.material.examples["test"])
+    assert decoded.logits == pytest.approx(logits_of(found.run), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +514,11 @@ def teachers(tiny_base, tmp_path_factory) -> dict[str, Trained]:
         "pooled lora": (LORA, {"pooling": "mean"}),
     }
     return {
-        name: train(recipe(base, strategy, task=task), ROWS, tmp_path_factory.mktemp("teacher-"))
+        name: train(
+            recipe(base, {**strategy, "head_init": "random"}, task=task, train=SHORT),
+            ROWS,
+            tmp_path_factory.mktemp("teacher-"),
+        )
         for name, (strategy, task) in kinds.items()
     }
 
@@ -740,12 +800,15 @@ def ends(chain, later, students) -> dict[str, Trained]:
 
 
 @pytest.fixture(scope="module")
-def told(ends, tmp_path_factory) -> dict[str, dict[str, Any]]:
-    programs = {
-        name: elsewhere.program(found.run, found.prepared.base.location, found.prepared.material.examples["test"].texts)
+def told(ends, user) -> dict[str, dict[str, Any]]:
+    return {
+        name: user.run(elsewhere.program(found.run, found.prepared.base.location, texts_of(found)))
         for name, found in ends.items()
     }
-    return elsewhere.told(programs, tmp_path_factory.mktemp("elsewhere"))
+
+
+def texts_of(found: Trained) -> list[str]:
+    return list(found.prepared.material.examples["test"].texts)
 
 
 @pytest.mark.parametrize("name", CARDS)

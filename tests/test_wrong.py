@@ -478,6 +478,16 @@ STRATEGIES = [
         {"model.config": {"hidden_size": 30, "num_attention_heads": 4}, **SCRATCH},
     ),
     Wrong(
+        "a shape that cannot be, for a tokenizer of its own",
+        "mine.yaml:3: model.config: no model can be built of this shape: The hidden size",
+        "",
+        {
+            "model": {"config": {"model_type": "bert", "hidden_size": 30, "num_attention_heads": 4}},
+            **SCRATCH,
+            "strategy.tokenizer": {"kind": "wordpiece", "vocab_size": 100},
+        },
+    ),
+    Wrong(
         "vocabulary without room for bytes",
         "mine.yaml:12: strategy.tokenizer.vocab_size: 100 entries have no room",
         "Set it to",

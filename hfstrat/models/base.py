@@ -140,11 +140,13 @@ def under_adapter(adapter: Path) -> tuple[str, dict[str, Any]]:
     The recipe beside the adapter says it, else the adapter's own configuration. A run that went on from another run's
     adapter has that one's base.
     """
-    recipe = adapter.parent / "recipe.yaml"
+    recipe, named = adapter.parent / "recipe.yaml", _read_json(adapter / "adapter_config.json")
+    model = {"base": named["base_model_name_or_path"]}
     if adapter.name == "artifact" and recipe.is_file():
-        model = yaml.safe_load(recipe.read_text("utf-8"))["model"]
-    else:
-        model = {"base": _read_json(adapter / "adapter_config.json")["base_model_name_or_path"]}
+        asked = yaml.safe_load(recipe.read_text("utf-8"))["model"]
+        below = Path(os.path.expanduser(asked["base"]))
+        # The run that it went on from may be gone, and the base of both be there.
+        model = model if Path(model["base"]).is_dir() and not below.exists() else asked
     location = locate(model["base"])
     if (Path(location) / "adapter_config.json").is_file():
         return under_adapter(Path(location))

@@ -336,8 +336,12 @@ def _counts_from_padding(config: PretrainedConfig, positions: int, pad_id: int) 
         return False
     config = copy.deepcopy(config)
     config.vocab_size, config.pad_token_id = pad_id + 1, pad_id
-    with torch.device("meta"):
-        modules = AutoModel.from_config(config).named_modules()
+    try:
+        with torch.device("meta"):
+            modules = AutoModel.from_config(config).named_modules()
+    except (ValueError, TypeError, RuntimeError, AttributeError, ImportError) as error:
+        text = " ".join(str(error).split())
+        raise RecipeError(Problem(f"no model can be built of this shape: {text}", "model.config")) from error
     return any(
         "position" in name and getattr(module, "padding_idx", None) is not None and len(module.weight) == positions
         for name, module in modules

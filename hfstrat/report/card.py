@@ -135,8 +135,13 @@ def data_name(resolved: Mapping[str, Any]) -> str:
     source = str(resolved["data"].get("source") or resolved["data"]["kind"])
     if resolved["data"]["kind"] != "files":
         return "data in memory" if source == "memory" else source
-    path = PurePath(source)
-    inside = not path.is_absolute() and ".." not in path.parts and not source.startswith("~")
+    return _public(source)
+
+
+def _public(place: str) -> str:
+    """A place as others may read it: one outside of the working directory by its last name alone."""
+    path = PurePath(place)
+    inside = not path.is_absolute() and ".." not in path.parts and not place.startswith("~")
     return path.as_posix() if inside else path.name
 
 
@@ -151,9 +156,11 @@ def _introduction(run: Run, resolved: Mapping[str, Any], plan: Mapping[str, Any]
         if resolved["model"].get("base") is None:
             link = f"a `{resolved['model']['config']['model_type']}` configuration"
     kind = plan.get("kind") or resolved["strategy"]["kind"]
+    teacher = (plan.get("distillation") or {}).get("teacher")
+    taught = f", from the outputs of the teacher `{_public(teacher)}`" if teacher else ""
     return (
         f"# {run.name}\n\n{what} {link}, trained for {_pipeline_tag(resolved).replace('-', ' ')} on "
-        f"`{data_name(resolved)}` with the strategy `{kind}`.\n"
+        f"`{data_name(resolved)}` with the strategy `{kind}`{taught}.\n"
     )
 
 
@@ -248,9 +255,16 @@ def _labels(env: Mapping[str, Any]) -> str:
 
 def _fields(fields: Mapping[str, Any]) -> str:
     """`name value` pairs of what is set."""
-    flat = {key: value.get("kind", value) if isinstance(value, Mapping) else value for key, value in fields.items()}
+    flat = {key: _plain(value) for key, value in fields.items()}
     texts = ((key, f"{value:g}" if isinstance(value, float) else str(value)) for key, value in flat.items())
     return ", ".join(f"{key} `{text}`" for key, text in texts if flat[key] is not None)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value in a word; files and runs of this machine by their public name."""
+    if isinstance(value, Mapping):
+        return value.get("kind") or _fields(value).replace("`", "") or None
+    return _public(value) if isinstance(value, str) and "/" in value else value
 
 
 def _decisions(run: Run) -> str:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,49 +46,6 @@ NO_GRADIENT = ("*.key.bias", "*.k_lin.bias", "*.k_proj.bias", "*.key_proj.bias")
 CUT = ("*.lora_E",)
 
 
-class User:
-    """Somebody without hfstrat, in a process of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        script = Path(__file__).with_name("runs_programs.py")
-        self._errors = (folder / "errors.txt").open("w+", encoding="utf-8")
-        self._process = subprocess.Popen(
-            [sys.executable, str(script)],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-        )
-
-    def run(self, program: str) -> dict[str, Any]:
-        """What a program leaves."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(program) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        self._errors.seek(0)
-        assert line, self._errors.read()
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def leave(self) -> int:
-        """End the process, and tell how it ended."""
-        self._process.communicate(timeout=60)
-        self._errors.close()
-        return self._process.returncode
-
-
-@pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    """One for all pairs."""
-    found = User(tmp_path_factory.mktemp("user"))
-    yield found
-    assert found.leave() == 0
-
-
 def name_of(pair: tuple[str, str, dict[str, Any]]) -> str:
     return "-".join([pair[0], *pair[2].values(), pair[1]])
 
@@ -112,12 +65,7 @@ def test_what_is_planned_moves_and_is_what_others_load(tiny_base, tmp_path, user
     the_outline_says_so(found)
     statistics_move_with_their_norms(found)
     assert different(found.kept, weights(found.model) | statistics_of(found.model)) == set()
-    told = user.run(found.program)
-    assert "error" not in told, told["error"]
-    assert not told["asked"]
-    assert not told["imports_hfstrat"]
-    assert not told["training"]
-    assert np.array(told["logits"]) == pytest.approx(found.logits, abs=1e-4)
+    assert np.array(user.run(found.program)["logits"]) == pytest.approx(found.logits, abs=1e-4)
     assert found.logits.std(axis=0).min() > 2e-3, "logits that are all alike would show nothing"
     seen = float(np.abs(found.logits - found.without).max())
     assert seen > 2e-3, "what moved has to be seen"

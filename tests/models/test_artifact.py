@@ -83,9 +83,9 @@ def test_saved_and_loaded_again_it_says_the_same(runs, name):
 
 
 @pytest.fixture(scope="module")
-def told(runs, tmp_path_factory) -> dict[str, dict[str, Any]]:
+def told(runs, user) -> dict[str, dict[str, Any]]:
     """Logits and labels of the test rows, from the cards' lines in a process without hfstrat."""
-    return elsewhere.told({name: program(found) for name, found in runs.items()}, tmp_path_factory.mktemp("elsewhere"))
+    return {name: user.run(program(found)) for name, found in runs.items()}
 
 
 def program(found: Trained) -> str:

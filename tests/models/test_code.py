@@ -216,10 +216,10 @@ def test_a_head_is_kept_for_the_same_labels_only(runs):
 
 
 @pytest.fixture(scope="module")
-def told(runs, home, tmp_path_factory) -> dict[str, dict[str, Any]]:
+def told(runs, user) -> dict[str, dict[str, Any]]:
     scratch = runs["scratch"].artifact
-    programs = {name: elsewhere.program(run, scratch, [row["text"] for row in ROWS[:5]]) for name, run in runs.items()}
-    return elsewhere.told(programs, tmp_path_factory.mktemp("elsewhere"))
+    texts = [row["text"] for row in ROWS[:5]]
+    return {name: user.run(elsewhere.program(run, scratch, texts)) for name, run in runs.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)

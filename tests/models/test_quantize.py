@@ -208,23 +208,42 @@ def test_parameters_are_counted_as_those_of_the_base_itself(runs, tiny_base, tmp
     assert found["stages"] == expected["stages"]
 
 
+WIDE = {"hidden_size": 128, "intermediate_size": 512}
+
+
+def live_bytes(model: nn.Module) -> int:
+    with LiveBytes(tensors(model)) as live:
+        return live.current
+
+
 @pytest.mark.parametrize("stored", STORED)
-def test_memory_is_counted_as_it_is_packed(tiny_base, tmp_path, stored):
+def test_memory_is_counted_as_it_is_packed(tiny_base, stored):
     """A parameter takes half a byte or one, and 64 of them share a scale, or a row of them does."""
-    base = tiny_base("bert", hidden_size=128, intermediate_size=512)
-    found = train(recipe(base, STORED[stored]), ROWS, tmp_path / "quantized")
-    plain = train(recipe(base, {"kind": "lora", "r": 4}), ROWS, tmp_path / "plain")
-    sizes = {module: found.prepared.anatomy.parameters[f"{module}.weight"] for module in found.prepared.anatomy.linear}
-    packed = sum(sizes.values())
-    with LiveBytes(tensors(found.model)) as live, LiveBytes(tensors(plain.model)) as live_plain:
-        saved = live_plain.current - live.current
+    base = tiny_base("bert", **WIDE)
+    prepared, plain = (prepared_for(recipe(base, given), ROWS) for given in (STORED[stored], {"kind": "lora", "r": 4}))
+    model, linear = built(prepared), prepared.anatomy.linear
+    saved = live_bytes(built(plain)) - live_bytes(model)
+    packed = sum(prepared.anatomy.parameters[f"{name}.weight"] for name in linear)
     # Bytes a parameter: 4 bits have a scale in fp32 for each 64, or one byte, whose own scales are shared by 256.
     width = {"nf4": 1 / 2 + (1 + 4 / 256) / 64, "fp4": 1 / 2 + 4 / 64, "int8": 1.0}[stored]
-    tables = {"nf4": 4 * (16 + 256), "fp4": 4 * 16, "int8": 0}[stored] * len(sizes)
-    rows = 4 * sum(module_at(found.model, name)[2].out_features for name in sizes) if stored == "int8" else 0
+    tables = {"nf4": 4 * (16 + 256), "fp4": 4 * 16, "int8": 0}[stored] * len(linear)
+    rows = 4 * sum(module_at(model, name)[2].out_features for name in linear) if stored == "int8" else 0
     assert saved == pytest.approx(packed * (4 - width) - tables - rows, rel=1e-3)
+    before = live_bytes(model)
+    scoring.logits(model, prepared.encoded["test"], 64)
+    assert live_bytes(model) == before
+
+
+def test_peak_memory_is_that_of_packed_weights(tiny_base, tmp_path):
+    base = tiny_base("bert", **WIDE)
+    plain, found = (
+        train(recipe(base, given), ROWS, tmp_path / given["kind"])
+        for given in ({"kind": "lora", "r": 4}, STORED["nf4"])
+    )
+    saved = live_bytes(plain.model) - live_bytes(found.model)
     peaks = [one.run.ledger["phases"]["train"]["peak_live_bytes"] for one in (plain, found)]
-    assert peaks[0] - peaks[1] > saved - 3 * 4 * max(sizes.values()), "one layer at a time is in fp32 meanwhile"
+    largest = 4 * WIDE["hidden_size"] * WIDE["intermediate_size"]
+    assert peaks[0] - peaks[1] > saved - 3 * largest, "one layer at a time is in fp32 meanwhile"
 
 
 # --- merging ------------------------------------------------------------------------------------------------------
@@ -251,16 +270,21 @@ def test_merged_into_the_stored_values_it_says_the_same(runs, name, tmp_path):
 # --- elsewhere ----------------------------------------------------------------------------------------------------
 
 
+ON_A_CPU_THAT_PACKS = """
+import bitsandbytes
+real, bitsandbytes.nn.modules.has_avx512bf16 = bitsandbytes.nn.modules.has_avx512bf16, lambda: True
+{}
+bitsandbytes.nn.modules.has_avx512bf16 = real
+"""
+
+
 @pytest.fixture(scope="module")
-def told(runs, tmp_path_factory) -> Mapping[str, Mapping[str, Any]]:
-    """What the cards' lines say on a CPU that packs."""
-    packs = "import bitsandbytes\nbitsandbytes.nn.modules.has_avx512bf16 = lambda: True\n"
-    programs = {
-        name: packs
-        + elsewhere.program(found.run, found.prepared.base.location, found.prepared.material.examples["test"].texts)
-        for name, found in runs.items()
-    }
-    return elsewhere.told(programs, tmp_path_factory.mktemp("elsewhere"))
+def told(runs, user) -> Mapping[str, Mapping[str, Any]]:
+    found = {}
+    for name, one in runs.items():
+        program = elsewhere.program(one.run, one.prepared.base.location, one.prepared.material.examples["test"].texts)
+        found[name] = user.run(ON_A_CPU_THAT_PACKS.format(program))
+    return found
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -108,6 +108,18 @@ def test_a_local_base_goes_by_its_public_name(run: Run) -> None:
     assert 'from_backbone("someone/bert", folder' in text
 
 
+def test_a_teacher_is_named_without_where_it_lies(run: Run) -> None:
+    teacher = "/home/secret/runs/full"
+    distillation = {"teacher": teacher, "temperature": 2.0, "alpha": 0.9, "unlabelled": "/home/secret/more.csv"}
+    write_json(run.path / "plan.json", {**fake.plan("full"), "kind": "distill", "distillation": distillation})
+    strategy = {"kind": "distill", **distillation, "student": {"weights": "base", "every": 2}}
+    text = card(run, resolved={**fake.recipe("full"), "strategy": strategy})
+    assert "secret" not in text
+    assert "from the outputs of the teacher `full`" in text
+    assert "unlabelled `more.csv`" in text
+    assert "student `weights base, every 2`" in text
+
+
 def test_random_weights_have_no_base_model(run: Run) -> None:
     write_json(run.path / "plan.json", {**fake.plan("full"), "weights": "random"})
     assert "base_model" not in front(card(run, resolved=fake.recipe("full")))

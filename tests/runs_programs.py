@@ -1,6 +1,7 @@
 """A user's process without hfstrat: it runs the programs that it is handed, one after the other.
 
-Each line of its input is a program that leaves `model` and `logits`; each line of its output is what became of it.
+Each line of its input is a program that leaves `model`, `logits` and perhaps `labels`; each line of its output is what
+became of it.
 """
 
 import builtins
@@ -27,7 +28,11 @@ for line in sys.stdin:
     names = {}
     try:
         exec(compile(json.loads(line), "program", "exec"), names)
-        answer = {"logits": names["logits"].tolist(), "training": names["model"].training}
+        answer = {
+            "logits": names["logits"].tolist(),
+            "labels": names.get("labels"),
+            "training": names["model"].training,
+        }
     except Exception:
         answer = {"error": traceback.format_exc()}
     answer |= {"asked": asked.copy(), "imports_hfstrat": any(name.split(".")[0] == "hfstrat" for name in sys.modules)}
