@@ -278,7 +278,7 @@ def environment(prepared: Prepared, accelerator: Accelerator) -> dict[str, Any]:
 
 def _model(prepared: Prepared) -> dict[str, Any]:
     base, teacher = prepared.base, prepared.teacher
-    found: dict[str, Any] = {"name": base.name, "fingerprint": base.fingerprint()}
+    found: dict[str, Any] = {"name": base.name, "fingerprint": base.fingerprint}
     if base.code is not None:
         found["code"] = base.code.file.name
     if base.adapter is not None and prepared.plan.adapter is not None:
@@ -289,7 +289,7 @@ def _model(prepared: Prepared) -> dict[str, Any]:
             "revision": base.hub.get("revision"),
         }
     if teacher is not None:
-        found["teacher"] = {"name": teacher.base.name, "fingerprint": teacher.base.fingerprint()}
+        found["teacher"] = {"name": teacher.base.name, "fingerprint": teacher.base.fingerprint}
     return found
 
 

@@ -18,14 +18,14 @@ def outline(prepared: Prepared) -> dict[str, Any]:
     trained = set().union(*by_stage)
     parts = parts_of(anatomy)
     homes = {name: part_of(name, parts) for name in sizes}
-    fresh = set(sizes) if plan.body.weights == "random" else {*anatomy.fresh}
+    fresh = {*anatomy.fresh}
     by_module: dict[str, dict[str, int]] = {}
     for name, size in sizes.items():
         counts = by_module.setdefault(homes[name], {"total": 0, "trained": 0, "adapter": 0, "fresh": 0})
         counts["total"] += size
         counts["trained"] += size if name in trained else 0
         counts["adapter"] += size if name in added.sizes else 0
-        counts["fresh"] += size if name in fresh and name not in added.sizes else 0
+        counts["fresh"] += size if name in fresh else 0
     return {
         "kind": prepared.recipe.strategy.kind,
         "seed": prepared.recipe.seed,

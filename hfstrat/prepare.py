@@ -20,7 +20,7 @@ from hfstrat.data import audit as auditing
 from hfstrat.data import sources
 from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
-from hfstrat.models.base import Base, open_base
+from hfstrat.models.base import LONGEST, Base, open_base
 from hfstrat.models.build import Added, Shape, plan_adapter, plan_shape
 from hfstrat.models.vocabulary import fitted_config, train_tokenizer
 from hfstrat.recipe.data import FileData, MemoryData
@@ -35,7 +35,6 @@ from hfstrat.tasks.base import Encoded, Examples, Labels
 from hfstrat.teaching import Teacher, naming, open_teacher
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
-LONGEST = 512
 UNLIMITED = 1_000_000  # tokens; tokenizers say a larger number where they know no limit
 SPLITS = ("train", "validation", "test")
 T = TypeVar("T")
@@ -149,7 +148,7 @@ def prepare(
         resolved, decisions = resolve(recipe, facts)
         resolved.task.weights(material.labels)
         _check_external_metrics(resolved)
-        plan = resolved.strategy.plan(anatomy, updates_of(resolved, facts))
+        plan = resolved.strategy.plan(anatomy, updates_of(resolved, facts.examples))
         check_all_train(plan, anatomy)
         shape = replace(shape, attention=resolved.model.attention, dropout=float(resolved.model.dropout))
         with ledger.phase("load"):

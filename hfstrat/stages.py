@@ -19,6 +19,7 @@ from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.recipe import Recipe
+from hfstrat.recipe.resolve import updates_of
 from hfstrat.runs.records import Ledger
 from hfstrat.state import Patience, State
 from hfstrat.strategies.plan import Fit, Solve
@@ -230,8 +231,7 @@ def _schedule(prepared: Prepared, data: Encoded, stage: Fit) -> Iterator[_Planne
     """Which examples each update of a stage sees: its share of the run's updates, where the stage before it ended."""
     train, lengths = prepared.recipe.train, data.lengths
     per_epoch = -(-len(lengths) // train.batch_size)
-    total = train.max_steps or max(1, round(float(train.epochs) * per_epoch))
-    first, last = prepared.plan.updates_of(stage, total)
+    first, last = prepared.plan.updates_of(stage, updates_of(prepared.recipe, len(lengths)))
     for epoch in range(first // per_epoch, -(-last // per_epoch)):
         for place, rows in enumerate(order(lengths, train.batch_size, prepared.recipe.seed, epoch)):
             if first <= epoch * per_epoch + place < last:

@@ -15,7 +15,7 @@ import torch
 
 from hfstrat.errors import ModelError, Problem, UsageError, did_you_mean
 from hfstrat.models import artifact
-from hfstrat.models.base import Base, open_base
+from hfstrat.models.base import LONGEST, Base, open_base
 from hfstrat.recipe.model import ModelSpec
 from hfstrat.strategies.plan import Distillation
 from hfstrat.tasks.base import Encoded, Examples, FloatArray, Labels
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     from hfstrat.recipe.recipe import Recipe
     from hfstrat.runs.events import Observer
-
-
-LONGEST = 512
 
 
 @dataclass(frozen=True)
@@ -164,7 +161,7 @@ def _outputs(
 
 
 def _key(teacher: Teacher, examples: Examples) -> str:
-    digest = hashlib.sha256(f"{teacher.base.fingerprint()} {teacher.max_length}".encode())
+    digest = hashlib.sha256(f"{teacher.base.fingerprint} {teacher.max_length}".encode())
     for text in (*examples.texts, *(examples.pairs or ())):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()

@@ -464,7 +464,7 @@ def cached(tiny_base) -> Iterator[str]:
 
 def test_an_adapter_goes_on_over_the_same_revision(cached, tmp_path):
     before = train(recipe(cached, {**LORA, "head_init": "random"}, "one", model={"revision": "v1"}), ROWS, tmp_path)
-    assert before.prepared.base.fingerprint() == "2" * 40
+    assert before.prepared.base.fingerprint == "2" * 40
     found = train(recipe(tmp_path / "one", LORA, "two"), ROWS, tmp_path)
     merged = prepared_for(recipe(tmp_path / "two", FULL), ROWS)
     for prepared, run in ((found.prepared, before.run), (merged, found.run)):
@@ -477,7 +477,7 @@ def test_an_adapter_goes_on_over_the_same_revision(cached, tmp_path):
         assert Predictor.of(run.path).decide(found.prepared.material.examples["test"]).logits == pytest.approx(
             logits_of(run), abs=1e-6
         )
-    assert before.prepared.base.fingerprint() != found.prepared.base.fingerprint()
+    assert before.prepared.base.fingerprint != found.prepared.base.fingerprint
 
 
 # --- students -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ from hfstrat.strategies.plan import Body
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+LONGEST = 512  # tokens, where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Base:
         pooled = self.pooled if self.adapter is None else self.adapter.pooled
         return (str(self.pooling), self.normalize) if pooled else ("native", False)
 
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over weights, configuration and code of local files; the commit of a Hub id."""
         digest = hashlib.sha256()
@@ -190,7 +195,9 @@ def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - fro
     origin = body.origin or spec.base
     if origin is None:
         config = _shaped(None, spec)
-        return Base(None, _type(config), config, None, _positions(config), None, False, False, None, None, code, {})
+        return Base(
+            None, str(config.model_type), config, None, _positions(config), None, False, False, None, None, code, {}
+        )
     spec = spec.model_copy(update={"base": origin})
     location, adapter = locate(origin), None
     revision = _revision(location, spec.revision if body.origin is None else None)
@@ -266,10 +273,6 @@ def _labels(config: PretrainedConfig) -> tuple[str, ...] | None:
     heads = any("ForSequenceClassification" in name for name in config.architectures or ())
     names = tuple(name for _, name in sorted((config.id2label or {}).items())) if heads else ()
     return names if names and not all(name == f"LABEL_{place}" for place, name in enumerate(names)) else None
-
-
-def _type(config: PretrainedConfig) -> str:
-    return str(config.model_type)
 
 
 def _positions(config: PretrainedConfig) -> int | None:

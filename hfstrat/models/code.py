@@ -14,7 +14,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfstrat.errors import ModelError, Problem
 
@@ -112,12 +112,8 @@ def _register(config: type[PretrainedConfig], models: list[type[PreTrainedModel]
 
 def _auto_class(model: type[PreTrainedModel]) -> str:
     """`MyForSequenceClassification` → `AutoModelForSequenceClassification`; without a task's suffix `AutoModel`."""
-    _, found, task = model.__name__.rpartition("For")
-    return f"AutoModelFor{task}" if found and _exists(f"AutoModelFor{task}") else "AutoModel"
-
-
-def _exists(name: str) -> bool:
     import transformers
 
-    found: Any = getattr(transformers, name, None)
-    return found is not None
+    _, found, task = model.__name__.rpartition("For")
+    auto = f"AutoModelFor{task}"
+    return auto if found and hasattr(transformers, auto) else "AutoModel"

@@ -25,21 +25,16 @@ def quantization_config(storage: Quantization, head: Sequence[str], compute: str
     """
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(**arguments(storage, head, compute))
-
-
-def arguments(storage: Quantization, head: Sequence[str], compute: str) -> dict[str, Any]:
-    """The same as keyword arguments."""
     # `llm_int8_skip_modules` counts for 4 bits too; without it a new head is quantised and fails at its first use.
     if storage.bits == 8:
-        return {"load_in_8bit": True, "llm_int8_skip_modules": list(head)}
-    return {
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": storage.quant_type,
-        "bnb_4bit_use_double_quant": storage.double_quant,
-        "bnb_4bit_compute_dtype": torch.bfloat16 if compute == "bf16" else torch.float32,
-        "llm_int8_skip_modules": list(head),
-    }
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(head))
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=storage.quant_type,
+        bnb_4bit_use_double_quant=storage.double_quant,
+        bnb_4bit_compute_dtype=torch.bfloat16 if compute == "bf16" else torch.float32,
+        llm_int8_skip_modules=list(head),
+    )
 
 
 def from_json(found: Mapping[str, Any]) -> tuple[Quantization, list[str], str]:

@@ -72,3 +72,8 @@ class Facts:
     pooling: tuple[str, str]
     normalize: bool
     machine: Machine
+
+    @property
+    def examples(self) -> int:
+        """Texts that an epoch sees."""
+        return self.rows["train"] + self.unlabelled

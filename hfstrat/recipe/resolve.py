@@ -44,7 +44,7 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
     """
     _check(recipe, facts)
     sizes = Sizes(
-        rows=_rows(facts),
+        rows=facts.examples,
         body=facts.body,
         batch_size=recipe.train.batch_size,
         generative=facts.generative,
@@ -115,18 +115,13 @@ def _epochs(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
     steps = recipe.train.max_steps
     if steps is None:
         return {}
-    per_epoch = -(-_rows(facts) // recipe.train.batch_size)
+    per_epoch = -(-facts.examples // recipe.train.batch_size)
     return {"train.epochs": Setting(steps / per_epoch, f"{steps} updates of {per_epoch} an epoch")}
 
 
-def _rows(facts: Facts) -> int:
-    """Texts that an epoch sees."""
-    return facts.rows["train"] + facts.unlabelled
-
-
-def updates_of(recipe: Recipe, facts: Facts) -> int:
-    """Updates of a run by its resolved recipe."""
-    per_epoch = -(-_rows(facts) // recipe.train.batch_size)
+def updates_of(recipe: Recipe, examples: int) -> int:
+    """Updates of a run by its resolved recipe, when an epoch sees so many examples."""
+    per_epoch = -(-examples // recipe.train.batch_size)
     return recipe.train.max_steps or max(1, round(float(recipe.train.epochs) * per_epoch))
 
 
