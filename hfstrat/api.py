@@ -26,16 +26,18 @@ def train(
     data: Any = None,
     runs: str | Path = "runs",
     overwrite: bool = False,
+    resume: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Train as a recipe says.
 
     Args:
-        recipe: A file, plain data, or a Recipe.
+        recipe: A file, plain data, a Recipe, or the directory of a run that goes on.
         overrides: `{"train.lr": 1e-4}`, or `["train.lr=1e-4"]`.
         data: A `Dataset`, `DatasetDict` or data frame, for `data.source: memory`.
         runs: Where run directories go.
         overwrite: Replace a run of the same name.
+        resume: Go on with a run of the same name from its newest checkpoint, if there is one.
         quiet: Show warnings only.
 
     Returns:
@@ -44,11 +46,12 @@ def train(
     Raises:
         UsageError: Recipe, data or model cannot be used; nothing was written.
         RunError: Training failed; the run's directory says why.
+        Interrupted: A signal ended it; `resume` goes on.
     """
     from hfstrat import execute
 
     listener = observer(quiet=quiet)
-    done = execute.train(recipe, overrides, data=data, runs=runs, overwrite=overwrite, observer=listener)
+    done = execute.train(recipe, overrides, data=data, runs=runs, overwrite=overwrite, resume=resume, observer=listener)
     return Run(done.path)
 
 

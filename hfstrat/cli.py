@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hfstrat.errors import HfstratError, UsageError
+from hfstrat.errors import HfstratError, RunError, UsageError
+from hfstrat.redact import printable, redact
+
+# What the machine does not allow is no fault of the program.
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+FAULT = "This is a fault of hfstrat, not of your recipe, data or model: please report it with the lines above."
 
 app = typer.Typer(
     name="hfstrat",
@@ -56,17 +63,20 @@ def validate(recipe: RecipeFile, overrides: Overrides = None, json: Json = False
 
 @app.command()
 def train(
-    recipe: RecipeFile,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, or with --resume a run directory.")],
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run of this name where it stopped, if there is one.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train as the recipe says. Also by `accelerate launch -m hfstrat train RECIPE`."""
     from hfstrat.verbs import train as verb
 
-    verb.run(recipe, overrides or [], runs, overwrite, json, quiet)
+    verb.run(recipe, overrides or [], runs, overwrite, resume, json, quiet)
 
 
 @app.command()
@@ -136,6 +146,19 @@ def show(
 
 
 @app.command()
+def verify(
+    run: RunFolder,
+    updates: Annotated[int, typer.Option("--updates", min=1, help="Updates to make again.")] = 20,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check that a run's files are as they were written, and that its updates come out the same when repeated."""
+    from hfstrat.verbs import verify as verb
+
+    verb.run(run, updates, json, quiet)
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Check versions, hardware, caches and the Hub."""
     from hfstrat.verbs import doctor as verb
@@ -177,11 +200,22 @@ def main() -> None:
         app()
     except UsageError as error:
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            line = str(problem).replace("\n", "\\n")  # a problem is a line, whatever a field is called
+            _say(f"error: {line}")
         sys.exit(error.exit_code)
     except HfstratError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in REFUSED:
+            _say(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error.strerror}")
+            sys.exit(RunError.exit_code)
+        _say(f"{traceback.format_exc()}{FAULT}")
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    print(printable(redact(text)), file=sys.stderr)

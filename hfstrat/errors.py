@@ -10,7 +10,7 @@ The tree::
     ├── RunError                  3  the run was started and failed; its directory says why
     │   ├── Diverged              3  a loss or gradient that is not finite
     │   └── OutOfMemory           3
-    └── Interrupted         130/143  SIGINT or SIGTERM
+    └── Interrupted         130/143  SIGINT; SIGTERM or SIGUSR1
 
 A `UsageError` carries a list of `Problem`s, because a user wants to mend all of them at once.
 """
@@ -18,6 +18,7 @@ A `UsageError` carries a list of `Problem`s, because a user wants to mend all of
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -102,8 +103,9 @@ class Interrupted(HfstratError):
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number
-        self.exit_code = 128 + signal_number
-        super().__init__(f"interrupted by signal {signal_number}")
+        # A scheduler's warning is a request to end, however it is sent.
+        self.exit_code = 128 + (signal.SIGINT if signal_number == signal.SIGINT else signal.SIGTERM)
+        super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
         return type(self), (self.signal_number,)

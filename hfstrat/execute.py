@@ -12,24 +12,27 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 
+from hfstrat.beginning import Beginning, as_written, beginning, run_directory, under_way
+from hfstrat.checkpoints import FOLDER, Checkpoints, circumstances, go_on
 from hfstrat.environment import describe, silence_imports
 from hfstrat.errors import Interrupted, OutOfMemory, Problem, RunError, UsageError
 from hfstrat.judge import Judge
 from hfstrat.models.build import build
 from hfstrat.outline import outline
-from hfstrat.prepare import Prepared, folder_of, prepare
+from hfstrat.prepare import Prepared, folder_of, located, prepare
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.report.display import Drawing
-from hfstrat.runs.directory import LOCK, Run, clear, locked, write_json, write_text
+from hfstrat.runs.directory import Run, check_free, clear, locked, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
 from hfstrat.sealing import seal
@@ -38,12 +41,18 @@ from hfstrat.state import State, decide
 from hfstrat.strategies.plan import Solve
 from hfstrat.tasks.base import Encoded
 from hfstrat.teaching import taught
+from hfstrat.training.checkpoint import Checkpoint
+from hfstrat.training.checkpoint import read as read_checkpoint
+from hfstrat.training.engine import is_out_of_memory
 from hfstrat.training.machine import machine
 from hfstrat.training.memory import ResidentPeak
 from hfstrat.training.optim import restore
+from hfstrat.training.signals import Signals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+T = TypeVar("T")
 
 
 def train(
@@ -53,16 +62,18 @@ def train(
     data: Any = None,
     runs: str | Path = "runs",
     overwrite: bool = False,
+    resume: bool = False,
     observer: Observer | None = None,
 ) -> Run:
     """Train as a recipe says.
 
     Args:
-        recipe: A file, plain data, or a Recipe.
+        recipe: A file, plain data, a Recipe, or the directory of a run that goes on.
         overrides: `dotted.path=value` words, or a mapping of dotted paths to values.
         data: A `Dataset`, `DatasetDict` or data frame, for `data.source: memory`.
         runs: Where run directories go.
         overwrite: Replace a run of the same name.
+        resume: Go on with a run of the same name from its newest checkpoint, if there is one.
         observer: Hears what happens.
 
     Returns:
@@ -71,25 +82,51 @@ def train(
     Raises:
         UsageError: Recipe, data or model cannot be used; nothing was written.
         RunError: Training failed; the run's directory says why.
+        Interrupted: A signal ended it; `resume` goes on.
     """
     quiet()
     observer = observer or Observer()
-    parsed, source = load(recipe, overrides)
-    folder = folder_of(Path(runs), parsed)
+    if overwrite and resume:
+        raise UsageError(Problem("a run is either replaced or gone on with", hint="Leave one of the two out"))
+    recipe, runs = run_directory(recipe, runs, resume=resume)
+    asked, source = load(recipe, overrides)
+    folder = folder_of(Path(runs), asked)
+    check_free(folder)
+    with located(source):
+        parsed, requested = under_way(folder, asked) if resume else (asked, asked)
     ledger = Ledger()
     accelerator = _accelerator(parsed, folder)
     here = machine(accelerator.num_processes, _local_processes(accelerator))
     torch.set_num_threads(_threads(parsed, here.cores, here.local_processes))
+    if parsed.train.deterministic:
+        _only_deterministic()
     prepared = prepare(parsed, here, memory=data, source=source, ledger=ledger, observer=observer)
+    prepared = replace(prepared, requested=requested)
     accelerator = _accelerator(prepared.recipe, folder)
-    if _agreed(lambda: _is_done(folder, prepared, overwrite), accelerator):
-        observer.note(f"{folder} is done already with this recipe; nothing to do")
-        return Run(folder)
-    if not accelerator.is_main_process:
-        return _go(Run(folder), prepared, accelerator, ledger, Observer())
-    with locked(folder) as run:
-        clear(folder)
-        return _go(run, prepared, accelerator, ledger, observer)
+    main = accelerator.is_main_process
+    with ExitStack() as stack:
+
+        def begin() -> Beginning:
+            run = stack.enter_context(locked(folder))
+            found = beginning(run, prepared, overwrite=overwrite, resume=resume)
+            if found.kind == "new":
+                clear(folder)
+            return found
+
+        start = _agreed(begin, accelerator)
+        for text in start.warnings:
+            observer.warn(text)
+        if start.kind == "done":
+            observer.note(f"{folder} is done already with this recipe; nothing to do")
+            return Run(folder)
+        return _go(Run(folder), prepared, accelerator, ledger, observer if main else Observer(), start)
+
+
+def _only_deterministic() -> None:
+    """Have PyTorch use operations alone that give the same bytes each time, and raise where there is none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def plan(
@@ -153,32 +190,11 @@ def _threads(recipe: Recipe, cores: int, local_processes: int) -> int:
     return recipe.train.threads if recipe.train.threads != "auto" else max(1, cores // local_processes)
 
 
-def _is_done(folder: Path, prepared: Prepared, overwrite: bool) -> bool:
-    """Whether the directory holds this very run, done.
-
-    Raises:
-        UsageError: It holds something else.
-    """
-    if not folder.exists() or not any(entry.name != LOCK for entry in folder.iterdir()):
-        return False
-    run = Run(folder)
-    if run.status is None:  # never delete what is not a run, whatever was asked
-        raise UsageError(Problem(f"{folder} is not empty and holds no run", hint="Choose another name=…"))
-    if overwrite:
-        return False
-    if run.status == "done" and run.recipe() == dump(prepared.recipe):
-        known = (run.read("env.json") or {}).get("data", {}).get("fingerprint")
-        if known == prepared.material.fingerprint:
-            return True
-    hint = "Add --overwrite to replace it, or name=… to keep both"
-    raise UsageError(Problem(f"{folder} holds another run, which is {run.status}", hint=hint))
-
-
-def _agreed(question: Callable[[], bool], accelerator: Accelerator) -> bool:
+def _agreed(question: Callable[[], T], accelerator: Accelerator) -> T:
     """The main process's answer, or its error, on every process: none may go on alone."""
     from accelerate.utils import broadcast_object_list
 
-    answer: list[bool | UsageError] = [False]
+    answer: list[Any] = [None]
     if accelerator.is_main_process:
         try:
             answer = [question()]
@@ -188,22 +204,34 @@ def _agreed(question: Callable[[], bool], accelerator: Accelerator) -> bool:
         broadcast_object_list(answer)
     if isinstance(answer[0], UsageError):
         raise answer[0]
-    return answer[0]
+    found: T = answer[0]
+    return found
 
 
-def _go(run: Run, prepared: Prepared, accelerator: Accelerator, ledger: Ledger, observer: Observer) -> Run:
+def _go(
+    run: Run, prepared: Prepared, accelerator: Accelerator, ledger: Ledger, observer: Observer, start: Beginning
+) -> Run:
     """Steps 5 to 7, with the run's end written down whatever happens."""
     main = accelerator.is_main_process
-    if main:
-        _open(run, prepared, accelerator)
+    signals = Signals()
     try:
-        with signals(), ResidentPeak() as resident, Log(run.path / "log.jsonl" if main else None) as log:
-            _run(run, prepared, accelerator, ledger, log, observer, resident)
+        with signals.listening(), ResidentPeak() as resident:
+            checkpoint = read_checkpoint(start.checkpoint) if start.checkpoint is not None else None
+            if main and checkpoint is None:
+                _open(run, prepared, accelerator)
+            elif main:
+                write_json(run.path / "status.json", {"state": "running", "reason": None})
+            keep = 0 if checkpoint is None else checkpoint.data["log"]
+            with Log(run.path / "log.jsonl" if main else None, keep) as log:
+                _run(run, prepared, accelerator, ledger, log, observer, resident, signals, checkpoint)
     except BaseException as error:
         reason, state = _reason(error)
         if main:
-            write_json(run.path / "status.json", {"state": state, "reason": reason})
+            with suppress(OSError):  # the disk may be what failed
+                write_json(run.path / "status.json", {"state": state, "reason": reason})
         translated = _translate(error)
+        if isinstance(translated, Interrupted):
+            observer.note(f"`--resume` goes on with {run.path}")
         if translated is error:
             raise
         raise translated from error
@@ -221,32 +249,14 @@ def _translate(error: BaseException) -> BaseException:
     """Give memory that ran out, disks that are full and Ctrl-C their own names."""
     if isinstance(error, KeyboardInterrupt):
         return Interrupted(signal.SIGINT)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         hint = "set a smaller train.micro_batch_size (results stay the same) or task.max_length"
         return OutOfMemory(
             f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}; {hint}"
         )
-    if isinstance(error, OSError):
-        return RunError(f"cannot write: {error}")
+    if isinstance(error, (OSError, SafetensorError)):
+        return RunError(f"cannot write: {error}; once it can, `--resume` goes on")
     return error
-
-
-@contextmanager
-def signals() -> Iterator[None]:
-    """Turn SIGTERM into an exception, where this thread may."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise Interrupted(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: a notebook's or a server's business
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _open(run: Run, prepared: Prepared, accelerator: Accelerator) -> None:
@@ -272,7 +282,7 @@ def environment(prepared: Prepared, accelerator: Accelerator) -> dict[str, Any]:
         "data": {"origin": material.origin, "fingerprint": material.fingerprint, "rows": material.rows},
         "labels": {"problem": material.labels.problem, "names": material.labels.names},
         "splits": list(material.reasons),
-        "requested": json.loads(prepared.requested.model_dump_json(exclude={"name", "compare"})),
+        "requested": as_written(prepared.requested),
     }
 
 
@@ -301,6 +311,8 @@ def _run(
     log: Log,
     observer: Observer,
     resident: ResidentPeak,
+    signals: Signals,
+    start: Checkpoint | None,
 ) -> None:
     recipe, plan = prepared.recipe, prepared.plan
     with ledger.phase("load"):
@@ -314,22 +326,46 @@ def _run(
             recipe.train.precision,
         )
     training = _training(prepared, accelerator, run, ledger, observer)
-    state = State(prepared, accelerator, observer, judge_of(prepared), ledger, log, model, training)
+    main = accelerator.is_main_process
+    kept = Checkpoints(run.path / FOLDER if main else None, recipe.train)
+    state = State(prepared, accelerator, observer, judge_of(prepared), ledger, log, model, training, kept, signals)
+    state.micro = int(recipe.train.micro_batch_size)
+    if main:
+        state.settled = lambda settled: write_text(run.path / "recipe.yaml", dump(settled))
+    if start is not None:
+        ledger.go_on(start.data["ledger"])
+        go_on(start, state)
+        _tell_of(start, state)
     if recipe.track:
         accelerator.init_trackers("hfstrat", config=_flat(json.loads(recipe.model_dump_json())))
-    for stage in plan.stages:
+    first, done = (0, 0) if start is None else (start.data["stage"], start.data["update"])
+    for place, stage in enumerate(plan.stages[first:], start=first):
         if isinstance(stage, Solve):
             run_solve(stage, state)
         else:
-            run_fit(stage, state)
+            run_fit(stage, state, start if done and place == first else None)
     restore(state.model, state.best)
     decide(state)
     if recipe.track:
         accelerator.end_training()
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        seal(run, state, prepared, observer, resident)
+    if main:
+        seal(run, state, state.prepared, observer, resident)
+        kept.remove()
     accelerator.wait_for_everyone()
+
+
+def _tell_of(start: Checkpoint, state: State) -> None:
+    """Say where a run goes on, and whether it still is the same to the bit."""
+    stages, place, update = state.prepared.plan.stages, start.data["stage"], start.data["update"]
+    where = f"update {update} of stage {stages[place].name}" if update else f"stage {stages[place - 1].name}"
+    state.observer.note(f"going on after {where}, from {start.path}")
+    now, then = circumstances(state.accelerator.num_processes), start.data["circumstances"]
+    changed = [name for name in now if now[name] != then.get(name)]
+    if changed:
+        state.exact = False
+        what = " and ".join(changed)
+        state.observer.warn(f"{what} are not those that the run began with: the result may differ in its last bits")
 
 
 def _training(prepared: Prepared, accelerator: Accelerator, run: Run, ledger: Ledger, observer: Observer) -> Encoded:

@@ -19,6 +19,7 @@ import numpy as np
 from hfstrat.data import audit as auditing
 from hfstrat.data import sources
 from hfstrat.data.splits import Splits, split, train_name
+from hfstrat.data.tokens import audit_tokens
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
 from hfstrat.models.base import LONGEST, Base, open_base
 from hfstrat.models.build import Added, Shape, plan_adapter, plan_shape
@@ -141,6 +142,9 @@ def prepare(
         with ledger.phase("tokenize"):
             encoded = encode(recipe, base, {**material.examples, **({"unlabelled": more} if more else {})})
             unlabelled = (more, encoded.pop("unlabelled")) if more else None
+            token_problems, token_warnings = audit_tokens(encoded, base.tokenizer, base.config)
+        if token_problems:
+            raise UsageError(token_problems)
         with ledger.phase("load"):
             shape = shape_of(recipe, base, material.labels)
             anatomy, attention = plan_shape(base, shape, body)
@@ -157,7 +161,7 @@ def prepare(
     if base.code is not None:
         observer.note(f"the model is code: {base.code.file} is run, and goes with the artefact")
     observer.decided(decisions)
-    for warning in (*material.warnings, *_truncation(encoded, resolved)):
+    for warning in (*material.warnings, *token_warnings, *_truncation(encoded, resolved)):
         observer.warn(warning)
     return Prepared(
         recipe, resolved, decisions, material, encoded, base, shape, anatomy, plan, added, teacher, unlabelled

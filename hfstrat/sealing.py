@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from hfstrat.models import artifact
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
-from hfstrat.runs.directory import Run, write_json, write_text
+from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.state import State
 from hfstrat.training import scoring
+from hfstrat.training.checkpoint import digest
 from hfstrat.training.memory import ResidentPeak
+
+RECORDS = (
+    "recipe.yaml",
+    "decisions.json",
+    "audit.json",
+    "env.json",
+    "plan.json",
+    "log.jsonl",
+    "metrics.json",
+    "predictions.parquet",
+    "ledger.json",
+)
+"""Files of a run beside its artefact that never change once it is done."""
 
 
 def seal(run: Run, state: State, prepared: Prepared, observer: Observer, resident: ResidentPeak) -> None:
@@ -50,8 +65,17 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     ledger_json = ledger.to_json(peak_rss_bytes=resident.peak, artifact_bytes=size)
     write_json(run.path / "ledger.json", ledger_json)
     write_text(run.artifact / "README.md", card(run, resolved=json.loads(recipe.model_dump_json())))
-    write_json(run.path / "status.json", {"state": "done", "reason": f"best at {state.best_at}"})
+    _write_digests(run.path)
+    reason = f"best at {state.best_at}"
+    write_json(run.path / "status.json", {"state": "done", "reason": reason, "exact": state.exact})
     observer.scored("sealed", split, {name: score["value"] for name, score in result["metrics"].items()})
+
+
+def _write_digests(folder: Path) -> None:
+    """Write down the SHA-256 of everything that a finished run holds, for whoever doubts it later."""
+    written = [folder / name for name in RECORDS]
+    written += sorted(file for file in (folder / "artifact").rglob("*") if file.is_file())
+    write_json(folder / DIGESTS, {str(file.relative_to(folder)): digest(file) for file in written})
 
 
 def _name(prepared: Prepared) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ import torch
 from accelerate.utils import broadcast
 from torch import nn
 
+from hfstrat.checkpoints import load_optimizer
 from hfstrat.data.batching import Batch, evaluation_batches, order, padding_share, share
-from hfstrat.errors import Diverged
+from hfstrat.errors import Diverged, Interrupted
 from hfstrat.models.adapters import allocate_ranks, orthogonality
 from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
 from hfstrat.models.quantize import tensors
@@ -25,6 +27,7 @@ from hfstrat.state import Patience, State
 from hfstrat.strategies.plan import Fit, Solve
 from hfstrat.tasks.base import Encoded, FloatArray
 from hfstrat.training import engine, scoring
+from hfstrat.training.checkpoint import Checkpoint
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, snapshot
 from hfstrat.training.solve import Solution, solve
@@ -53,6 +56,8 @@ def run_solve(stage: Solve, state: State) -> None:
     held_out = features.get("validation")
     logits = None if held_out is None else _numpy(nn.functional.linear(held_out, layer.weight, layer.bias))
     state.consider(stage.name, 0, logits, model)
+    if state.checkpoints is not None and state.checkpoints.wanted:
+        state.checkpoints.save(state, state.prepared.plan.place_of(stage) + 1, 0)
 
 
 def on_device(model: nn.Module, accelerator: Accelerator) -> nn.Module:
@@ -137,30 +142,48 @@ def _class_weights(prepared: Prepared, device: torch.device | str) -> torch.Tens
     return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
 
 
-def run_fit(stage: Fit, state: State) -> None:
-    """Gradient training from the best state so far, evaluated as it goes."""
+def run_fit(stage: Fit, state: State, start: Checkpoint | None = None) -> None:
+    """Gradient training, evaluated as it goes: from the best state so far, or on from a checkpoint of this stage."""
     prepared, accelerator, recipe = state.prepared, state.accelerator, state.prepared.recipe
-    state.begin(set(freeze(state.model, stage)))
+    training = set(freeze(state.model, stage))
+    if start is None:
+        state.begin(training)
+    done = 0 if start is None else int(start.data["update"])
     steps = list(_schedule(prepared, state.training, stage))
     settings = settings_of(recipe, len(steps))
     model, optimizer = accelerator.prepare(state.model, optimizer_for(state.model, stage, settings))
+    loss = _sum_loss(prepared, accelerator.device)
+    micro, exact = state.micro, state.exact
     with state.ledger.phase("measure"):
-        live = _live_of_updates(model, optimizer, state, stage)
+        live = _live_of_updates(model, optimizer, loss, state, stage)
+    if state.micro != micro and "train" not in state.ledger.phases:
+        state.exact = exact  # no update was made with the size before
+        state.settle_micro()
+    patience = Patience(state)
+    if start is not None:
+        load_optimizer(start, optimizer, model)
+        patience.go_on(start.data["patience"])
+        if start.data["scaler"] is not None:
+            accelerator.scaler.load_state_dict(start.data["scaler"])
     waste = padding_share(state.training, recipe.train.batch_size, recipe.seed)
     state.observer.phase(stage.name, len(steps), "updates")
+    state.observer.advance(done)
     state.observer.note(f"{waste:.0%} of the computed tokens are padding")
+    feed = _Feed(steps[done:], state)
     updates = engine.fit(
         model,
         optimizer,
-        (_step(plan, prepared, state.training, accelerator) for plan in steps),
-        _sum_loss(prepared, accelerator.device),
+        feed,
+        loss,
         settings,
         accelerator,
         seed=recipe.seed,
         stage=stage.name,
+        start=done,
+        smaller=feed.smaller if accelerator.num_processes == 1 else None,
         **_adapter_steps(stage, state.model),
     )
-    _follow(stage.name, updates, steps, model, state)
+    _Following(stage, steps, model, optimizer, patience, state).follow(updates, done)
     if accelerator.device.type == "cuda":
         live = torch.cuda.max_memory_allocated()
     phase = state.ledger.phases["train"]
@@ -171,26 +194,144 @@ def run_fit(stage: Fit, state: State) -> None:
     gc.collect()
 
 
-def _follow(
-    stage: str, updates: Iterator[engine.Update], steps: Sequence[_Planned], model: nn.Module, state: State
-) -> None:
-    """Log updates, evaluate, and stop where the recipe says so."""
-    every, patience = state.prepared.recipe.evaluate.every, Patience(state)
-    first_bad = torch.full((), -1, device=state.accelerator.device)
-    for update in _timed(updates, state.ledger):
-        state.ledger.phases["train"].tokens += update.tokens
-        finite = torch.isfinite(update.grad_norm) & torch.isfinite(update.loss)
-        first_bad = torch.where((first_bad < 0) & ~finite, update.number, first_bad)
-        due = steps[update.number - 1].ends_epoch if every == "epoch" else update.number % every == 0
-        due = due or update.number == len(steps)
-        if due or update.number % LOG_EVERY == 0 or update.number == 1:
-            _log_update(stage, update, first_bad, state)
-        state.observer.advance(1)
-        if due:
-            state.consider(stage, update.number, state.logits(model), model)
-            if patience.exhausted():
-                state.observer.note(f"stopped early: no better for {patience.limit} evaluations")
+@dataclass
+class _Following:
+    """What happens around the updates of a stage.
+
+    Args:
+        stage: The stage.
+        steps: All of its updates.
+        model: The model as Accelerate prepared it.
+        optimizer: The optimiser likewise.
+        patience: When to stop early.
+        state: The run.
+    """
+
+    stage: Fit
+    steps: Sequence[_Planned]
+    model: nn.Module
+    optimizer: Any
+    patience: Patience
+    state: State
+
+    def follow(self, updates: Iterator[engine.Update], done: int) -> None:
+        """Log updates, keep checkpoints, evaluate, and stop where the recipe says so.
+
+        Args:
+            updates: The updates that are still to be made.
+            done: Those that were made before.
+        """
+        state, keeper = self.state, self.state.checkpoints
+        first_bad = torch.full((), -1, device=state.accelerator.device)
+        if keeper is not None:
+            keeper.expect(sum(value.nbytes for value in state.trained_tensors(self.model).values()) * 4)
+        with state.signals.held():
+            # A checkpoint is written before the update's evaluation, so that comes first when a run goes on.
+            if done and self._ends_a_stretch(done) and self._evaluated(done, saved=True):
                 return
+            for update in _timed(updates, state.ledger):
+                number = update.number
+                state.ledger.phases["train"].tokens += update.tokens
+                finite = torch.isfinite(update.grad_norm) & torch.isfinite(update.loss)
+                first_bad = torch.where((first_bad < 0) & ~finite, number, first_bad)
+                due = self._ends_a_stretch(number)
+                if due or number % LOG_EVERY == 0 or number == 1:
+                    self._stop_if_bad(first_bad)
+                    _log_update(self.stage.name, update, state)
+                state.observer.advance(1)
+                ending = state.asked_to_end()
+                saved = keeper is not None and keeper.wanted and (ending or keeper.due(number))
+                if saved:
+                    self._stop_if_bad(first_bad)
+                    self._save(number)
+                if ending:
+                    state.signals.check()
+                if due and self._evaluated(number, saved=saved):
+                    return
+
+    def _ends_a_stretch(self, number: int) -> bool:
+        """Whether the model is evaluated after this update."""
+        every = self.state.prepared.recipe.evaluate.every
+        due = self.steps[number - 1].ends_epoch if every == "epoch" else number % every == 0
+        return due or number == len(self.steps)
+
+    def _evaluated(self, number: int, *, saved: bool) -> bool:
+        """Evaluate; whether training should stop."""
+        try:
+            self.state.consider(self.stage.name, number, self.state.logits(self.model), self.model)
+        except Interrupted:
+            if not saved:
+                self._save(number)
+            raise
+        if self.patience.exhausted():
+            limit = self.patience.limit
+            self.state.observer.note(f"stopped early: no better for {limit} evaluations")
+            return True
+        return False
+
+    def _save(self, number: int) -> None:
+        if self.state.checkpoints is not None:
+            place = self.state.prepared.plan.place_of(self.stage)
+            self.state.checkpoints.save(self.state, place, number, self.optimizer, self.patience)
+
+    def _stop_if_bad(self, first_bad: torch.Tensor) -> None:
+        """Read the flag off the device, and stop at a figure that is not finite.
+
+        Raises:
+            Diverged: There was one.
+        """
+        bad = int(first_bad)
+        if bad < 0:
+            return
+        recipe, data = self.state.prepared.recipe, self.state.training
+        lr = settings_of(recipe, len(self.steps)).lr_at(bad - 1)
+        ids = [data.ids[row] for row in self.steps[bad - 1].rows]
+        more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+        keeper = self.state.checkpoints
+        kept = f"the state before is kept in {keeper.newest}; " if keeper is not None and keeper.newest else ""
+        raise Diverged(
+            f"loss or gradient is not finite at update {bad} of stage {self.stage.name} (learning rate {lr:.2e}, "
+            f"examples {', '.join(ids[:5])}{more}); {kept}try a lower train.lr"
+        )
+
+
+class _Feed:
+    """What each update is computed from, in micro-batches that become smaller when memory runs out.
+
+    Args:
+        steps: The updates.
+        state: The run.
+    """
+
+    def __init__(self, steps: Sequence[_Planned], state: State) -> None:
+        self._steps, self._state = steps, state
+        self._now = steps[0] if steps else None
+
+    def __iter__(self) -> Iterator[engine.Step]:
+        for planned in self._steps:
+            self._now = planned
+            yield self._made(planned)
+
+    def _made(self, planned: _Planned) -> engine.Step:
+        state = self._state
+        return _step(planned, state.prepared, state.training, state.accelerator, state.micro)
+
+    def smaller(self, error: Exception) -> engine.Step:
+        """The update under way in micro-batches of half the size; from here on the bytes are of this run alone.
+
+        Raises:
+            Exception: They cannot be smaller.
+        """
+        state = self._state
+        if state.micro == 1 or self._now is None:
+            raise error
+        state.micro = -(-state.micro // 2)
+        state.exact = False
+        if state.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        state.observer.warn(f"memory ran out: train.micro_batch_size is {state.micro} from here on")
+        state.log.write("micro_batch", {"size": state.micro})
+        return self._made(self._now)
 
 
 def _adapter_steps(stage: Fit, model: nn.Module) -> dict[str, Any]:
@@ -238,11 +379,9 @@ def _schedule(prepared: Prepared, data: Encoded, stage: Fit) -> Iterator[_Planne
                 yield _Planned(epoch + (place + 1) / per_epoch, rows, place + 1 == per_epoch)
 
 
-def _step(plan: _Planned, prepared: Prepared, data: Encoded, accelerator: Accelerator) -> engine.Step:
+def _step(plan: _Planned, prepared: Prepared, data: Encoded, accelerator: Accelerator, micro: int) -> engine.Step:
     recipe = prepared.recipe
-    batches = share(
-        data, plan.rows, int(recipe.train.micro_batch_size), accelerator.process_index, accelerator.num_processes
-    )
+    batches = share(data, plan.rows, micro, accelerator.process_index, accelerator.num_processes)
     assert data.targets is not None, "the training split has targets"
     counted = plan.rows if data.labelled is None else plan.rows[data.labelled[plan.rows]]
     weights = _class_weights(prepared, "cpu")
@@ -277,33 +416,34 @@ def _sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:
     return loss
 
 
-def _live_of_updates(model: nn.Module, optimizer: Any, state: State, stage: Fit) -> int:
-    """Live bytes over two untimed updates at the longest texts, which leave no trace: learning rate and decay are 0."""
-    prepared, accelerator = state.prepared, state.accelerator
-    if accelerator.device.type == "cuda":
+def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state: State, stage: Fit) -> int:
+    """Live bytes over two untimed updates at the longest texts, which leave no trace: learning rate and decay are 0.
+
+    Where memory is not enough for them, the run's micro-batches are made smaller before it begins.
+    """
+    recipe, data, accelerator = state.prepared.recipe, state.training, state.accelerator
+    on_cuda = accelerator.device.type == "cuda"
+    if on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    if accelerator.device.type != "cpu":
-        return 0
-    recipe, data = prepared.recipe, state.training
     rows = np.argsort(-data.lengths, kind="stable")[: recipe.train.batch_size]
-    step = _step(_Planned(0.0, rows, False), prepared, data, accelerator)
-    settings = Settings(updates=2, lr=0.0, clip=recipe.train.clip)
+    feed = _Feed([_Planned(0.0, rows, False)] * 2, state)
     statistics = snapshot(dict(named_buffers(model)))
-    with LiveBytes(tensors(model)) as live:
+    with nullcontext() if on_cuda else LiveBytes(tensors(model)) as live:
         for _ in engine.fit(
             model,
             optimizer,
-            [step, step],
-            _sum_loss(prepared, accelerator.device),
-            settings,
+            feed,
+            loss,
+            Settings(updates=2, lr=0.0, clip=recipe.train.clip),
             accelerator,
             seed=recipe.seed,
             stage=f"{stage.name}-measure",
+            smaller=feed.smaller if accelerator.num_processes == 1 else None,
         ):
             pass
     optimizer.optimizer.state.clear()
     restore(model, statistics)
-    return live.peak
+    return torch.cuda.max_memory_allocated() if live is None else live.peak
 
 
 def _timed(updates: Iterator[engine.Update], ledger: Ledger) -> Iterator[engine.Update]:
@@ -316,14 +456,8 @@ def _timed(updates: Iterator[engine.Update], ledger: Ledger) -> Iterator[engine.
         yield update
 
 
-def _log_update(stage: str, update: engine.Update, first_bad: torch.Tensor, state: State) -> None:
-    """Read the figures off the device, stop if one was not finite, and write a line."""
-    bad = int(first_bad)
-    if bad >= 0:
-        raise Diverged(
-            f"loss or gradient is not finite at update {bad} of stage {stage} (learning rate {update.lr:.2e}); "
-            "try a lower train.lr"
-        )
+def _log_update(stage: str, update: engine.Update, state: State) -> None:
+    """Read the figures off the device and write a line."""
     figures = {"epoch": update.epoch, "lr": update.lr, "loss": float(update.loss), "grad_norm": float(update.grad_norm)}
     state.log.write("update", {"stage": stage, "update": update.number, **figures})
     state.observer.advance(0, loss=figures["loss"], lr=update.lr)

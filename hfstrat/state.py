@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +18,13 @@ from hfstrat.runs.records import Ledger, Log
 from hfstrat.tasks.base import Encoded, FloatArray
 from hfstrat.training import scoring
 from hfstrat.training.optim import restore, snapshot
+from hfstrat.training.signals import Signals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from hfstrat.checkpoints import Checkpoints
+    from hfstrat.recipe.recipe import Recipe
 
 
 @dataclass
@@ -35,11 +40,16 @@ class State:
         log: Where updates and scores go.
         model: The model, not wrapped.
         training: What gradient stages train on: the training split, with a teacher's outputs and more texts if any.
+        checkpoints: Writes the run's checkpoints; None where there are none.
+        signals: Hears what asks the run to end.
+        settled: Called with the recipe when a value of it is settled after the model was built.
         best: Parameters and statistics of the best state so far, by canonical name; empty before anything was trained.
         best_score: Its validation score.
         best_at: Where it was reached.
         trained: Names of all parameters that trained in any stage.
         threshold: Probability from which a label is given.
+        micro: Examples that go through the model at once on each process.
+        exact: Whether a repeat of the run would give the same bytes.
     """
 
     prepared: Prepared
@@ -50,11 +60,17 @@ class State:
     log: Log
     model: nn.Module
     training: Encoded
+    checkpoints: Checkpoints | None = None
+    signals: Signals = field(default_factory=Signals)
+    settled: Callable[[Recipe], None] = lambda recipe: None
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     best_score: Score | None = None
     best_at: str = ""
     trained: set[str] = field(default_factory=set)
     threshold: float = 0.5
+    micro: int = 1
+    exact: bool = True
+    _tracker_failed: bool = False
 
     @property
     def held_out(self) -> Encoded | None:
@@ -67,14 +83,39 @@ class State:
         self.trained |= names
         if self.best:
             # It may stay the best one, so it has to hold all that moves from here on.
-            self.best = self._trained(self.model)
+            self.best = snapshot(self.trained_tensors(self.model))
 
     def logits(self, model: nn.Module) -> FloatArray | None:
-        """What a model says about the validation split; None when there is none."""
+        """What a model says about the validation split; None when there is none.
+
+        Raises:
+            Interrupted: A signal asked the run to end; only where no other process waits.
+        """
         if self.held_out is None:
             return None
+        alone = self.accelerator.num_processes == 1
         with self.ledger.phase("evaluate"):
-            return scoring.logits(model, self.held_out, self.prepared.recipe.evaluate.batch_size, self.accelerator)
+            return scoring.logits(
+                model,
+                self.held_out,
+                self.prepared.recipe.evaluate.batch_size,
+                self.accelerator,
+                (lambda _: self.signals.check()) if alone else None,
+            )
+
+    def settle_micro(self) -> None:
+        """Write the size of micro-batches into the recipe, when it was found before the first update."""
+        recipe = self.prepared.recipe
+        train = recipe.train.model_copy(update={"micro_batch_size": self.micro})
+        self.prepared = replace(self.prepared, recipe=recipe.model_copy(update={"train": train}))
+        self.settled(self.prepared.recipe)
+
+    def asked_to_end(self) -> bool:
+        """Whether a signal asked any process of the run to end; all of them hear the same answer."""
+        if self.accelerator.num_processes > 1:
+            mine = torch.tensor([self.signals.pending or 0], device=self.accelerator.device)
+            self.signals.pending = int(self.accelerator.gather(mine).max()) or None
+        return self.signals.pending is not None
 
     def consider(self, stage: str, update: int, logits: FloatArray | None, model: nn.Module) -> None:
         """Log the validation score, and keep the state if it is the best so far; without validation, the last one."""
@@ -95,15 +136,22 @@ class State:
 
     def track(self, figures: dict[str, float], update: int) -> None:
         """Send figures to the trackers that the recipe names."""
-        if self.prepared.recipe.track:
+        if not self.prepared.recipe.track or self._tracker_failed:
+            return
+        try:
             self.accelerator.log(figures, step=update)
+        except Exception as error:  # a tracker is somebody else's program; hours of training do not hang on it
+            self._tracker_failed = True
+            self.observer.warn(f"a tracker failed, and gets nothing more: {type(error).__name__}: {error}")
 
     def _keep(self, stage: str, update: int, model: nn.Module, score: Score | None) -> None:
-        self.best, self.best_score, self.best_at = self._trained(model), score, f"{stage}, update {update}"
+        self.best = snapshot(self.trained_tensors(model))
+        self.best_score, self.best_at = score, f"{stage}, update {update}"
 
-    def _trained(self, model: nn.Module) -> dict[str, torch.Tensor]:
+    def trained_tensors(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """All that has moved so far, by canonical name, as it is now: parameters, and statistics of batch norms."""
         parameters = {name: value for name, value in named_parameters(model) if name in self.trained}
-        return snapshot({**parameters, **dict(named_buffers(model))})
+        return {**parameters, **dict(named_buffers(model))}
 
 
 def decide(state: State) -> None:
@@ -150,6 +198,15 @@ class Patience:
         self._state = state
         self._best = state.best_score
         self._without = 0
+
+    def stored(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"best": self._best, "without": self._without}
+
+    def go_on(self, stored: Mapping[str, Any]) -> None:
+        """Count on from a checkpoint."""
+        self._best = None if stored["best"] is None else tuple(stored["best"])
+        self._without = stored["without"]
 
     def exhausted(self) -> bool:
         """Whether training should stop; to be asked after each evaluation."""

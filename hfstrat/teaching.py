@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hfstrat.data.tokens import audit_tokens
 from hfstrat.errors import ModelError, Problem, UsageError, did_you_mean
 from hfstrat.models import artifact
 from hfstrat.models.base import LONGEST, Base, open_base
@@ -100,10 +101,24 @@ def open_teacher(distillation: Distillation, labels: Labels, recipe: Recipe) -> 
         what = f"does not know '{lost[0]}'" if lost else f"has {len(base.labels)} labels, the data {len(labels.names)}"
         hint = did_you_mean(lost[0], base.labels) if lost else "Teacher and student need the same labels"
         raise ModelError(Problem(f"the teacher {distillation.teacher} {what}", "strategy.teacher", hint=hint))
+    if base.adapter is None:
+        _check_whole(base, recipe.task.auto_class, distillation.teacher)
     assert base.tokenizer is not None, "a base with weights has a tokenizer"
     # An artefact's tokenizer cuts where its run did.
     length = min(base.tokenizer.model_max_length, base.max_length or LONGEST, LONGEST)
     return Teacher(base, tuple(base.labels.index(name) for name in labels.names), int(length))
+
+
+def _check_whole(base: Base, auto_class: str, name: str) -> None:
+    """Raise where a teacher would speak with weights that are random, because they are not there."""
+    import transformers
+
+    auto: Any = getattr(transformers, auto_class)
+    _, info = auto.from_pretrained(base.location, device_map="meta", output_loading_info=True, **base.hub)
+    if lost := sorted(info["missing_keys"]):
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        what = f"the weights of the teacher {name} lack {', '.join(lost[:3])}{more}"
+        raise ModelError(Problem(what, "strategy.teacher", hint="Copy it again, or name a classifier that was trained"))
 
 
 def taught(
@@ -148,6 +163,9 @@ def _outputs(
         return found
     assert teacher.base.tokenizer is not None, "a teacher has a tokenizer"
     encoded = recipe.task.encode(teacher.base.tokenizer, examples, teacher.max_length)
+    problems, _ = audit_tokens({"train": encoded}, teacher.base.tokenizer, teacher.base.config)
+    if problems:
+        raise ModelError([replace(problem, path="strategy.teacher") for problem in problems])
     observer.phase("teacher", len(encoded), "texts")
     model = teacher.load(recipe.task.auto_class).to(accelerator.device)
     logits = scoring.logits(model, encoded, recipe.evaluate.batch_size, accelerator, observer.advance)

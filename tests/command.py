@@ -32,7 +32,7 @@ class Done:
 
 
 def hfstrat(*words: object, stdin: str = "") -> Done:
-    """Run `hfstrat WORDS`; an exception that would end in a traceback is raised."""
+    """Run `hfstrat WORDS`; an exception that nobody expected is told there as well, with exit code 1."""
     out, err = io.StringIO(), io.StringIO()
     argv = ["hfstrat", *map(str, words)]
     with (

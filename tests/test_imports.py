@@ -16,7 +16,7 @@ HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", 
 
 # Each layer may import those before it, and within itself only its own package.
 TORCH_FREE = (
-    ("errors",),
+    ("errors", "redact"),
     ("spec",),
     ("strategies", "tasks", "metrics"),
     ("recipe",),
@@ -26,7 +26,20 @@ TORCH_FREE = (
 TENSOR = (("data", "models"), ("training",))
 ABOVE = (
     # one layer in several files
-    ("prepare", "teaching", "outline", "judge", "state", "stages", "sealing", "execute", "inference"),
+    (
+        "prepare",
+        "teaching",
+        "outline",
+        "judge",
+        "state",
+        "checkpoints",
+        "stages",
+        "sealing",
+        "beginning",
+        "execute",
+        "repeating",
+        "inference",
+    ),
     ("study", "hub"),
     ("verbs",),
     ("cli", "api"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+import pickle
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -35,6 +38,8 @@ class Wrong:
         text: The whole recipe as text, in place of a good one.
         count: How many problems there are.
         file: The recipe that is asked for.
+        base: What is done to a copy of a tiny base, which is then the recipe's; None for the good one.
+        family: Of that tiny base.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Wrong:
     text: str | bytes | None = None
     count: int = 1
     file: str = "mine.yaml"
+    base: Callable[[Path], object] | None = None
+    family: str = "bert"
 
 
 ROWS = tiny.reviews(40)
@@ -62,13 +69,131 @@ def first(count: int, **values: Any) -> Rows:
     return relabelled(ROWS, lambda place, _: values if place < count else {})
 
 
-def parquet(**columns: list[Any]) -> bytes:
+def lines(records: Iterable[dict[str, Any]]) -> str:
+    return "\n".join(json.dumps(record) for record in records)
+
+
+def parquet(**columns: Any) -> bytes:
+    return written(pa.table(columns))
+
+
+def written(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
+    pq.write_table(table, sink)
     return sink.getvalue().to_pybytes()
 
 
+def not_utf8(count: int) -> pa.Array:
+    """A column that calls itself text."""
+    offsets = np.arange(0, 4 * count + 1, 4, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(b"caf\xe9" * count)])
+
+
+class Ran:
+    """Pickled, it leaves a file behind where it is read."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("ran"),)
+
+
+def put(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def cut(name: str, length: int) -> Callable[[Path], object]:
+    """Keep the first bytes of a file, or all but the last ones."""
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:length])
+
+
+def configured(**fields: Any) -> Callable[[Path], object]:
+    """Change fields of a configuration; None removes one."""
+
+    def change(folder: Path) -> None:
+        config = {**json.loads((folder / "config.json").read_text()), **fields}
+        put("config.json", json.dumps({name: value for name, value in config.items() if value is not None}))(folder)
+
+    return change
+
+
+def with_tensors(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Path], object]:
+    def rewrite(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        file = folder / "model.safetensors"
+        save_file(change(load_file(file)), file, {"format": "pt"})
+
+    return rewrite
+
+
+def without_files(*patterns: str) -> Callable[[Path], object]:
+    return lambda folder: [file.unlink() for pattern in patterns for file in folder.glob(pattern)]
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Ran()))
+
+
+def of_its_own_code(folder: Path) -> None:
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForSequenceClassification": "own.OwnModel"}
+    configured(model_type="own", auto_map=classes)(folder)
+    put("own.py", "from pathlib import Path\nPath('ran').touch()\n")(folder)
+
+
+def with_a_lost_shard(folder: Path) -> None:
+    from transformers import BertModel
+
+    model = BertModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="50KB")
+    min(folder.glob("model-*.safetensors")).unlink()
+
+
+def with_few_embeddings(folder: Path) -> None:
+    configured(vocab_size=100)(folder)
+    with_tensors(lambda state: {k: v[:100].clone() if "word_emb" in k else v for k, v in state.items()})(folder)
+
+
+def with_a_head(folder: Path) -> None:
+    from transformers import BertForSequenceClassification
+
+    BertForSequenceClassification.from_pretrained(folder, id2label={0: "a", 1: "b", 2: "c"}).save_pretrained(folder)
+
+
+def of_a_base_that_is_gone(folder: Path) -> None:
+    put("adapter_config.json", '{"base_model_name_or_path": "nobody/nothing"}')(folder)
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+
+
+TOKEN = "hf_" + "A1b2" * 8
+HUGE = "long " * 2_000_000
+
 RECIPES = [
+    Wrong(
+        "a token in a recipe",
+        "mine.yaml:4: model.revision: this looks like a token or a password",
+        "Put it into the environment, such as HF_TOKEN",
+        {"model.revision": TOKEN},
+    ),
+    Wrong(
+        "a password in an override",
+        "override: data.source: this looks like a token or a password",
+        "Put it into the environment",
+        words=("data.source=https://me:secret@example.com/a.csv",),
+    ),
+    Wrong(
+        "a tag that makes objects",
+        "mine.yaml:1: the tag !!python/name:os.system means nothing",
+        "",
+        text="name: !!python/name:os.system x\n",
+    ),
+    Wrong("nested without end", "mine.yaml:1: it is nested too deeply", "", text="name: " + "[" * 100 + "]" * 100),
+    Wrong(
+        "aliases without end",
+        "mine.yaml:",
+        "with its aliases written out it is larger than 1,000,000 bytes",
+        text="a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9)),
+    ),
     Wrong("misspelt key", "mine.yaml:12: train.lrr: ", "Did you mean 'lr'?", {"train.lrr": 1e-3}),
     Wrong("misspelt section", "mine.yaml:12: evalute: ", "Did you mean 'evaluate'?", {"evalute.metrics": ["accuracy"]}),
     Wrong(
@@ -208,6 +333,163 @@ MODELS = [
         "FlashAttention",
         {"model.attention": "flash_attention_2"},
     ),
+    Wrong(
+        "configuration that is no JSON",
+        "mine.yaml:3: model.base: the configuration of base cannot be read",
+        "config.json has to be JSON that names a model_type",
+        base=put("config.json", "{model_type"),
+    ),
+    Wrong(
+        "configuration without a model_type",
+        "mine.yaml:3: model.base: the configuration of base cannot be read",
+        "config.json has to be JSON that names a model_type",
+        base=configured(model_type=None),
+    ),
+    Wrong(
+        "configuration of an unknown architecture",
+        "mine.yaml:3: model.base: the configuration of base cannot be read",
+        "has model type `zorp`",
+        base=configured(model_type="zorp"),
+    ),
+    Wrong(
+        "configuration of wrong types",
+        "mine.yaml:3: model.base: the configuration of base cannot be read",
+        "'hidden_size' expected int",
+        base=configured(hidden_size="large"),
+    ),
+    Wrong(
+        "configuration that cannot be",
+        "mine.yaml:3: model.base: base cannot be used for AutoModelForSequenceClassification",
+        "not a multiple of the number of attention heads",
+        base=configured(num_attention_heads=5),
+    ),
+    Wrong(
+        "base that sees",
+        "mine.yaml:3: model.base: base is a vit model, which reads pixel_values and no text",
+        "Name a base that was trained on text",
+        base=lambda folder: None,
+        family="vit",
+    ),
+    Wrong(
+        "base that hears",
+        "mine.yaml:3: model.base: base is a wav2vec2 model, which reads input_values and no text",
+        "Name a base that was trained on text",
+        base=lambda folder: None,
+        family="wav2vec2",
+    ),
+    Wrong(
+        "base without a tokenizer",
+        "mine.yaml:3: model.base: base brings no tokenizer",
+        "such as tokenizer.json",
+        base=without_files("*token*"),
+    ),
+    Wrong(
+        "tokenizer that is damaged",
+        "mine.yaml:3: model.base: the tokenizer of base cannot be read",
+        "Copy or download its files again",
+        base=cut("tokenizer.json", -100),
+    ),
+    Wrong(
+        "tokenizer of another model",
+        "mine.yaml:3: model.base: its tokenizer gives ids up to ",
+        "and the model has 100 embeddings. Take tokenizer and weights of the same model",
+        base=with_few_embeddings,
+    ),
+    Wrong(
+        "weights that are cut off",
+        "mine.yaml:3: model.base: the weights of base are damaged: model.safetensors has ",
+        "Copy or download the whole folder again",
+        base=cut("model.safetensors", -1000),
+    ),
+    Wrong(
+        "weights of a few bytes",
+        "mine.yaml:3: model.base: the weights of base are damaged: model.safetensors has 100 bytes",
+        "Copy or download the whole folder again",
+        base=cut("model.safetensors", 100),
+    ),
+    Wrong(
+        "weights that are not there",
+        "mine.yaml:3: model.base: base lacks weights: there is no model.safetensors",
+        "Copy or download the whole folder again",
+        base=without_files("*.safetensors"),
+    ),
+    Wrong(
+        "a part of the weights that is not there",
+        "mine.yaml:3: model.base: base lacks weights: there is no model-00001-of-",
+        "Copy or download the whole folder again",
+        base=with_a_lost_shard,
+    ),
+    Wrong(
+        "an index that lists no weights",
+        "mine.yaml:3: model.base: model.safetensors.index.json of base does not list its files",
+        "Copy or download the whole folder again",
+        base=lambda folder: [without_files("*.safetensors")(folder), put("model.safetensors.index.json", "[]")(folder)],
+    ),
+    Wrong(
+        "a tensor of the body that is not there",
+        "mine.yaml:3: model.base: the weights of base lack tensors of its body",
+        "backbone.encoder.layer.1.output.dense.bias. Copy or download it again",
+        {"task.pooling": "mean"},
+        base=with_tensors(lambda state: {k: v for k, v in state.items() if "1.output.dense.bias" not in k}),
+    ),
+    Wrong(
+        "a module of the body that is not there",
+        "mine.yaml:3: model.base: the weights of base lack tensors of its body",
+        "bert.encoder.layer.1.output.dense.bias, bert.encoder.layer.1.output.dense.weight. Copy or download it again",
+        {"strategy.kind": "full"},
+        base=with_tensors(lambda state: {k: v for k, v in state.items() if "1.output.dense." not in k}),
+    ),
+    Wrong(
+        "a tensor of another shape",
+        "mine.yaml:3: model.base: the weights of base lack tensors of its body, or have them in another shape",
+        "have to be of the same model",
+        {"strategy.kind": "lora"},
+        base=with_tensors(
+            lambda state: {k: v[:, :16].clone() if "0.attention.self.query.w" in k else v for k, v in state.items()}
+        ),
+    ),
+    Wrong(
+        "weights that are a pickle",
+        "mine.yaml:3: model.base: base has its weights in pytorch_model.bin, a pickle",
+        "Convert it where you trust it: `from transformers import BertModel as M",
+        base=pickled,
+    ),
+    Wrong(
+        "base that brings code",
+        "mine.yaml:3: model.base: base brings Python code of its own",
+        "read it, then set model.trust_remote_code: true",
+        base=of_its_own_code,
+    ),
+    Wrong(
+        "sentence-transformers files that are damaged",
+        "mine.yaml:3: model.base: modules.json of base, or a file that it names",
+        "or remove modules.json and set task.pooling",
+        base=put("modules.json", "[1]"),
+    ),
+    Wrong(
+        "adapter that is no JSON",
+        "mine.yaml:3: model.base: base/adapter_config.json cannot be read",
+        "Copy or download the whole folder again",
+        base=put("adapter_config.json", "{"),
+    ),
+    Wrong(
+        "adapter that names no base",
+        "mine.yaml:3: model.base: base/adapter_config.json does not name its base",
+        "Copy or download the whole folder again",
+        base=put("adapter_config.json", "{}"),
+    ),
+    Wrong(
+        "run that is damaged",
+        "mine.yaml:3: model.base: base/status.json cannot be read",
+        "Copy or download the whole folder again",
+        base=put("status.json", "{"),
+    ),
+    Wrong(
+        "adapter of a base that is not in the cache",
+        "mine.yaml:3: model.base: ",
+        "nobody/nothing",
+        base=of_a_base_that_is_gone,
+    ),
 ]
 
 DATA = [
@@ -301,7 +583,7 @@ DATA = [
     Wrong(
         "not a parquet file",
         "a.parquet: this is not a parquet file",
-        "",
+        "Rename it to end as what it is",
         {"data.source": "a.parquet"},
         {"a.parquet": "text"},
     ),
@@ -380,6 +662,213 @@ DATA = [
         {"data.columns.label": ["a", "b"]},
         {"a.csv": relabelled(ROWS, lambda place, _: {"a": place % 2, "b": 7})},
         count=3,
+    ),
+    Wrong(
+        "labels that are numbers and words",
+        "a.jsonl:5: column 'label' holds text above and numbers here",
+        "Write all of them in one way",
+        {"data.source": "a.jsonl"},
+        {"a.jsonl": lines({"text": f"text {n}", "label": "a" if n < 4 else n % 2} for n in range(20))},
+    ),
+    Wrong(
+        "labels of a JSON list that are numbers and words",
+        "a.json: column 'label' holds text above and numbers in item 5",
+        "Write all of them in one way",
+        {"data.source": "a.json"},
+        {"a.json": json.dumps([{"text": f"text {n}", "label": "a" if n < 4 else n % 2} for n in range(20)])},
+    ),
+    Wrong(
+        "a word among labels that are numbers",
+        "mine.yaml:6: data.columns.label: split train has 2 rows whose 'label' is not a finite number: rows 0, 1",
+        "Correct or delete the rows; for classes set task.problem: single_label",
+        {"data.test": "t.csv", "data.validation": "v.csv"},
+        {
+            "a.csv": relabelled(ROWS, lambda place, _: {"label": "n/a" if place < 2 else place + 0.5}),
+            "t.csv": relabelled(ROWS, lambda place, _: {"label": place + 0.5}),
+            "v.csv": relabelled(ROWS[:9], lambda place, _: {"label": place + 0.5}),
+        },
+    ),
+    Wrong(
+        "a text of ten megabytes",
+        "mine.yaml:6: data.columns.text: split test has 1 row whose 'text' has more than 1,000,000 characters: row 0",
+        "Look for a quotation mark that is not closed",
+        {"data.test": "t.csv"},
+        {"t.csv": first(1, text=HUGE)},
+    ),
+    Wrong(
+        "a label of ten megabytes",
+        "mine.yaml:6: data.columns.label: split train has 1 row whose 'label' has more than 1,000 characters: row 0",
+        "Name the column of labels",
+        {"data.test": "t.csv", "data.validation": "v.csv"},
+        {"a.csv": first(1, label=HUGE), "t.csv": ROWS, "v.csv": ROWS[:9]},
+    ),
+    Wrong(
+        "label of another case",
+        "mine.yaml:8: data.test: split test has 1 labels that train does not have: 'Positive' (1 row; ",
+        "train has 'positive'). Correct the spelling",
+        {"data.test": "t.csv"},
+        {"t.csv": [{"text": "x", "label": "Positive"}]},
+    ),
+    Wrong(
+        "label with a blank",
+        "mine.yaml:8: data.test: split test has 1 labels that train does not have: 'positive ' (1 row; ",
+        "train has 'positive'). Correct the spelling",
+        {"data.test": "t.csv"},
+        {"t.csv": [{"text": "x", "label": "positive "}]},
+    ),
+    Wrong(
+        "one row",
+        "mine.yaml:6: data: split train has 1 row",
+        "Training needs two at least: add rows",
+        files={"a.csv": ROWS[:1]},
+    ),
+    Wrong(
+        "one row after a limit",
+        "mine.yaml:6: data: split train has 1 row",
+        "raise data.limit",
+        {"data.limit": 1},
+    ),
+    Wrong(
+        "no row after a limit",
+        "mine.yaml:8: data.limit: 0: it should be greater than or equal to 1",
+        "",
+        {"data.limit": 0},
+    ),
+    Wrong(
+        "one row after the splits",
+        "mine.yaml:6: data: split train has 1 row",
+        "take less for validation and test",
+        {"data.test": 0.99},
+    ),
+    Wrong(
+        "texts of which nothing is left",
+        "mine.yaml:6: data.columns.text: no text of train has a token that the base's tokenizer knows",
+        "Name the column of texts",
+        files={"a.csv": relabelled(ROWS, lambda place, _: {"text": "\u200b" * (place + 1)})},
+    ),
+    Wrong(
+        "no room for texts",
+        "mine.yaml:6: task.max_length: 4 tokens leave no room for text beside 3 special ones",
+        "Raise it",
+        {"task.max_length": 4},
+        {"a.csv": relabelled(ROWS, lambda _, row: {"text_pair": row["text"]})},
+    ),
+    Wrong(
+        "windows without room for the second text",
+        "mine.yaml:6: task.max_length: a first text of a pair is so long",
+        "or set task.long_texts: truncate",
+        {"task.max_length": 8, "task.long_texts": "windows"},
+        {"a.csv": relabelled(ROWS, lambda _, row: {"text_pair": row["text"]})},
+    ),
+    Wrong(
+        "folder without data",
+        "mine.yaml:7: data.source: there is no data file in the folder base",
+        "Files that can be read end in .csv",
+        {"data.source": "base"},
+        base=without_files("*.json"),
+        count=2,
+    ),
+    Wrong(
+        "another kind of file",
+        "a.txt: '.txt' files cannot be read",
+        "Use csv, tsv, json, jsonl or parquet",
+        {"data.source": "a.txt"},
+        {"a.txt": "text,label\nx,a\n"},
+    ),
+    Wrong(
+        "parquet with a wrong ending",
+        "a.csv: this is a parquet file by its content",
+        "Rename it to end in .parquet",
+        files={"a.csv": parquet(text=["x", "y"], label=["a", "b"])},
+    ),
+    Wrong(
+        "csv with a wrong ending",
+        "a.json:1: this is not JSON",
+        "It is read as its name ends",
+        {"data.source": "a.json"},
+        {"a.json": "text,label\nx,a\n"},
+    ),
+    Wrong(
+        "a spreadsheet",
+        "a.csv: this is a zip or Excel file by its content",
+        "export it as csv",
+        files={"a.csv": b"PK\x03\x04 and so on"},
+    ),
+    Wrong(
+        "parquet that is cut off",
+        "a.parquet: this is not a whole parquet file",
+        "Copy or download it again",
+        {"data.source": "a.parquet"},
+        {"a.parquet": parquet(text=["x y"] * 50, label=["a", "b"] * 25)[:-40]},
+    ),
+    Wrong(
+        "parquet that is not UTF-8",
+        "a.parquet: its cells are not what its columns say",
+        "Write text as UTF-8",
+        {"data.source": "a.parquet"},
+        {"a.parquet": parquet(text=not_utf8(20), label=["a", "b"] * 10)},
+    ),
+    Wrong(
+        "two parquet columns of one name",
+        "a.parquet: two columns are named 'text'",
+        "Rename or remove one",
+        {"data.source": "a.parquet"},
+        {"a.parquet": written(pa.table([["x"], ["y"], ["a"]], names=["text", "text", "label"]))},
+    ),
+    Wrong(
+        "a JSON field given twice",
+        "a.jsonl:2: the field 'label' is given twice",
+        "Rename or remove one",
+        {"data.source": "a.jsonl"},
+        {"a.jsonl": '{"text": "x", "label": "a"}\n{"text": "y", "label": "a", "label": "b"}\n'},
+    ),
+    Wrong(
+        "a broken line of JSON",
+        "a.jsonl:2: this line is not JSON: Unterminated string starting at column 15",
+        "Each line is one whole object",
+        {"data.source": "a.jsonl"},
+        {"a.jsonl": '{"text": "x", "label": "a"}\n{"text": "y", "lab\n'},
+    ),
+    Wrong(
+        "half a character",
+        "a.jsonl:1: column 'text' holds half a character",
+        "Remove it",
+        {"data.source": "a.jsonl"},
+        {"a.jsonl": '{"text": "x \\ud83d", "label": "a"}\n{"text": "y", "label": "b"}\n'},
+    ),
+    Wrong(
+        "JSON without end",
+        "a.json: it is nested too deeply",
+        "",
+        {"data.source": "a.json"},
+        {"a.json": "[" * 100_000},
+    ),
+    Wrong(
+        "lines that are not UTF-8",
+        "a.jsonl:2: the text is not UTF-8: byte 0xe9",
+        "iconv -f windows-1252",
+        {"data.source": "a.jsonl"},
+        {"a.jsonl": b'{"text": "x", "label": "a"}\n{"text": "caf\xe9", "label": "b"}\n'},
+    ),
+    Wrong(
+        "UTF-16", "a.csv: the text is UTF-16", "iconv -f utf-16", files={"a.csv": "text,label\nx,a\n".encode("utf-16")}
+    ),
+    Wrong(
+        "a column that hfstrat needs",
+        "mine.yaml:7: data.source: the column '_row' is used by hfstrat",
+        "Rename it",
+        files={"a.csv": relabelled(ROWS, lambda place, _: {"_row": place})},
+    ),
+    Wrong(
+        "numbers that are infinite",
+        "mine.yaml:6: data.columns.label: split train has 1 row whose 'label' is not a finite number: row 0",
+        "Correct or delete the rows",
+        {"data.source": "a.jsonl", "data.test": "t.csv", "data.validation": "v.csv"},
+        {
+            "a.jsonl": lines({"text": f"text {n}", "label": n + 0.5 if n else float("inf")} for n in range(20)),
+            "t.csv": relabelled(ROWS, lambda place, _: {"label": place + 0.5}),
+            "v.csv": relabelled(ROWS[:9], lambda place, _: {"label": place + 0.5}),
+        },
     ),
     Wrong(
         "classes of numbers to limit by",
@@ -538,6 +1027,25 @@ STRATEGIES = [
         count=2,
     ),
     Wrong(
+        "option of another type",
+        "mine.yaml:8: strategy: VERA cannot adapt this model",
+        "found element of type str",
+        {**PEFT, "strategy.method": "VERA", "strategy.targets": ["query"], "strategy.options": {"r": "eight"}},
+    ),
+    Wrong(
+        "a head for other labels",
+        "mine.yaml:10: strategy.head_init: the base brings no head for these labels",
+        "Its labels must be the same, in the same order; or set head_init: auto",
+        {"strategy.kind": "full", "strategy.head_init": "keep"},
+        base=with_a_head,
+    ),
+    Wrong(
+        "lora on a norm",
+        "mine.yaml:10: strategy.targets: 'LayerNorm' matches no linear layer",
+        "Use one of: dense, key, query, value",
+        {"strategy.kind": "lora", "strategy.targets": ["LayerNorm"]},
+    ),
+    Wrong(
         "option of another place",
         "mine.yaml:12: strategy.options.target_modules: ",
         "It is strategy.targets in the recipe",
@@ -636,9 +1144,12 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("wrong", TABLE, ids=[wrong.name for wrong in TABLE])
 def test_it_is_told_and_nothing_is_written(
-    wrong: Wrong, good: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wrong: Wrong, good: dict[str, Any], tiny_base: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if wrong.base is not None:
+        good["model"]["base"] = str(shutil.copytree(tiny_base(wrong.family), "base"))
+        wrong.base(tmp_path / "base")
     recipe = tmp_path / "mine.yaml"
     write(
         recipe, yaml.safe_dump(with_fields(good, wrong.recipe), sort_keys=False) if wrong.text is None else wrong.text
@@ -653,6 +1164,7 @@ def test_it_is_told_and_nothing_is_written(
     assert done.code == 2
     assert done.out == ""
     assert "Traceback" not in done.err
+    assert TOKEN not in done.err
     assert len(done.errors) == wrong.count, done.err
     assert done.errors[0].startswith(wrong.place)
     assert wrong.remedy in done.errors[0]

@@ -26,7 +26,12 @@ FEW_ROWS = 5
 STRONG_IMBALANCE = 20.0
 """Largest class ÷ smallest class from which there is a warning."""
 
+LONGEST_TEXT, LONGEST_LABEL = 1_000_000, 1_000
+"""Characters. A longer text is a whole book, or an open quotation mark that took in the rows after it; to tokenise it
+takes minutes, whatever is then cut."""
+
 _SHOWN = 5
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,10 @@ def audit(
     texts, cells = _check_rows(report, named, columns, problem, label_separator)
     counts = {name: _counts(labels) for name, labels in cells.items()} if problem != "regression" else {}
     if len(splits.train) < 2:
-        report.error(f"split train has {len(splits.train)} rows", "Training needs two rows at least")
-    if problem != "regression" and counts.get("train"):
+        rows = "1 row" if len(splits.train) else "no rows"
+        hint = "Training needs two at least: add rows, raise data.limit, or take less for validation and test"
+        report.error(f"split train has {rows}", hint)
+    elif problem != "regression" and counts.get("train"):
         _check_classes(report, counts, cells)
     _check_duplicates(report, texts["train"], cells["train"])
     for name in ("validation", "test"):
@@ -151,6 +158,10 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in listed[:_SHOWN]) + (" …" if len(listed) > _SHOWN else "")
 
 
+def _clipped(name: str) -> str:
+    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
+
+
 def _names(columns: Mapping[str, str | tuple[str, ...]], role: str) -> tuple[str, ...]:
     column = columns.get(role, ())
     return (column,) if isinstance(column, str) else tuple(column)
@@ -202,6 +213,9 @@ def _texts(
             report.rows(name, other, f"whose '{column}' is not text", hint, path)
             empty = _where(rows, values, lambda value: value is None or (isinstance(value, str) and not value.strip()))
             report.rows(name, empty, f"whose '{column}' is empty", "Fill in the text or delete the rows", path)
+            long = _where(rows, values, lambda value: isinstance(value, str) and len(value) > LONGEST_TEXT)
+            hint = "Look for a quotation mark that is not closed, or cut these texts"
+            report.rows(name, long, f"whose '{column}' has more than {LONGEST_TEXT:,} characters", hint, path)
             parts.append([fold(value) if isinstance(value, str) else "" for value in values])
     return list(zip(_numbers(rows), zip(*parts, strict=True), strict=True))
 
@@ -290,7 +304,7 @@ def _label_names(value: Any, feature: Any, separator: str | None) -> tuple[str, 
 
 
 def _shown(label: Any) -> str:
-    return "no label" if not label else ", ".join(str(part) for part in label)
+    return "no label" if not label else ", ".join(_clipped(str(part)) for part in label)
 
 
 def _counts(labels: list[Any] | None) -> dict[str, int]:
@@ -312,9 +326,14 @@ def _check_labels(
     path = "data.columns.label"
     gone = _where(rows, labels, lambda label: label is None)
     report.rows(name, gone, f"without a label in {column}", "Fill in the label or delete the rows", path)
+    if problem != "regression":
+        long = _where(rows, labels, lambda label: any(len(part) > LONGEST_LABEL for part in label or ()))
+        hint = "Name the column of labels, or look for a quotation mark that is not closed"
+        report.rows(name, long, f"whose {column} has more than {LONGEST_LABEL:,} characters", hint, path)
     if problem == "regression":
         bad = _where(rows, labels, lambda label: label is not None and not all(_is_finite(cell) for cell in label))
-        report.rows(name, bad, f"whose {column} is not a finite number", "Correct or delete the rows", path)
+        hint = "Correct or delete the rows; for classes set task.problem: single_label"
+        report.rows(name, bad, f"whose {column} is not a finite number", hint, path)
     elif isinstance(columns.get("label"), tuple):
         values = list(zip(*(rows[part][:] for part in _names(columns, "label")), strict=True))
         odd = _where(rows, values, lambda row: any(not _is_missing(cell) and cell not in (0, 1) for cell in row))
@@ -325,22 +344,30 @@ def _check_labels(
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    try:  # among words a column's numbers are text
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _check_classes(report: _Report, counts: dict[str, dict[str, int]], cells: dict[str, list[Any] | None]) -> None:
     train = counts["train"]
     if len(train) == 1 and all(cell == tuple(train) for cell in cells["train"] or () if cell is not None):
         report.error(
-            f"split train has one label only: '{next(iter(train))}'", "There is nothing to learn: add another class"
+            f"split train has one label only: '{_clipped(next(iter(train)))}'",
+            "There is nothing to learn: add another class",
         )
     for name in ("validation", "test"):
         _check_unseen(report, name, counts.get(name, {}), train)
     alike = _alike(train)
     if alike:
-        groups = "; ".join(" = ".join(f"'{name}'" for name in group) for group in alike[:_SHOWN])
+        groups = "; ".join(" = ".join(f"'{_clipped(name)}'" for name in group) for group in alike[:_SHOWN])
         report.warnings.append(f"labels that differ only in case or white space are different classes: {groups}")
-    few = [f"{name} ({count})" for name, count in train.items() if count < FEW_ROWS]
+    numbers = [name for name in train if _is_finite(name)]
+    if 0 < len(numbers) < len(train):
+        number, word = numbers[0], next(_clipped(name) for name in train if name not in numbers)
+        report.warnings.append(f"some labels are numbers ('{number}') and some are words ('{word}')")
+    few = [f"{_clipped(name)} ({count})" for name, count in train.items() if count < FEW_ROWS]
     if few:
         names = ", ".join(few[:_SHOWN]) + (" …" if len(few) > _SHOWN else "")
         report.warnings.append(f"{len(few)} of {len(train)} classes have fewer than {FEW_ROWS} training rows: {names}")
@@ -348,8 +375,8 @@ def _check_classes(report: _Report, counts: dict[str, dict[str, int]], cells: di
     if ratio >= STRONG_IMBALANCE:
         low, high = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
         report.warnings.append(
-            f"the classes are unbalanced: '{high}' has {train[high]} training rows and '{low}' has {train[low]}; "
-            "f1_macro says more than accuracy, and task.class_weights: balanced weighs them alike"
+            f"the classes are unbalanced: '{_clipped(high)}' has {train[high]} training rows and '{_clipped(low)}' has "
+            f"{train[low]}; f1_macro says more than accuracy, and task.class_weights: balanced weighs them alike"
         )
 
 
@@ -362,7 +389,7 @@ def _check_unseen(report: _Report, name: str, counts: dict[str, int], train: Map
     for label, count in list(unseen.items())[:_SHOWN]:
         near = folded.get(fold(label))
         rows = "1 row" if count == 1 else f"{count} rows"
-        shown.append(f"'{label}' ({rows}{f'; train has {near!r}' if near else ''})")
+        shown.append(f"'{_clipped(label)}' ({rows}{f'; train has {near!r}' if near else ''})")
     more = " …" if len(unseen) > _SHOWN else ""
     report.error(
         f"split {name} has {len(unseen)} labels that train does not have: {', '.join(shown)}{more}",

@@ -57,10 +57,11 @@ def read_table(file: Path, delimiter: str | None = None) -> Table:
         raise _error(file, "the file is empty")
     reasons: list[str] = []
     suffix = file.suffix.lower()
+    _check_kind(file, suffix, data)
     if suffix == ".parquet":
         rows = _parquet(file, data)
     elif suffix in (".json", ".jsonl", ".ndjson"):
-        rows = _from_records(file, _records(file, _decode(file, data)))
+        rows = _from_records(file, *_records(file, _decode(file, data)))
     elif suffix in (".csv", ".tsv"):
         rows = _separated(file, _decode(file, data), delimiter, reasons)
     else:
@@ -68,6 +69,17 @@ def read_table(file: Path, delimiter: str | None = None) -> Table:
     if rows.num_rows == 0:
         raise _error(file, "the file has no rows")
     return Table(rows, hashlib.sha256(data).digest(), tuple(reasons))
+
+
+def _check_kind(file: Path, suffix: str, data: bytes) -> None:
+    """Raise for a file whose first bytes say that it is of another kind than its name does."""
+    if suffix != ".parquet" and data.startswith(b"PAR1"):
+        raise _error(file, "this is a parquet file by its content", "Rename it to end in .parquet")
+    if suffix == ".parquet" and not data.startswith(b"PAR1"):
+        raise _error(file, "this is not a parquet file by its content", "Rename it to end as what it is")
+    for start, kind in ((b"PK\x03\x04", "a zip or Excel file"), (b"\x1f\x8b", "a gzip file")):
+        if data.startswith(start):
+            raise _error(file, f"this is {kind} by its content", "Unpack or export it as csv, jsonl or parquet")
 
 
 def plain(table: pa.Table) -> pa.Table:
@@ -196,14 +208,14 @@ def _delimiter(file: Path, text: str, reasons: list[str]) -> str:
 def _header(file: Path, cells: Sequence[str]) -> list[str]:
     """Names of the columns; an index column that pandas wrote has none and gets one."""
     names = [name.strip() or f"unnamed_{place}" for place, name in enumerate(cells)]
-    _check_unique(file, names)
+    _check_unique(file, names, line=1)
     return names
 
 
-def _check_unique(file: Path, names: Iterable[str]) -> None:
+def _check_unique(file: Path, names: Iterable[str], line: int | None = None) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise _error(file, f"two columns are named '{twice[0]}'", "Rename or remove one", line=1)
+        raise _error(file, f"two columns are named '{twice[0]}'", "Rename or remove one", line=line)
 
 
 def _check_widths(file: Path, rows: Sequence[tuple[int, list[str]]], width: int) -> None:
@@ -234,16 +246,39 @@ def _typed(column: Sequence[str]) -> pa.Array:
 # --- json ---------------------------------------------------------------------------------------------------
 
 
-def _records(file: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
-    """Objects with a number that finds them: their line in json lines, their position in a json list."""
+Records = list[tuple[int, dict[str, Any]]]
+
+
+class _Twice(ValueError):
+    """A field that an object has twice; the text is its name."""
+
+
+def _records(file: Path, text: str) -> tuple[Records, bool]:
+    """Objects with a number that finds them: their line in json lines, their position in a json list.
+
+    Returns:
+        Them, and whether the numbers are lines.
+    """
     if file.suffix.lower() == ".json":
         try:
-            return list(enumerate(_list_in(file, json.loads(text)), 1))
+            return list(enumerate(_list_in(file, json.loads(text, object_pairs_hook=_object)), 1)), False
         except json.JSONDecodeError as error:
             # Many a .json file has one object a line.
             if error.msg != "Extra data":
-                raise _error(file, f"this is not JSON: {error.msg}", line=error.lineno) from None
-    return list(_lines(file, text))
+                hint = "Is it another kind of file? It is read as its name ends"
+                raise _error(file, f"this is not JSON: {error.msg}", hint, line=error.lineno) from None
+        except RecursionError:
+            raise _error(file, "it is nested too deeply") from None
+        except _Twice as error:
+            raise _error(file, f"an object has the field '{error}' twice", "Rename or remove one") from None
+    return list(_lines(file, text)), True
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+    return found
 
 
 def _list_in(file: Path, value: Any) -> list[dict[str, Any]]:
@@ -265,16 +300,20 @@ def _lines(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_object)
+        except _Twice as error:
+            raise _error(file, f"the field '{error}' is given twice", "Rename or remove one", line=number) from None
         except json.JSONDecodeError as error:
-            message = f"this line is not JSON: {error.msg} at column {error.colno}"
+            message = f"this line is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
             raise _error(file, message, "Each line is one whole object", line=number) from None
+        except RecursionError:
+            raise _error(file, "this line is nested too deeply", line=number) from None
         if not isinstance(value, dict):
             raise _error(file, "this line is not an object", 'Write {"text": …, "label": …}', line=number)
         yield number, value
 
 
-def _from_records(file: Path, records: Sequence[tuple[int, dict[str, Any]]]) -> pa.Table:
+def _from_records(file: Path, records: Records, has_lines: bool) -> pa.Table:
     import pyarrow as pa
 
     names = list(dict.fromkeys(name for _, record in records for name in record))
@@ -283,24 +322,33 @@ def _from_records(file: Path, records: Sequence[tuple[int, dict[str, Any]]]) -> 
         values = [record.get(name) for _, record in records]
         try:
             arrays.append(pa.array(values, from_pandas=False))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise _mixed(file, name, records, error) from None
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
+            raise _mixed(file, name, records, error, has_lines) from None
     return plain(pa.table(arrays, names=names))
 
 
-def _mixed(file: Path, name: str, records: Sequence[tuple[int, dict[str, Any]]], error: Exception) -> DataError:
-    """Where a column begins to hold something else than in its first row."""
+def _mixed(file: Path, name: str, records: Records, error: Exception, has_lines: bool) -> DataError:
+    """Where a column begins to hold something else than in its first row, or half a character."""
     first: type | None = None
     for number, record in records:
         value = record.get(name)
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            place = f"column '{name}'" if has_lines else f"item {number}, column '{name}',"
+            message = f"{place} holds half a character (an escape from \\ud800 to \\udfff)"
+            return _error(file, message, "Remove it", line=number if has_lines else None)
         kind = float if type(value) is int else type(value)
         if value is None or kind is first:
             continue
         if first is not None:
-            message = f"column '{name}' holds {_json_kind(first)} above and {_json_kind(kind)} here"
-            return _error(file, message, "Write all of them in one way", line=number)
+            place = "here" if has_lines else f"in item {number}"
+            message = f"column '{name}' holds {_json_kind(first)} above and {_json_kind(kind)} {place}"
+            return _error(file, message, "Write all of them in one way", line=number if has_lines else None)
         first = kind
-    return _error(file, f"column '{name}' cannot be read: {' '.join(str(error).split())}")
+    return _error(file, f"column '{name}' cannot be read: {_said(error)}", "Write these cells as text")
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _json_kind(kind: type) -> str:
@@ -316,9 +364,14 @@ def _parquet(file: Path, data: bytes) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
+        _check_unique(file, pq.read_schema(pa.BufferReader(data)).names)
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowInvalid, OSError) as error:
-        raise _error(file, f"this is not a parquet file: {' '.join(str(error).split())}") from None
-    _check_unique(file, table.column_names)
+        raise _error(file, f"this is not a whole parquet file: {_said(error)}", "Copy or download it again") from None
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        hint = "Write text as UTF-8, as pandas and pyarrow do"
+        raise _error(file, f"its cells are not what its columns say: {_said(error)}", hint) from None
     index = [name for name in table.column_names if re.fullmatch(r"__index_level_\d+__", name)]
     return plain(table.drop_columns(index))

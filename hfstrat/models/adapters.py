@@ -31,6 +31,8 @@ ELSEWHERE = {
     "base_model_name_or_path": "model.base",
     "revision": "model.revision",
 }
+# What AdaLoRA's allocator remembers of each parameter.
+_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 # LoRA's fields that a recipe calls otherwise.
 _FIELDS = {"lora_alpha": "alpha", "use_rslora": "variant", "use_dora": "variant"}
 
@@ -209,3 +211,34 @@ def orthogonality(model: nn.Module, weight: float) -> torch.Tensor:
             gram = parameter @ parameter.T if ".lora_A." in name else parameter.T @ parameter
             terms.append(torch.norm(gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype), p="fro"))
     return weight * torch.stack(terms).mean()
+
+
+def allocator_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What AdaLoRA knows beside its weights: how important each rank was, and which ranks are cut; else nothing."""
+    allocator = _allocator(model)
+    if allocator is None:
+        return {}
+    pattern = next(iter(model.peft_config.values())).rank_pattern or {}  # type: ignore[operator]
+    return {
+        **{f"{kind}/{name}": value for kind in _IMPORTANCE for name, value in getattr(allocator, kind).items()},
+        **{f"rank_pattern/{name}": torch.tensor(kept) for name, kept in pattern.items()},
+    }
+
+
+def set_allocator_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `allocator_state` gave."""
+    allocator = _allocator(model)
+    if allocator is None:
+        return
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in state.items():
+        kind, _, name = key.partition("/")
+        found.setdefault(kind, {})[name] = value
+    for kind in _IMPORTANCE:
+        setattr(allocator, kind, found.get(kind, {}))
+    config = next(iter(model.peft_config.values()))  # type: ignore[operator]
+    config.rank_pattern = {name: kept.tolist() for name, kept in found.get("rank_pattern", {}).items()} or None
+
+
+def _allocator(model: nn.Module) -> Any:
+    return getattr(getattr(model, "base_model", None), "rankallocator", None)

@@ -62,6 +62,10 @@ def save(model: nn.Module, processor: Processor, folder: Path, base_name: str, e
         model.save_pretrained(folder)  # type: ignore[operator]
     for noise in ("is_local", "local_files_only"):  # of where the base was loaded from
         getattr(processor, "init_kwargs", {}).pop(noise, None)
+    backend = getattr(processor, "backend_tokenizer", None)
+    if backend is not None:  # how the last texts were cut and filled up is not a property of the tokenizer
+        backend.no_truncation()
+        backend.no_padding()
     processor.save_pretrained(folder)
 
 
@@ -99,7 +103,12 @@ def load(
     if not (folder / "config.json").is_file():
         raise ModelError(Problem(f"{folder} holds no model", hint="Did the run end well?"))
     case, auto = case_of(folder), getattr(transformers, auto_class)
-    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, **(hub or {})}
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        **(hub or {}),
+    }
     trust = {"trust_remote_code": options["trust_remote_code"]}
     if not case.endswith("adapter"):
         return auto.from_pretrained(folder, dtype=torch.float32, **trust).eval()

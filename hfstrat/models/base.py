@@ -18,6 +18,7 @@ from hfstrat.errors import ModelError, Problem, RecipeError, did_you_mean
 from hfstrat.models.code import Code, load_code
 from hfstrat.models.modeling_pooled import PooledConfig
 from hfstrat.models.vocabulary import fitted_config, position_limit
+from hfstrat.models.weights import AGAIN, check_weights
 from hfstrat.recipe.model import ModelSpec
 from hfstrat.strategies.plan import Body
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 LONGEST = 512  # tokens, where nothing else is asked for
+FEW_TOKENS = 1000  # larger vocabularies hold more than special tokens
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def locate(base: str) -> str:
 
 
 def _artifact(run: Path) -> Path:
-    state = json.loads((run / "status.json").read_text("utf-8")).get("state")
+    state = _read_json(run / "status.json").get("state")
     if state != "done":
         raise ModelError(Problem(f"the run {run} is {state}, not done", "model.base"))
     if not (run / "artifact").is_dir():
@@ -146,9 +148,9 @@ def under_adapter(adapter: Path) -> tuple[str, dict[str, Any]]:
     adapter has that one's base.
     """
     recipe, named = adapter.parent / "recipe.yaml", _read_json(adapter / "adapter_config.json")
-    model = {"base": named["base_model_name_or_path"]}
+    model = {"base": _base_named_in(named, adapter)}
     if adapter.name == "artifact" and recipe.is_file():
-        asked = yaml.safe_load(recipe.read_text("utf-8"))["model"]
+        asked = _asked_model(recipe)
         below = Path(os.path.expanduser(asked["base"]))
         # The run that it went on from may be gone, and the base of both be there.
         model = model if Path(model["base"]).is_dir() and not below.exists() else asked
@@ -162,8 +164,36 @@ def _revision(location: str, revision: str | None) -> dict[str, Any]:
     return {"revision": revision} if revision and not Path(location).is_dir() else {}
 
 
+def _base_named_in(config: Mapping[str, Any], adapter: Path) -> str:
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str):
+        what = f"{adapter / 'adapter_config.json'} does not name its base (base_model_name_or_path)"
+        raise ModelError(Problem(what, "model.base", hint=AGAIN))
+    return name
+
+
+def _asked_model(recipe: Path) -> dict[str, Any]:
+    """The recipe's `model` in a run's directory."""
+    try:
+        found: dict[str, Any] = yaml.safe_load(recipe.read_text("utf-8"))["model"]
+        os.fspath(found["base"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise ModelError(Problem(f"{recipe} is not a run's recipe", "model.base", hint=AGAIN)) from error
+    return found
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    """A file with one JSON object.
+
+    Raises:
+        ModelError: It holds something else.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(Problem(f"{path} cannot be read: {_reason(error)}", "model.base", hint=AGAIN)) from error
+    if not isinstance(found, dict):
+        raise ModelError(Problem(f"{path} holds no object", "model.base", hint=AGAIN))
     return found
 
 
@@ -207,7 +237,11 @@ def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - fro
         adapter = _adapted(folder)
     hub = {"trust_remote_code": spec.trust_remote_code, **revision}
     own = location if adapter is None else str(folder)  # labels and tokenizer of an adapter are beside it
-    config, tokenizer = _config(own, spec, hub), _tokenizer(own, spec, hub)
+    config = _config(own, spec, hub)
+    _check_reads_text(config, origin)
+    tokenizer = _tokenizer(own, spec, hub)
+    if body.weights == "pretrained":
+        _check_files(location, adapter, origin)
     pooling, normalize, declared = _sentence_transformer(location, hub)
     labels, ours = _labels(config), getattr(config, "hfstrat", None) or {}
     pooled = isinstance(config, PooledConfig)
@@ -230,7 +264,7 @@ def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - fro
         labels=labels,
         adapter=adapter,
         code=code,
-        hub=hub,
+        hub={**hub, "use_safetensors": True},
     )
 
 
@@ -251,6 +285,27 @@ def _check(spec: ModelSpec, body: Body) -> None:
         raise RecipeError(problems)
 
 
+def _check_files(location: str, adapter: Adapted | None, name: str) -> None:
+    """Look at the files of weights in folders; the Hub's are checked as they are fetched."""
+    if Path(location).is_dir():
+        check_weights(Path(location), name if adapter is None else location)
+    if adapter is not None:
+        check_weights(adapter.folder, name, "adapter_model")
+
+
+def _check_reads_text(config: PretrainedConfig, name: str) -> None:
+    """Raise for a model that sees or hears."""
+    from transformers import MODEL_MAPPING
+
+    if type(config) not in MODEL_MAPPING:
+        return  # the user's own, or one of ours
+    found: Any = MODEL_MAPPING[type(config)]
+    reads = (found[0] if isinstance(found, tuple) else found).main_input_name
+    if reads != "input_ids":
+        what = f"{name} is a {config.model_type} model, which reads {reads} and no text"
+        raise ModelError(Problem(what, "model.base", hint="Name a base that was trained on text"))
+
+
 def _adapted(folder: Path) -> Adapted:
     if not (folder / "config.json").is_file():
         what, hint = f"the adapter {folder} has no config.json that names its labels", "Name a run of hfstrat"
@@ -258,8 +313,8 @@ def _adapted(folder: Path) -> Adapted:
     config, name = _read_json(folder / "config.json"), _read_json(folder / "adapter_config.json")
     return Adapted(
         folder,
-        base_name=name["base_model_name_or_path"],
-        storage=config.get("hfstrat", {}).get("storage"),
+        base_name=_base_named_in(name, folder),
+        storage=(config.get("hfstrat") or {}).get("storage"),
         pooled=config.get("model_type") == PooledConfig.model_type,
     )
 
@@ -348,7 +403,8 @@ def _config(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> Pretraine
     register()
     try:
         return AutoConfig.from_pretrained(location, **hub)
-    except (OSError, ValueError, KeyError) as error:
+    # What stands in a file, or is its code, can fail in any way; that the file is to blame is all that is known.
+    except Exception as error:
         raise ModelError(_unloadable(spec, error, "configuration")) from error
 
 
@@ -357,8 +413,12 @@ def _tokenizer(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> PreTra
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **hub)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # as above; and the tokenizers library raises nothing more particular
         raise ModelError(_unloadable(spec, error, "tokenizer")) from error
+    if _knows_nothing(tokenizer):
+        # Without its files transformers makes a tokenizer to which every word is unknown.
+        what, hint = f"{spec.base} brings no tokenizer", "Copy the files of its tokenizer, such as tokenizer.json"
+        raise ModelError(Problem(what, "model.base", hint=hint))
     if tokenizer.pad_token_id is None:
         # Padding is told by the attention mask everywhere, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -367,8 +427,19 @@ def _tokenizer(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> PreTra
     return tokenizer
 
 
+def _knows_nothing(tokenizer: PreTrainedTokenizerBase) -> bool:
+    if len(tokenizer) > FEW_TOKENS:
+        return False
+    return not {token.strip("▁ ") for token in tokenizer.get_vocab()} - {"", *tokenizer.all_special_tokens}
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, with the next one where it only announces that."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
 def _unloadable(spec: ModelSpec, error: Exception, what: str) -> Problem:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "trust_remote_code" in str(error):
         return Problem(
             f"{spec.base} brings Python code of its own",
@@ -381,7 +452,11 @@ def _unloadable(spec: ModelSpec, error: Exception, what: str) -> Problem:
             "model.base",
             hint="Give a folder or package:<module>/<folder>, or download it while online",
         )
-    return Problem(f"the {what} of {spec.base} cannot be read: {text}", "model.base")
+    hint = {
+        "configuration": "Its config.json has to be JSON that names a model_type known here; copy or download it again",
+        "tokenizer": "Copy or download its files again, such as tokenizer.json and tokenizer_config.json",
+    }[what]
+    return Problem(f"the {what} of {spec.base} cannot be read: {_reason(error).rstrip('.')}", "model.base", hint=hint)
 
 
 def _looks_offline(error: BaseException | None) -> bool:
@@ -396,6 +471,15 @@ def _looks_offline(error: BaseException | None) -> bool:
 
 def _sentence_transformer(location: str, hub: Mapping[str, Any]) -> tuple[str | None, bool, int | None]:
     """Pooling, normalisation and length that a sentence-transformers checkpoint declares."""
+    try:
+        return _declared(location, hub)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        what = f"modules.json of {location}, or a file that it names, is not as sentence-transformers writes it"
+        hint = f"{AGAIN}, or remove modules.json and set task.pooling"
+        raise ModelError(Problem(what, "model.base", hint=hint)) from error
+
+
+def _declared(location: str, hub: Mapping[str, Any]) -> tuple[str | None, bool, int | None]:
     modules = _json(location, "modules.json", hub)
     if not isinstance(modules, list):
         return None, False, None
@@ -406,7 +490,7 @@ def _sentence_transformer(location: str, hub: Mapping[str, Any]) -> tuple[str | 
         names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
         pooling = next((pooled for name, pooled in names.items() if modes.get(name)), None)
     length = (_json(location, "sentence_bert_config.json", hub) or {}).get("max_seq_length")
-    return pooling, "Normalize" in kinds, length
+    return pooling, "Normalize" in kinds, int(length) if length is not None else None
 
 
 def _commit(location: str, hub: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from hfstrat.errors import ModelError, Problem, RecipeError
@@ -77,6 +78,8 @@ def plan_shape(base: Base, shape: Shape, body: Body = Body()) -> tuple[Anatomy, 
     model, fresh = _load(base, shape, body, _How(meta=True))
     inner: Any = getattr(model, "backbone", model) if isinstance(model, PooledForSequenceClassification) else model
     anatomy = find_anatomy(model, fresh, len(shape.labels.names), random=body.weights == "random")
+    if base.adapter is None and body.weights == "pretrained":
+        _check_body(base, anatomy)
     if base.adapter is not None and body.weights == "pretrained":
         # An adapter brings what the base below it lacked, and its head if that is kept.
         new = () if _keeps_head(base, shape, body) else _head(model)
@@ -165,6 +168,17 @@ def _check(base: Base, shape: Shape, body: Body) -> None:
         raise RecipeError(problems)
 
 
+def _check_body(base: Base, anatomy: Anatomy) -> None:
+    """Raise where part of the body would start from random numbers: a pooler may be new, blocks and embeddings not."""
+    inside = tuple(f"{module}." for module in (*anatomy.blocks, *anatomy.embeddings))
+    lost = [name for name in anatomy.fresh if name.startswith(inside)]
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        what = f"the weights of {base.name} lack tensors of its body, or have them in another shape: "
+        hint = "Copy or download it again; weights and config.json have to be of the same model"
+        raise ModelError(Problem(f"{what}{', '.join(lost[:3])}{more}", "model.base", hint=hint))
+
+
 def _is_remote(config: Any) -> bool:
     """Whether a configuration's class came with the base."""
     return type(config).__module__.startswith("transformers_modules.")
@@ -176,10 +190,19 @@ def _load(base: Base, shape: Shape, body: Body, how: _How, *, merge: bool = True
     try:
         model, fresh = _whole(base, shape, body, how, merge)
         return (model, fresh) if body.every == 1 else _smaller(model, fresh, shape, body, how)
-    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, TypeError) as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        path = "model.base" if body.weights == "pretrained" else "model.config"
-        raise ModelError(Problem(f"{base.name} cannot be used for {shape.auto_class}: {text}", path)) from error
+    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, TypeError, SafetensorError) as error:
+        raise ModelError(_unbuildable(base, shape, body, error)) from error
+
+
+def _unbuildable(base: Base, shape: Shape, body: Body, error: Exception) -> Problem:
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    path, hint = "model.base" if body.weights == "pretrained" else "model.config", ""
+    if text.startswith("Unrecognized configuration class"):
+        text = f"transformers has no such class of a {base.config.model_type} model"
+        hint = "Set task.pooling: mean, which needs the body alone, or name another base"
+    elif "safetensors" in text:
+        hint = "Weights are read from safetensors alone: name a base, or a model.revision, that has them"
+    return Problem(f"{base.name} cannot be used for {shape.auto_class}: {text.rstrip('.')}", path, hint=hint)
 
 
 def _whole(base: Base, shape: Shape, body: Body, how: _How, merge: bool) -> tuple[PreTrainedModel, list[str]]:
@@ -249,8 +272,9 @@ def _pretrained(base: Base, config: Any, shape: Shape, keep: bool, how: _How) ->
     attention = {"attn_implementation": shape.attention} if shape.attention else {}
     options = {**how.options, **attention, **base.hub}
     if isinstance(config, PooledConfig) and not base.pooled:
+        options["ignore_mismatched_sizes"] = True  # they are told below, by name
         model = PooledForSequenceClassification.from_backbone(base.location, config, **options)
-        return model, ["classifier.weight", "classifier.bias"]
+        return model, ["classifier.weight", "classifier.bias", *model.random_parameters]
     auto: Any = PooledForSequenceClassification if base.pooled else getattr(transformers, shape.auto_class)
     model, info = auto.from_pretrained(
         base.location, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options

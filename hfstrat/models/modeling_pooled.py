@@ -56,6 +56,9 @@ class PooledForSequenceClassification(PreTrainedModel):
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
 
+    random_parameters: list[str] | tuple[str, ...] = ()
+    """Names of the parameters that a pretrained backbone did not bring."""
+
     def __init__(self, config: PooledConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         given = [] if backbone is None else list(backbone.parameters())
@@ -84,12 +87,15 @@ class PooledForSequenceClassification(PreTrainedModel):
         if PretrainedConfig.get_config_dict(backbone)[0].get("model_type") == cls.config_class.model_type:
             # The base is a pooled classifier itself; a head of another width is new.
             return cls.from_pretrained(backbone, config=config, ignore_mismatched_sizes=True, **kwargs).eval()
-        body = AutoModel.from_pretrained(backbone, config=config.backbone_config, **_without_pooler(config), **kwargs)
+        options = {**_without_pooler(config), **kwargs, "output_loading_info": True}
+        body, info = AutoModel.from_pretrained(backbone, config=config.backbone_config, **options)
         with torch.device(body.device):
             model = cls(config, body).eval()
         for mark in ("hf_quantizer", "is_quantized", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit"):
             if hasattr(body, mark):  # PEFT and transformers look for them on the outermost model
                 setattr(model, mark, getattr(body, mark))
+        lost = [*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])]
+        model.random_parameters = sorted(f"backbone.{key}" for key in lost)
         return model
 
     def forward(

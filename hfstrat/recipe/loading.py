@@ -7,7 +7,7 @@ import json
 import numbers
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from hfstrat.errors import Problem, RecipeError
 from hfstrat.recipe.data import FileData, kind_of_source
 from hfstrat.recipe.recipe import Recipe
+from hfstrat.redact import holds_secret, redact
 from hfstrat.spec import Loc, problems_of
 
 MAX_BYTES = 1_000_000
@@ -46,6 +47,16 @@ for _tag, _pattern, _first in (
     ("float", rf"^[-+]?(?:{_WHOLE}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|nan)$", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that either kind of YAML would read as something else, such as `1e-4` and `no`."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
 
 
 @dataclass(frozen=True)
@@ -180,7 +191,7 @@ class _Nodes:
     def _scalar(self, node: yaml.Node) -> Any:
         try:
             return self._loader.construct_object(node)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, IndexError):
             self._refuse(f"{node.value[:40]!r} cannot be read", node)
 
     def _refuse(self, message: str, node: yaml.Node) -> NoReturn:
@@ -202,6 +213,8 @@ def override(source: Source, words: Iterable[str] | Mapping[str, Any]) -> Source
     lines = dict(source.lines)
     for path, value in pairs:
         here, steps = data, path.split(".")
+        if len(steps) > MAX_DEPTH:
+            raise RecipeError(Problem("it is nested too deeply", _shortened(path), OVERRIDE))
         for place, step in enumerate(steps[:-1], start=1):
             if step not in here:
                 lines[tuple(steps[:place])] = None
@@ -214,6 +227,10 @@ def override(source: Source, words: Iterable[str] | Mapping[str, Any]) -> Source
         lines = {loc: line for loc, line in lines.items() if loc[: len(steps)] != tuple(steps)}
         lines[tuple(steps)] = None
     return replace(source, data=data, lines=lines)
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= 60 else f"{path[:60]}…"
 
 
 def _pair(word: str) -> tuple[str, Any]:
@@ -235,12 +252,44 @@ def build(source: Source) -> Recipe:
     Raises:
         RecipeError: All that is wrong, each with its place.
     """
+    _check_secrets(source)
     try:
         # JSON mode: a list is a tuple there, while text is still not a number.
         return Recipe.model_validate_json(json.dumps(source.data))
     except ValidationError as error:
         found = problems_of(error, Recipe, source.data)
         raise RecipeError([replace(problem, where=source.where(loc)) for loc, problem in found]) from None
+
+
+def _check_secrets(source: Source) -> None:
+    """Raise for tokens and passwords: a recipe is copied into its run, and often to others.
+
+    They are told alone and before anything else, for other problems repeat what is written.
+    """
+    texts = list(_texts(source.data, ()))
+    if not holds_secret("\n".join(text for _, text in texts)):  # one look at all of them is quick
+        return
+    hint = "Put it into the environment, such as HF_TOKEN, and make a new one if others have seen this file"
+    message = "this looks like a token or a password, which does not belong in a recipe"
+    raise RecipeError(
+        [
+            Problem(message, redact(".".join(map(str, loc))), source.where(loc), hint)
+            for loc in dict.fromkeys(loc for loc, text in texts if holds_secret(text))
+        ]
+    )
+
+
+def _texts(value: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
+    """Every name of a field and every text, with its place."""
+    if isinstance(value, str):
+        yield loc, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield (*loc, key), key
+            yield from _texts(item, (*loc, key))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _texts(item, (*loc, place))
 
 
 def load(
@@ -301,7 +350,7 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
 def dump(recipe: Recipe) -> str:
     """A recipe as YAML, every field written out."""
     data = json.loads(recipe.model_dump_json())
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _plain(value: Any, path: str) -> Any:

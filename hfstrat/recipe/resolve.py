@@ -87,6 +87,7 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
         "train.micro_batch_size": Setting(
             max(1, min(here, most // facts.longest)), f"at most {most} tokens at once; results do not depend on it"
         ),
+        "train.checkpoint_every": Setting("2 %", "of the time, by what the first one takes"),
         "train.threads": Setting(threads, f"{machine.cores} cores, {machine.local_processes} process(es) here"),
         "evaluate.metrics": Setting(list(metrics), f"the usual ones for {facts.labels.problem}"),
     }

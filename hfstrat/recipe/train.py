@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hfstrat.spec import Spec
 
@@ -12,6 +13,15 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+
+
+def _pace(text: str) -> str:
+    if text != "auto" and not re.fullmatch(r"(?=.*[1-9])[0-9]+(\.[0-9]+)? (minutes|%)", text):
+        raise ValueError(f"'{text}' is no pace: write a number of updates, `10 minutes`, `2 %`, auto or null")
+    return text
+
+
+Pace = Annotated[str, AfterValidator(_pace)]
 
 
 class OptimizerSpec(Spec):
@@ -65,6 +75,12 @@ class TrainSpec(Spec):
     """Share of the target spread over all classes."""
     early_stopping: EarlyStopping | None = None
     """When to stop before the last update; null: never."""
+    checkpoint_every: Count | Pace | None = "auto"
+    """Updates from one checkpoint to the next, or `10 minutes`, or `2 %` of the time; auto: 2 %; null: never."""
+    keep_checkpoints: Count = 2
+    """Checkpoints that are kept while a run goes on: if the last is damaged, `--resume` takes the one before."""
+    deterministic: bool = False
+    """On a GPU: only operations that give the same bytes each time; slower. A CPU gives the same bytes anyway."""
 
 
 class EvaluateSpec(Spec):

@@ -188,7 +188,7 @@ def _usage(
         storage=saved.get("storage"),
     )
     needs = "torch transformers" + " peft" * case.endswith("adapter") + " bitsandbytes" * bool(saved.get("storage"))
-    return f"## Use\n\n{_brings(case, env)}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+    return f"## Use\n\n{_brings(case, env)}{_trusts(resolved)}`pip install {needs}`, then:\n\n```python\n{code}```\n"
 
 
 def _brings(case: Case, env: Mapping[str, Any]) -> str:
@@ -201,6 +201,15 @@ def _brings(case: Case, env: Mapping[str, Any]) -> str:
     else:
         return ""
     return f"{why}, so the folder brings `{file}`, a file of Python that the lines below run.\n\n"
+
+
+def _trusts(resolved: Mapping[str, Any]) -> str:
+    if not resolved["model"].get("trust_remote_code"):
+        return ""
+    return (
+        "It was trained with `trust_remote_code`, so code that the base brings may have run then, and the lines below "
+        "allow it as well: read that code first.\n\n"
+    )
 
 
 def _saved(run: Run) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from hfstrat.errors import Problem, UsageError
+from hfstrat.redact import redact
 
 if TYPE_CHECKING:
     import pandas
 
 State = Literal["running", "done", "failed", "oom", "diverged", "interrupted"]
 LOCK = ".lock"
+DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ class Run:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, without the secrets that a message or a path may have brought in."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+        stream.write(redact(text))
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
@@ -142,6 +144,17 @@ def locked(path: Path) -> Iterator[Run]:
         stream.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         stream.flush()
         yield Run(path)
+
+
+def check_free(path: Path) -> None:
+    """Find out whether a run directory could be locked.
+
+    Raises:
+        UsageError: Somebody else is writing here.
+    """
+    if (path / LOCK).exists():
+        with locked(path):
+            pass
 
 
 def _owner(stream: IO[str]) -> str:

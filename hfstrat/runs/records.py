@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from hfstrat.redact import redact
 
 
 @dataclass
@@ -29,10 +32,17 @@ class Phase:
 
 @dataclass
 class Ledger:
-    """Costs by phase: load, tokenize, solve, train, evaluate, save."""
+    """Costs by phase: load, tokenize, solve, train, checkpoint, evaluate, save.
+
+    Args:
+        phases: Each phase's costs.
+        started: When this process began.
+        earlier: Seconds of the processes whose run this one goes on with.
+    """
 
     phases: dict[str, Phase] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
+    earlier: float = 0.0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
@@ -44,6 +54,24 @@ class Ledger:
         finally:
             phase.seconds += time.perf_counter() - start
 
+    @property
+    def seconds(self) -> float:
+        """Seconds in all, between interruptions left out."""
+        return self.earlier + time.perf_counter() - self.started
+
+    def stored(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"seconds": self.seconds, "phases": {name: dict(vars(phase)) for name, phase in self.phases.items()}}
+
+    def go_on(self, stored: Mapping[str, Any]) -> None:
+        """Add the costs up to a checkpoint."""
+        self.earlier += stored["seconds"]
+        for name, values in stored["phases"].items():
+            phase, before = self.phases.setdefault(name, Phase()), Phase(**values)
+            phase.seconds += before.seconds
+            phase.tokens += before.tokens
+            phase.peak_live_bytes = before.peak_live_bytes
+
     def to_json(self, **totals: Any) -> dict[str, Any]:
         """The ledger's file: the phases, and totals over them."""
         peaks = [phase.peak_live_bytes for phase in self.phases.values() if phase.peak_live_bytes is not None]
@@ -53,7 +81,7 @@ class Ledger:
         }
         return {
             "phases": phases,
-            "seconds": time.perf_counter() - self.started,
+            "seconds": self.seconds,
             "peak_live_bytes": max(peaks) if peaks else None,
             **totals,
         }
@@ -64,16 +92,27 @@ class Log:
 
     Args:
         path: The file; None on processes that do not write.
+        keep: Bytes of it that count, when a run goes on: what was written after its checkpoint is written again.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, keep: int = 0) -> None:
         self._stream = path.open("a", encoding="utf-8") if path is not None else None
+        if self._stream is not None:
+            self._stream.truncate(min(keep, os.fstat(self._stream.fileno()).st_size))
 
     def write(self, kind: str, record: Mapping[str, Any]) -> None:
         """Append a line."""
         if self._stream is not None:
-            self._stream.write(json.dumps({"kind": kind, **record}, ensure_ascii=False) + "\n")
+            self._stream.write(redact(json.dumps({"kind": kind, **record}, ensure_ascii=False)) + "\n")
             self._stream.flush()
+
+    def position(self) -> int:
+        """Bytes written, which the disk has by then."""
+        if self._stream is None:
+            return 0
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        return os.fstat(self._stream.fileno()).st_size
 
     def __enter__(self) -> Self:
         return self

@@ -244,6 +244,10 @@ class Plan:
         before = sum(fit.share for fit in fits[: fits.index(stage)])
         return round(before * total), round((before + stage.share) * total)
 
+    def place_of(self, stage: Stage) -> int:
+        """Which of the stages one is, by its name."""
+        return [one.name for one in self.stages].index(stage.name)
+
     @property
     def trained(self) -> tuple[str, ...]:
         """Patterns of all that trains in some stage."""

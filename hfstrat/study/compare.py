@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hfstrat.beginning import as_written
 from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
-from hfstrat.execute import quiet, signals
+from hfstrat.execute import quiet
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
@@ -30,6 +31,7 @@ from hfstrat.study.arms import Arm, arms_of, without_teacher
 from hfstrat.study.statistics import Difference, detectable_difference, paired_difference
 from hfstrat.tasks.base import Labels
 from hfstrat.training.machine import machine
+from hfstrat.training.signals import Signals
 
 if TYPE_CHECKING:
     import pandas
@@ -132,11 +134,11 @@ def compare(
         observer.note(f"{len(sealed)} of {len(planned)} arms are done already")
     context = _context()
     listener = _OnlyNew(observer)
-    with signals():
+    with Signals().listening():
         for number, arm in enumerate(planned, start=1):
             if arm not in sealed:
                 observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
-                _run(arm, folder, data, context, listener)
+                _run(arm, folder, data, context, listener, overwrite=overwrite)
     observer.finished()
     return _conclude(folder, [arm.recipe.name for arm in planned], observer)
 
@@ -231,8 +233,7 @@ def _sealed(arm: Arm, folder: Path, fingerprints: Mapping[str, str]) -> bool:
     run = Run(folder / arm.recipe.name)
     env = run.read("env.json") or {}
     same_data = env.get("data", {}).get("fingerprint") == fingerprints[_amount(arm)]
-    requested = json.loads(arm.recipe.model_dump_json(exclude={"name", "compare"}))
-    return run.status == "done" and same_data and env.get("requested") == requested
+    return run.status == "done" and same_data and env.get("requested") == as_written(arm.recipe)
 
 
 def _context() -> BaseContext:
@@ -244,12 +245,14 @@ def _context() -> BaseContext:
     return context
 
 
-def _run(arm: Arm, folder: Path, data: Any, context: BaseContext, observer: Observer) -> None:
-    """Run an arm to its end, whatever that is, and pass on what it tells."""
+def _run(
+    arm: Arm, folder: Path, data: Any, context: BaseContext, observer: Observer, *, overwrite: bool = False
+) -> None:
+    """Run an arm to its end, whatever that is, and pass on what it tells; one that was interrupted goes on."""
     folder.mkdir(parents=True, exist_ok=True)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(  # type: ignore[attr-defined]
-        target=worker.run_arm, args=(arm, folder, data, sender), name=arm.recipe.name
+        target=worker.run_arm, args=(arm, folder, data, sender, overwrite), name=arm.recipe.name
     )
     process.start()
     sender.close()

@@ -25,6 +25,7 @@ import sklearn.linear_model
 import transformers.models.auto.modeling_auto
 
 from hfstrat import execute
+from hfstrat.beginning import was_interrupted
 from hfstrat.errors import HfstratError
 from hfstrat.metrics import modules
 from hfstrat.runs.directory import Run, write_json
@@ -51,21 +52,25 @@ class _Relay(Observer):
         return send
 
 
-def run_arm(arm: Arm, runs: Path, memory: Any, pipe: Connection) -> None:
-    """Run one arm in place of what its directory holds, which says how it ended; the exit code is the run's.
+def run_arm(arm: Arm, runs: Path, memory: Any, pipe: Connection, overwrite: bool) -> None:
+    """Run one arm, whose directory says how it ended; the exit code is the run's.
+
+    An arm that was interrupted goes on; anything else that its directory holds is replaced.
 
     Args:
         arm: What to run.
         runs: Where its directory goes.
         memory: Data handed over in Python.
         pipe: Takes what the run tells.
+        overwrite: Whether an arm that was interrupted begins anew.
     """
     relay = _Relay(pipe)
     try:
         if arm.floor is not None:
             run_floor(arm.floor, arm.recipe, runs / arm.recipe.name, memory, relay)
         else:
-            execute.train(arm.recipe, data=memory, runs=runs, overwrite=True, observer=relay)
+            resume = not overwrite and was_interrupted(runs / arm.recipe.name, arm.recipe)
+            execute.train(arm.recipe, data=memory, runs=runs, overwrite=not resume, resume=resume, observer=relay)
     except HfstratError as error:
         end(runs / arm.recipe.name, arm, "failed", str(error))
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -132,6 +133,9 @@ class TextClassification(Spec):
             return "multi_label", "the label column holds lists"
         if any(isinstance(value, float) and not value.is_integer() for value in values):
             return "regression", "the label column holds numbers with fractions"
+        if sum(_is_fraction(value) for value in values) > len(values) / 2:
+            # A word among them makes them text; as classes nearly each row would be one of its own.
+            return "regression", "most labels are numbers with fractions"
         return "single_label", "each row has one label"
 
     def find_labels(self, train: Dataset, columns: Mapping[str, Any], problem: Problem) -> Labels:
@@ -239,19 +243,22 @@ class TextClassification(Spec):
             tokenizer: The model's tokenizer; it must have a padding token.
             examples: The texts.
             max_length: Tokens of a window, special tokens included.
+
+        Raises:
+            DataError: That leaves no room for a text.
         """
         windows = self.long_texts == "windows"
         options: dict[str, Any] = {"truncation": True, "max_length": max_length}
+        special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
+        room = max_length - special
+        if room < 1 + (examples.pairs is not None):
+            message = f"{max_length} tokens leave no room for text beside {special} special ones"
+            raise DataError(Trouble(message, "task.max_length", hint="Raise it"))
         if windows:
-            room = max_length - tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
             options |= {"return_overflowing_tokens": True, "stride": max(0, min(self.stride, room - 1))}
             if examples.pairs is not None:
                 options["truncation"] = "only_second"
-        tokens = (
-            tokenizer(list(examples.texts), list(examples.pairs), **options)
-            if examples.pairs is not None
-            else tokenizer(list(examples.texts), **options)
-        )
+        tokens = _tokenized(tokenizer, examples, options)
         names = [name for name in tokenizer.model_input_names if name in tokens and name != "attention_mask"]
         owners = np.asarray(tokens["overflow_to_sample_mapping"] if windows else range(len(examples)), dtype=np.int64)
         return Encoded(
@@ -409,12 +416,33 @@ def _columns_hint(name: str, available: Sequence[str]) -> str:
     return f"{did_you_mean(name, available, show_all=0)} The columns are: {', '.join(available)}".strip()
 
 
+def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Examples, options: Mapping[str, Any]) -> Any:
+    if examples.pairs is None:
+        return tokenizer(list(examples.texts), **options)
+    try:
+        return tokenizer(list(examples.texts), list(examples.pairs), **options)
+    except Exception as error:  # the tokenizers library raises nothing more particular
+        if "too short to respect the provided max_length" not in str(error):
+            raise
+        message = "a first text of a pair is so long that no window has room for the second one"
+        hint = "Raise it, name the shorter texts as `text`, or set task.long_texts: truncate"
+        raise DataError(Trouble(message, "task.max_length", hint=hint)) from error
+
+
 def _texts(split: Dataset, column: str) -> list[str]:
     return ["" if value is None else str(value) for value in split[column][:]]
 
 
 def _label_name(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _is_fraction(value: Any) -> bool:
+    try:
+        number = float(value) if isinstance(value, str) else 0.0
+    except ValueError:
+        return False
+    return math.isfinite(number) and not number.is_integer()
 
 
 def _label_order(name: str) -> tuple[int, float, str]:

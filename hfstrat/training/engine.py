@@ -87,31 +87,35 @@ def fit(
     *,
     seed: int,
     stage: str,
+    start: int = 0,
     penalty: Callable[[], torch.Tensor] | None = None,
     after_step: Callable[[int], None] | None = None,
+    smaller: Callable[[Exception], Step] | None = None,
 ) -> Iterator[Update]:
     """Train, one update a turn; whoever evaluates in between leaves the modules' modes as they were.
 
     Args:
         model: Prepared by Accelerate; what trains has `requires_grad`.
         optimizer: Prepared by Accelerate, with `lr_scale` in each group.
-        steps: What each update is computed from.
+        steps: What each update is computed from, without those that are done.
         loss: Sum of the losses of a micro-batch from its logits.
         settings: How to optimise.
         accelerator: Where and in which precision.
         seed: The run's seed.
         stage: The stage's name, part of the seed of dropout.
+        start: Updates that are done.
         penalty: A scalar that is added to each update's mean loss and is no part of what is reported.
         after_step: Called with the updates done before, when weights have moved and gradients are still there.
+        smaller: Called when memory ran out, with the error: the same update in smaller micro-batches, or the error
+            again.
 
     Yields:
         An Update after each one.
     """
     device, processes = accelerator.device, accelerator.num_processes
-    set_modes(model)
-    for number, step in enumerate(steps):
-        lr = settings.lr_at(number)
-        set_lr(optimizer, lr)
+
+    def gradients(step: Step, number: int) -> torch.Tensor:
+        """Sum the gradients of an update up; its summed loss on this process."""
         total = torch.zeros((), device=device)
         for place, batch in enumerate(step.batches):
             torch.manual_seed(dropout_seed(seed, stage, number, place, accelerator.process_index))
@@ -122,6 +126,21 @@ def fit(
                 value = part * (processes / step.weight)
                 accelerator.backward(value + penalty() if penalty is not None and last else value)
             total = total + part.detach()
+        return total
+
+    set_modes(model)
+    for number, step in enumerate(steps, start):
+        lr = settings.lr_at(number)
+        set_lr(optimizer, lr)
+        while True:
+            try:
+                total = gradients(step, number)
+                break
+            except Exception as error:
+                if smaller is None or not is_out_of_memory(error):
+                    raise
+                optimizer.zero_grad(set_to_none=True)
+                step = smaller(error)
         norm = _clip(model, settings.clip, accelerator)
         optimizer.step()
         if after_step is not None:
@@ -138,6 +157,11 @@ def fit(
             examples=step.examples,
             tokens=sum(batch.tokens for batch in step.batches if batch.scale),
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or the machine has no memory left."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _clip(model: nn.Module, limit: float | None, accelerator: Accelerator) -> torch.Tensor:

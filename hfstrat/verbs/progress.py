@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.environment import silence_imports
+from hfstrat.redact import printable, redact
 from hfstrat.runs.events import Observer
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Quiet(Listener):
 
     def warn(self, text: str) -> None:
         """Print it."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        _print(f"warning: {text}")
 
 
 class Plain(Quiet):
@@ -244,7 +245,7 @@ class Plain(Quiet):
 
 
 def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(redact(text)), file=sys.stderr, flush=True)
 
 
 class Live(Listener):
@@ -365,13 +366,13 @@ def _bars(console: Console) -> Progress:
 
 
 def _text(text: str, style: str = "") -> Any:
-    """Text in which rich sees no markup."""
+    """Text in which rich sees no markup, nobody a secret, and the terminal no order."""
     from rich.text import Text
 
-    return Text(text, style)
+    return Text(printable(redact(text)), style)
 
 
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(redact(text)))

@@ -13,14 +13,17 @@ from hfstrat.report.display import Run
 from hfstrat.verbs.progress import observer, show
 
 
-def run(recipe: Path, overrides: Sequence[str], runs: Path, overwrite: bool, as_json: bool, quiet: bool) -> None:
+def run(
+    recipe: Path, overrides: Sequence[str], runs: Path, overwrite: bool, resume: bool, as_json: bool, quiet: bool
+) -> None:
     """Train and show the run."""
-    load(recipe, overrides)  # before seconds of imports: most mistakes show here
+    if not recipe.is_dir():
+        load(recipe, overrides)  # before seconds of imports: most mistakes show here
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.execute import train
     with redirect_stdout(sys.stderr):  # stdout is for the result; trackers talk
-        done = train(recipe, overrides, runs=runs, overwrite=overwrite, observer=listener)
+        done = train(recipe, overrides, runs=runs, overwrite=overwrite, resume=resume, observer=listener)
     if _is_main_process():
         _show(Run(done.path), as_json)
 

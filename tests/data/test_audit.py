@@ -97,7 +97,26 @@ def test_pairs_are_equal_only_when_both_texts_are() -> None:
 
 def test_one_class_and_too_few_rows() -> None:
     messages = [problem.message for problem in look(table(["x"], ["a"])).problems]
-    assert messages == ["split train has 1 rows", "split train has one label only: 'a'"]
+    assert messages == ["split train has 1 row"]
+
+
+def test_labels_that_are_numbers_and_words_are_a_warning() -> None:
+    found = look(table([f"text {place}" for place in range(12)], ["1", "2", "other"] * 4))
+    assert found.problems == ()
+    assert found.warnings[0] == "some labels are numbers ('1') and some are words ('other')"
+
+
+def test_what_is_too_long_is_a_problem_and_is_not_shown_whole() -> None:
+    texts = [f"text {place}" for place in range(12)]
+    long = look(table(["x" * 1_000_001, *texts[1:]], ["a", "b"] * 6))
+    assert [p.message for p in long.problems] == [
+        "split train has 1 row whose 'text' has more than 1,000,000 characters: row 10"
+    ]
+    found = look(table(texts, ["a", "b"] * 5 + ["c" * 1001] * 2))
+    assert [p.message for p in found.problems] == [
+        "split train has 2 rows whose 'label' has more than 1,000 characters: rows 20, 21"
+    ]
+    assert all(len(text) < 300 for text in found.warnings)
 
 
 def test_rare_unbalanced_and_similar_classes_are_warnings() -> None:
@@ -127,7 +146,7 @@ def test_numbers() -> None:
     ]
     assert found.label_counts == {}
     words = look(table(["a", "b"], ["1", "NA"]), problem="regression")
-    assert "not a finite number: rows 10, 11" in words.problems[0].message
+    assert "not a finite number: row 11" in words.problems[0].message
 
 
 def test_several_labels_in_lists_cells_and_columns() -> None:

@@ -66,6 +66,20 @@ def test_bom_crlf_quoted_lines_and_blank_lines(tmp_path: Path) -> None:
     assert rows["text"][:] == ['one, "two"\r\nthree', "four"]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl"])
+def test_a_byte_order_mark_and_windows_lines_change_nothing(tmp_path: Path, name: str) -> None:
+    records = [{"text": "one", "label": "a"}, {"text": "two, three", "label": "b"}]
+    plain = {
+        "a.csv": 'text,label\none,a\n"two, three",b\n',
+        "a.tsv": "text\tlabel\none\ta\ntwo, three\tb\n",
+        "a.json": json.dumps(records, indent=1),
+        "a.jsonl": "".join(json.dumps(record) + "\n" for record in records),
+    }[name]
+    (tmp_path / "other").mkdir()
+    other = read(tmp_path / "other" / name, "\ufeff" + plain.replace("\n", "\r\n"))
+    assert read(tmp_path / name, plain).to_list() == other.to_list() == records
+
+
 def test_ragged_row_names_its_line(tmp_path: Path) -> None:
     text = 'text,label\n"two\nlines",a\nno label\nx,b,c\n'
     message = said(tmp_path / "a.csv", text)

@@ -146,18 +146,18 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path, **task: Any)
     given = helpers.recipe(base_of(family, bases), settings, task=task, train=brief, evaluate={"every": 100})
     moved: list[Moved] = []
 
-    def followed(name: str, updates: Any, steps: Any, model: nn.Module, state: State) -> None:
-        state.best_score = None  # the end of each stage is kept
-        with watching(next(stage for stage in state.prepared.plan.stages if stage.name == name), model, moved):
-            follow(name, updates, steps, model, state)
+    def followed(self: stages._Following, updates: Any, done: int) -> None:
+        self.state.best_score = None  # the end of each stage is kept
+        with watching(self.stage, self.model, moved):
+            follow(self, updates, done)
 
     def solved(stage: Solve, state: State) -> None:
         with watching(stage, state.model, moved):
             solve(replace(stage, l2=stage.l2[:2], max_iterations=10), state)  # how well does not matter here
 
-    follow, solve = stages._follow, execute.run_solve
+    follow, solve = stages._Following.follow, execute.run_solve
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "_follow", followed)
+        patch.setattr(stages._Following, "follow", followed)
         patch.setattr(execute, "run_solve", solved)
         for name in ("_live_of_features", "_live_of_updates"):
             patch.setattr(stages, name, lambda *_: 0)  # measuring takes time, and leaves no trace

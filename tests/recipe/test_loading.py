@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hfstrat.errors import Problem, RecipeError
-from hfstrat.recipe.loading import MAX_BYTES, dump, load, override, parse
+from hfstrat.recipe.loading import MAX_BYTES, build, dump, load, override, parse
 from hfstrat.strategies import Head, Lora
 
 VALID: dict[str, Any] = {
@@ -270,6 +270,11 @@ class TestBesideTheRecipe:
     def test_what_is_nowhere_stays_as_it_is_written(self, tmp_path: Path) -> None:
         file = in_file(tmp_path / "r.yaml", yaml.safe_dump(VALID))
         assert load(file)[0].data.source == "a.csv"
+
+
+def test_text_that_looks_like_a_number_is_dumped_as_text() -> None:
+    recipe = load({**VALID, "task": {"kind": "text_classification", "labels": ["1e-3", "no", "007", "1.5", "null"]}})[0]
+    assert build(parse(dump(recipe))) == recipe
 
 
 def test_a_dumped_recipe_reads_the_same() -> None:

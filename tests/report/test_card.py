@@ -120,6 +120,15 @@ def test_a_teacher_is_named_without_where_it_lies(run: Run) -> None:
     assert "student `weights base, every 2`" in text
 
 
+def test_that_code_of_the_base_was_trusted_is_said(run: Run) -> None:
+    recipe = fake.recipe("lora")
+    assert "trust_remote_code`" not in card(run, resolved=recipe)
+    trusting = {**recipe, "model": {**recipe["model"], "trust_remote_code": True}}
+    text = card(run, resolved=trusting)
+    assert "It was trained with `trust_remote_code`" in text
+    assert "trust_remote_code=True" in text
+
+
 def test_random_weights_have_no_base_model(run: Run) -> None:
     write_json(run.path / "plan.json", {**fake.plan("full"), "weights": "random"})
     assert "base_model" not in front(card(run, resolved=fake.recipe("full")))

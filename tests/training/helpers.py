@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,6 @@ def fitted(
         Parameters by canonical name, and the loss of each update.
     """
     accelerator = accelerator or Accelerator(cpu=True)
-    train = prepared.recipe.train.model_copy(update={"micro_batch_size": micro})
-    prepared = replace(prepared, recipe=prepared.recipe.model_copy(update={"train": train}))
     model, stage = built(prepared, dtype), fit_of(prepared)
     freeze(model, stage)
     data = prepared.encoded["train"]
@@ -166,7 +164,7 @@ def fitted(
     updates = engine.fit(
         wrapped,
         optimizer,
-        (stages._step(step, prepared, data, accelerator) for step in steps),
+        (stages._step(step, prepared, data, accelerator, micro) for step in steps),
         stages._sum_loss(prepared, accelerator.device),
         settings,
         accelerator,

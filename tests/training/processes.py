@@ -9,17 +9,21 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hfstrat import execute
+from hfstrat.errors import Interrupted
 from hfstrat.recipe.loading import load
+from hfstrat.runs.events import Observer
 from tests import tiny
 from tests.training.helpers import fitted, memory, prepared_for
 
@@ -34,7 +38,26 @@ def rank(job: dict[str, Any], out: Path, processes: int, process: int) -> None:
         if process == 0:
             torch.save({"weights": weights, "losses": losses}, out / f"{name}-{processes}.pt")
     for given in job["runs"]:
-        execute.train(given, data=memory(rows), runs=out / f"runs-{processes}")
+        stop = job.get("stop")
+        observer = Stop(stop["update"]) if stop and stop["process"] == process else None
+        with suppress(Interrupted) if stop else nullcontext():
+            execute.train(given, data=memory(rows), runs=out / f"runs-{processes}", observer=observer)
+
+
+class Stop(Observer):
+    """Asks its own process to end after some updates."""
+
+    def __init__(self, update: int) -> None:
+        self._left, self._unit = update, ""
+
+    def phase(self, name: str, total: int | None, unit: str) -> None:
+        self._unit = unit
+
+    def advance(self, done: int = 1, **shown: Any) -> None:
+        if self._unit == "updates":
+            self._left -= done
+            if done and self._left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fork(what: Callable[[], None]) -> int:

@@ -178,7 +178,7 @@ def test_a_parameter_without_a_gradient_is_legal_and_stays(tiny_base):
     accelerator, data = Accelerator(cpu=True), prepared.encoded["train"]
     before = model.unused.weight.detach().clone()
     wrapped, optimizer = accelerator.prepare(model, optimizer_for(model, fit, settings))
-    steps = [_step(plan, prepared, data, accelerator) for plan in list(_schedule(prepared, data, fit))[:2]]
+    steps = [_step(plan, prepared, data, accelerator, 8) for plan in list(_schedule(prepared, data, fit))[:2]]
     loss = _sum_loss(prepared, accelerator.device)
     updates = list(engine.fit(wrapped, optimizer, steps, loss, settings, accelerator, seed=0, stage="fit"))
     assert all(update.grad_norm.isfinite() and update.grad_norm > 0 for update in updates)

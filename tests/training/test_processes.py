@@ -13,9 +13,11 @@ import pytest
 import torch
 import yaml
 
+from hfstrat import execute
 from hfstrat.runs.directory import Run
 from tests import tiny
-from tests.training.helpers import LIVELY, largest_difference, recipe, sha256, train
+from tests.faults.runs import Calls
+from tests.training.helpers import LIVELY, largest_difference, memory, recipe, sha256, train
 
 ROOT = Path(__file__).parents[2]
 ROWS = 38
@@ -50,7 +52,9 @@ def python(*words: object, **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def run_in_processes(folder: Path, tiny_base, processes: list[int], loops: list[str], runs: list[str]) -> Path:
+def run_in_processes(
+    folder: Path, tiny_base, processes: list[int], loops: list[str], runs: list[str], **more: Any
+) -> Path:
     job = {
         "rows": ROWS,
         "processes": processes,
@@ -61,6 +65,7 @@ def run_in_processes(folder: Path, tiny_base, processes: list[int], loops: list[
             if name in loops
         },
         "runs": [whole_run(tiny_base, precision) for precision in runs],
+        **more,
     }
     (folder / "job.json").write_text(json.dumps(job), "utf-8")
     python("-m", "tests.training.processes", folder / "job.json")
@@ -89,6 +94,10 @@ def assert_the_same_weights(folder: Path, loop: str, processes: int) -> None:
 def assert_the_same_run(one: Run, many: Run, processes: int) -> None:
     assert (one.read("env.json") or {})["processes"] == 1
     assert (many.read("env.json") or {})["processes"] == processes
+    assert_the_same_figures(one, many)
+
+
+def assert_the_same_figures(one: Run, many: Run) -> None:
     for here, there in zip(one.log(), many.log(), strict=True):
         assert there.get("lr") == here.get("lr")
         assert there.get("metrics") == here.get("metrics")
@@ -105,6 +114,26 @@ def test_two_processes_compute_what_one_does_in_float64(two):
 
 def test_a_run_of_two_processes_is_that_of_one(two):
     assert_the_same_run(Run(two / "runs-1" / "fp32"), Run(two / "runs-2" / "fp32"), 2)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(two, tiny_base, tmp_path):
+    """One process is asked to end, the main process writes the checkpoint, and all of them end."""
+    stop = {"process": 0, "update": 3}
+    run_in_processes(tmp_path, tiny_base, [2], [], ["fp32"], stop=stop)
+    run = Run(tmp_path / "runs-2" / "fp32")
+    assert run.status == "interrupted"
+    assert max(path.name for path in (run.path / "checkpoints").iterdir()) == "01-000000003"
+    heard = Calls()
+    execute.train(
+        whole_run(tiny_base, "fp32"),
+        data=memory(tiny.reviews(ROWS)),
+        runs=tmp_path / "runs-2",
+        resume=True,
+        observer=heard,
+    )
+    assert any("processes are not those that the run began with" in text for text in heard.warnings)
+    assert (run.read("status.json") or {})["exact"] is False
+    assert_the_same_figures(Run(two / "runs-1" / "fp32"), run)
 
 
 @pytest.mark.slow

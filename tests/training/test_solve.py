@@ -111,7 +111,7 @@ def test_its_loss_is_that_of_the_loop(tiny_base, smoothing, weights, separator):
     total = weight = 0.0
     for plan in list(stages._schedule(prepared, data, fit_of(prepared)))[: -(-len(data) // 8)]:
         total += float(sum_loss(logits[plan.rows], collate(data, plan.rows)))
-        weight += stages._step(plan, prepared, data, Accelerator(cpu=True)).weight
+        weight += stages._step(plan, prepared, data, Accelerator(cpu=True), 8).weight
     assert found == pytest.approx(total / weight, rel=1e-6)
     by_hand = _multi_label if separator else _single_label
     shares = np.ones(2) if weights is None else np.array([3.0, 0.5])

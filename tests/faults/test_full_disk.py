@@ -1,0 +1,69 @@
+"""A disk that is really full: a small tmpfs of the test's own, which takes root and Linux."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hfstrat import execute
+from hfstrat.runs.directory import Run
+from hfstrat.training import checkpoint
+from tests import tiny
+from tests.faults.runs import recipe_for, status_of, substance
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+ROWS = tiny.reviews(60)
+SIZE = 16 * 2**20
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize(("where", "every"), [("checkpoint", 3), ("artifact", 15)])
+def test_a_full_disk_ends_in_3_and_with_more_room_the_run_goes_on(tiny_base, tmp_path, disk, where, every):
+    given = recipe_for("full", tiny_base, train={"checkpoint_every": every})
+    given["data"] = {"source": str(tiny.write_csv(tmp_path / "a.csv", ROWS)), "validation": 0.25, "test": 0.25}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(given), "utf-8")
+    whole = execute.train(file, runs=tmp_path / "whole")
+    weights = (whole.artifact / "model.safetensors").stat().st_size
+    # A checkpoint holds weights, best weights and two moments: four times the weights. Room for one checkpoint and a
+    # half is too little for a second one; room for one and half the weights is too little for the artefact.
+    room = int(weights * (6 if where == "checkpoint" else 4.5)) + 150_000
+    (disk / "ballast").write_bytes(b"\0" * (SIZE - room))
+
+    command = [sys.executable, "-m", "hfstrat", "train", str(file), "--runs", str(disk), "-q"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 3, done.stderr
+    assert "error: cannot write: " in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    run = Run(disk / "run")
+    assert status_of(run)["state"] in ("failed", "running"), "what cannot be written cannot be said"
+    found, damaged = checkpoint.newest(run.path / "checkpoints")
+    assert damaged == []
+    assert found is not None
+    assert found.data["stage"] == 1 if where == "artifact" else found.data["update"] < 20
+    (disk / "ballast").unlink()
+    again = execute.train(file, runs=disk, resume=True)
+    assert substance(again) == substance(whole)

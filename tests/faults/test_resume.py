@@ -1,0 +1,50 @@
+"""A run that is interrupted anywhere and goes on is the run that was never interrupted, to the bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from hfstrat import execute
+from hfstrat.errors import Interrupted
+from hfstrat.runs.directory import Run
+from tests import tiny
+from tests.faults.runs import STRATEGIES, Calls, files_of, recipe_for, status_of, substance
+from tests.training.helpers import memory
+
+ROWS = tiny.reviews(60)
+
+
+def stop(number: signal.Signals = signal.SIGTERM):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_base, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("teacher")
+    return execute.train(recipe_for("full", tiny_base, name="teacher"), data=memory(ROWS), runs=runs).path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_stopped_anywhere_and_resumed_is_never_stopped(strategy, precision, tiny_base, teacher, tmp_path):
+    if precision == "bf16" and strategy not in ("full", "lora"):
+        pytest.skip("the others take the same path")
+    given = recipe_for(strategy, tiny_base, teacher, train={"precision": precision})
+    counter = Calls()
+    whole = execute.train(given, data=memory(ROWS), runs=tmp_path / "whole", observer=counter)
+    expected = substance(whole)
+
+    stops, runs = 0, tmp_path / "parted"
+    for at in range(4, 4 * counter.count, 5):
+        try:
+            found = execute.train(given, data=memory(ROWS), runs=runs, resume=True, observer=Calls(at % 23 + 2, stop()))
+            break
+        except Interrupted:
+            stops += 1
+            assert status_of(Run(runs / "run"))["state"] == "interrupted"
+    assert stops > 0
+    assert substance(found) == expected
+    assert files_of(found) == files_of(whole)
