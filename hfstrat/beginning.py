@@ -14,7 +14,7 @@ from hfstrat.prepare import Prepared
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import LOCK, Run
-from hfstrat.training.checkpoint import newest, paths
+from hfstrat.training.checkpoint import Checkpoint, newest, paths
 
 RECIPE = "recipe.yaml"
 
@@ -25,12 +25,12 @@ class Beginning:
 
     Args:
         kind: From nothing, from a checkpoint, or not, because it is done.
-        checkpoint: The checkpoint's folder.
+        checkpoint: The checkpoint, verified.
         warnings: What its user should know.
     """
 
     kind: Literal["new", "resumed", "done"]
-    checkpoint: Path | None = None
+    checkpoint: Checkpoint | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -81,13 +81,13 @@ def under_way(folder: Path, asked: Recipe) -> tuple[Recipe, Recipe]:
 
 
 def beginning(run: Run, prepared: Prepared, *, overwrite: bool, resume: bool) -> Beginning:
-    """Decide how a run begins in a directory that is locked.
+    """Decide how a run begins in its directory.
 
     Raises:
         UsageError: The directory holds something else.
     """
     folder = run.path
-    if not any(entry.name != LOCK for entry in folder.iterdir()):
+    if not folder.is_dir() or not any(entry.name != LOCK for entry in folder.iterdir()):
         return Beginning("new")
     if run.status is None:  # never delete what is not a run, whatever was asked
         raise UsageError(Problem(f"{folder} is not empty and holds no run", hint="Choose another name=…"))
@@ -117,7 +117,7 @@ def _from_checkpoint(folder: Path, prepared: Prepared) -> Beginning:
         raise UsageError(
             [Problem(f"the {what[one]} of the run in {folder} changed since it began", hint=hint) for one in changed]
         )
-    return Beginning("resumed", checkpoint.path, tuple(damaged))
+    return Beginning("resumed", checkpoint, tuple(damaged))
 
 
 def as_written(recipe: Recipe) -> dict[str, Any]:

@@ -42,7 +42,6 @@ from hfstrat.strategies.plan import Solve
 from hfstrat.tasks.base import Encoded
 from hfstrat.teaching import taught
 from hfstrat.training.checkpoint import Checkpoint
-from hfstrat.training.checkpoint import read as read_checkpoint
 from hfstrat.training.engine import is_out_of_memory
 from hfstrat.training.machine import machine
 from hfstrat.training.memory import ResidentPeak
@@ -107,7 +106,13 @@ def train(
     with ExitStack() as stack:
 
         def begin() -> Beginning:
-            run = stack.enter_context(locked(folder))
+            run = Run(folder)
+            if run.status == "done" or not resume:
+                # Without the lock: where nothing is to be done, nothing is written, not even the lock.
+                found = beginning(run, prepared, overwrite=overwrite, resume=resume)
+                if found.kind == "done":
+                    return found
+            stack.enter_context(locked(folder))
             found = beginning(run, prepared, overwrite=overwrite, resume=resume)
             if found.kind == "new":
                 clear(folder)
@@ -216,7 +221,7 @@ def _go(
     signals = Signals()
     try:
         with signals.listening(), ResidentPeak() as resident:
-            checkpoint = read_checkpoint(start.checkpoint) if start.checkpoint is not None else None
+            checkpoint = start.checkpoint
             if main and checkpoint is None:
                 _open(run, prepared, accelerator)
             elif main:

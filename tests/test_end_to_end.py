@@ -277,7 +277,7 @@ class TestEndings:
             process.send_signal(signal.SIGTERM)
             rest = process.stderr.read()
             assert process.wait(30) == 128 + signal.SIGTERM, told
-        assert "interrupted by signal 15" in rest
+        assert "error: interrupted by SIGTERM" in rest
         assert "Traceback" not in rest
         assert json.loads((here / "runs" / "mine" / "status.json").read_text())["state"] == "interrupted"
 

@@ -136,9 +136,7 @@ def locked(path: Path) -> Iterator[Run]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(
-                Problem(f"{path} is being written by {_owner(stream)}", hint="Wait for it, or choose another name=…")
-            ) from None
+            raise UsageError(_taken(path, stream)) from None
         stream.seek(0)
         stream.truncate()
         stream.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
@@ -152,15 +150,22 @@ def check_free(path: Path) -> None:
     Raises:
         UsageError: Somebody else is writing here.
     """
-    if (path / LOCK).exists():
-        with locked(path):
-            pass
+    import fcntl
+
+    if not (path / LOCK).exists():
+        return
+    with (path / LOCK).open("r", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(_taken(path, stream)) from None
 
 
-def _owner(stream: IO[str]) -> str:
+def _taken(path: Path, stream: IO[str]) -> Problem:
     stream.seek(0)
     try:
-        owner = json.loads(stream.read())
-        return f"process {owner['pid']} on {owner['host']}"
+        lock = json.loads(stream.read())
+        owner = f"process {lock['pid']} on {lock['host']}"
     except (ValueError, KeyError):
-        return "another process"
+        owner = "another process"
+    return Problem(f"{path} is being written by {owner}", hint="Wait for it, or choose another name=…")

@@ -105,7 +105,7 @@ def test_killed_again_and_again(strategy, precision, server, folder, tiny_base, 
     teacher = folder / "teacher"
     for kept in (teacher / "outputs").glob("*"):
         kept.unlink()
-    train = {"precision": precision, "epochs": 50}
+    train = {"precision": precision, "epochs": 25}
     recipe = write(folder, name, recipe_for(strategy, tiny_base, teacher, train=train))
     whole = execute.train(recipe, runs=folder / "whole")
     for kept in (teacher / "outputs").glob("*"):
