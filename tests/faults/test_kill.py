@@ -129,7 +129,9 @@ def test_killed_again_and_again(strategy, precision, server, folder, tiny_base, 
         # A run that ends before it is killed is one more that has to be the same, and another one begins.
         place = queue[0] if queue else None
         where = runs / str(len(finished))
-        ended, phase = cold(recipe, where, started, rng) if place == "cold" else warm(server, recipe, where, place, rng)
+        ended, phase = (
+            cold(recipe, where, started, rng) if place == "cold" else warm(server, recipe, where, place, started, rng)
+        )
         if ended == 0:
             finished.append(Run(where / name))
             queue.rotate(-1)
@@ -152,11 +154,13 @@ def test_killed_again_and_again(strategy, precision, server, folder, tiny_base, 
         assert files_of(run) == files_of(whole)
 
 
-def warm(server: Server, recipe: Path, runs: Path, place: str | None, rng: random.Random) -> tuple[int, str]:
+def warm(
+    server: Server, recipe: Path, runs: Path, place: str | None, started: float, rng: random.Random
+) -> tuple[int, str]:
     """Let the server train, and kill it at a random moment or at a place; how it ended, and in which phase."""
     pid = server.start(recipe, runs, [], None if place == "random" else place)
     if place == "random":
-        time.sleep(rng.uniform(0.05, 3.5))
+        time.sleep(rng.uniform(0.02, 1.0) * started)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return server.wait(), server.told.read_text("utf-8")
