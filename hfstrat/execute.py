@@ -41,7 +41,7 @@ from hfstrat.state import State, decide
 from hfstrat.strategies.plan import Solve
 from hfstrat.tasks.base import Encoded
 from hfstrat.teaching import taught
-from hfstrat.training.checkpoint import Checkpoint
+from hfstrat.training.checkpoint import Checkpoint, paths
 from hfstrat.training.engine import is_out_of_memory
 from hfstrat.training.machine import machine
 from hfstrat.training.memory import ResidentPeak
@@ -123,6 +123,9 @@ def train(
             observer.warn(text)
         if start.kind == "done":
             observer.note(f"{folder} is done already with this recipe; nothing to do")
+            if main and paths(folder / FOLDER):  # its process was killed between its last two steps
+                with locked(folder):
+                    Checkpoints(folder / FOLDER, prepared.recipe.train).remove()
             return Run(folder)
         return _go(Run(folder), prepared, accelerator, ledger, observer if main else Observer(), start)
 

@@ -78,6 +78,15 @@ def test_a_finished_run_is_done(given, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
+def test_what_a_kill_after_the_end_left_is_cleared_away(given, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(execute.Checkpoints, "remove", lambda self: None)
+        run = execute.train(given, data=memory(ROWS), runs=tmp_path)
+    assert (run.path / "checkpoints").is_dir()
+    execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)
+    assert not (run.path / "checkpoints").exists()
+
+
 def test_nothing_to_go_on_from_is_no_error(given, tmp_path):
     """So that a script for a scheduler can always say --resume."""
     found = execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)
