@@ -188,10 +188,21 @@ def run_fit(stage: Fit, state: State, start: Checkpoint | None = None) -> None:
         live = torch.cuda.max_memory_allocated()
     phase = state.ledger.phases["train"]
     phase.peak_live_bytes = max(live, phase.peak_live_bytes or 0)
-    state.model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    state.model = _bare(accelerator.unwrap_model(model))
     accelerator.free_memory()
     del model, optimizer, updates
     gc.collect()
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """A model without the precision that Accelerate put around its forward pass.
+
+    `unwrap_model(keep_fp32_wrapper=False)` takes the decorators of the model's own class off as well, so that a second
+    stage would not compute what it computes when a run goes on there.
+    """
+    for name in ("forward", "_original_forward"):
+        model.__dict__.pop(name, None)
+    return model
 
 
 @dataclass
