@@ -197,10 +197,10 @@ def run_fit(stage: Fit, state: State, start: Checkpoint | None = None) -> None:
 def _bare(model: nn.Module) -> nn.Module:
     """A model without the precision that Accelerate put around its forward pass.
 
-    `unwrap_model(keep_fp32_wrapper=False)` takes the decorators of the model's own class off as well, so that a second
-    stage would not compute what it computes when a run goes on there.
+    `unwrap_model(keep_fp32_wrapper=False)` leaves the mark of a model that was prepared, so that a second stage would
+    not be put into the run's precision; and it takes the decorators of the model's own class off as well.
     """
-    for name in ("forward", "_original_forward"):
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
         model.__dict__.pop(name, None)
     return model
 
