@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hfstrat.checkpoints import FOLDER, Identity
-from hfstrat.errors import Problem, RecipeError, UsageError
+from hfstrat.errors import Problem, RecipeError, UsageError, shortened
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
@@ -153,5 +153,4 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, A
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return shortened(json.dumps(value, ensure_ascii=False))

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from hfstrat.environment import PACKAGES, version
 from hfstrat.models.adapters import allocator_state, set_allocator_state
 from hfstrat.models.anatomy import named_parameters
 from hfstrat.prepare import Prepared
-from hfstrat.recipe.loading import dump
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.train import TrainSpec
 from hfstrat.training import checkpoint as files
@@ -68,7 +68,7 @@ def recipe_digest(recipe: Recipe) -> str:
     """Digest of a resolved recipe; where the run lies does not count, nor how often it writes checkpoints."""
     train = recipe.train.model_copy(update={"checkpoint_every": None, "keep_checkpoints": 1})
     same = recipe.model_copy(update={"name": "run", "train": train})
-    return hashlib.sha256(dump(same).encode()).hexdigest()
+    return hashlib.sha256(same.model_dump_json().encode()).hexdigest()
 
 
 def circumstances(processes: int) -> dict[str, Any]:
@@ -76,19 +76,24 @@ def circumstances(processes: int) -> dict[str, Any]:
     return {
         "processes": processes,
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": _versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str | None]:
+    return {name: version(name) for name in PACKAGES}
 
 
 class Checkpoints:
     """Writes the checkpoints of a run.
 
     Args:
-        folder: Where they lie; None on processes that do not write.
+        folder: Where they lie; None where none are written.
         train: How often they are written, and how many are kept.
     """
 
-    def __init__(self, folder: Path | None, train: TrainSpec) -> None:
+    def __init__(self, folder: Path | None = None, train: TrainSpec = TrainSpec()) -> None:  # noqa: B008 - frozen
         self._folder = folder
         self._every, self._keep = train.checkpoint_every, train.keep_checkpoints
         self._clock = time.monotonic
@@ -128,7 +133,7 @@ class Checkpoints:
         optimizer: Any = None,
         patience: Patience | None = None,
     ) -> None:
-        """Write one.
+        """Write one, where any are wanted.
 
         Args:
             state: The run.
@@ -140,7 +145,7 @@ class Checkpoints:
         Raises:
             OSError: It cannot be written; those before are still there.
         """
-        if self._folder is None:
+        if self._folder is None or not self.wanted:
             return
         start = self._clock()
         with state.ledger.phase("checkpoint"):

@@ -111,6 +111,11 @@ class Interrupted(HfstratError):
         return type(self), (self.signal_number,)
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """A text that a message quotes, no longer than fits a line."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def did_you_mean(word: str, known: Sequence[str], *, show_all: int = 12) -> str:
     """A hint for a misspelt word: the nearest legal one, or the legal ones when there are few.
 

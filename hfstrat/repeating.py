@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,18 +144,16 @@ class _Until(Observer):
 
     def __init__(self, updates: int, observer: Observer) -> None:
         self.made = 0
-        self._updates, self._unit, self._skip = updates, "", False
-        self._tell: Callable[..., None] = observer.phase
-        self._advance = observer.advance
+        self._updates, self._observer, self._unit, self._skip = updates, observer, "", False
 
     def phase(self, name: str, total: int | None, unit: str) -> None:
         if name == "test":
             raise _Enough
         self._unit, self._skip = unit, True
-        self._tell(name, total, unit)
+        self._observer.phase(name, total, unit)
 
     def advance(self, done: int = 1, **shown: Any) -> None:
-        self._advance(done, **shown)
+        self._observer.advance(done, **shown)
         if self._unit != "updates" or done == 0:
             return
         if self._skip:  # the first call tells what was done before

@@ -56,8 +56,7 @@ def run_solve(stage: Solve, state: State) -> None:
     held_out = features.get("validation")
     logits = None if held_out is None else _numpy(nn.functional.linear(held_out, layer.weight, layer.bias))
     state.consider(stage.name, 0, logits, model)
-    if state.checkpoints is not None and state.checkpoints.wanted:
-        state.checkpoints.save(state, state.prepared.plan.place_of(stage) + 1, 0)
+    state.checkpoints.save(state, state.prepared.plan.place_of(stage) + 1, 0)
 
 
 def on_device(model: nn.Module, accelerator: Accelerator) -> nn.Module:
@@ -234,8 +233,7 @@ class _Following:
         """
         state, keeper = self.state, self.state.checkpoints
         first_bad = torch.full((), -1, device=state.accelerator.device)
-        if keeper is not None:
-            keeper.expect(sum(value.nbytes for value in state.trained_tensors(self.model).values()) * 4)
+        keeper.expect(sum(value.nbytes for value in state.trained_tensors(self.model).values()) * 4)
         with state.signals.held():
             # A checkpoint is written before the update's evaluation, so that comes first when a run goes on.
             if done and self._ends_a_stretch(done) and self._evaluated(done, saved=True):
@@ -251,7 +249,7 @@ class _Following:
                     _log_update(self.stage.name, update, state)
                 state.observer.advance(1)
                 ending = state.asked_to_end()
-                saved = keeper is not None and keeper.wanted and (ending or keeper.due(number))
+                saved = keeper.wanted and (ending or keeper.due(number))
                 if saved:
                     self._stop_if_bad(first_bad)
                     self._save(number)
@@ -281,9 +279,8 @@ class _Following:
         return False
 
     def _save(self, number: int) -> None:
-        if self.state.checkpoints is not None:
-            place = self.state.prepared.plan.place_of(self.stage)
-            self.state.checkpoints.save(self.state, place, number, self.optimizer, self.patience)
+        place = self.state.prepared.plan.place_of(self.stage)
+        self.state.checkpoints.save(self.state, place, number, self.optimizer, self.patience)
 
     def _stop_if_bad(self, first_bad: torch.Tensor) -> None:
         """Read the flag off the device, and stop at a figure that is not finite.
@@ -298,8 +295,8 @@ class _Following:
         lr = settings_of(recipe, len(self.steps)).lr_at(bad - 1)
         ids = [data.ids[row] for row in self.steps[bad - 1].rows]
         more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-        keeper = self.state.checkpoints
-        kept = f"the state before is kept in {keeper.newest}; " if keeper is not None and keeper.newest else ""
+        newest = self.state.checkpoints.newest
+        kept = f"the state before is kept in {newest}; " if newest is not None else ""
         raise Diverged(
             f"loss or gradient is not finite at update {bad} of stage {self.stage.name} (learning rate {lr:.2e}, "
             f"examples {', '.join(ids[:5])}{more}); {kept}try a lower train.lr"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hfstrat.checkpoints import Checkpoints
 from hfstrat.judge import Judge, Score
 from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
 from hfstrat.prepare import Prepared
@@ -23,7 +24,6 @@ from hfstrat.training.signals import Signals
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from hfstrat.checkpoints import Checkpoints
     from hfstrat.recipe.recipe import Recipe
 
 
@@ -40,7 +40,7 @@ class State:
         log: Where updates and scores go.
         model: The model, not wrapped.
         training: What gradient stages train on: the training split, with a teacher's outputs and more texts if any.
-        checkpoints: Writes the run's checkpoints; None where there are none.
+        checkpoints: Writes the run's checkpoints.
         signals: Hears what asks the run to end.
         settled: Called with the recipe when a value of it is settled after the model was built.
         best: Parameters and statistics of the best state so far, by canonical name; empty before anything was trained.
@@ -60,7 +60,7 @@ class State:
     log: Log
     model: nn.Module
     training: Encoded
-    checkpoints: Checkpoints | None = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
     signals: Signals = field(default_factory=Signals)
     settled: Callable[[Recipe], None] = lambda recipe: None
     best: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfstrat.data.splits import Splits, fold
-from hfstrat.errors import Problem, did_you_mean
+from hfstrat.errors import Problem, did_you_mean, shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +31,6 @@ LONGEST_TEXT, LONGEST_LABEL = 1_000_000, 1_000
 takes minutes, whatever is then cut."""
 
 _SHOWN = 5
-_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -156,10 +155,6 @@ def _listed(rows: Sequence[int]) -> str:
 def _quoted(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(f"'{name}'" for name in listed[:_SHOWN]) + (" …" if len(listed) > _SHOWN else "")
-
-
-def _clipped(name: str) -> str:
-    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
 
 
 def _names(columns: Mapping[str, str | tuple[str, ...]], role: str) -> tuple[str, ...]:
@@ -304,7 +299,7 @@ def _label_names(value: Any, feature: Any, separator: str | None) -> tuple[str, 
 
 
 def _shown(label: Any) -> str:
-    return "no label" if not label else ", ".join(_clipped(str(part)) for part in label)
+    return "no label" if not label else ", ".join(shortened(str(part)) for part in label)
 
 
 def _counts(labels: list[Any] | None) -> dict[str, int]:
@@ -354,20 +349,20 @@ def _check_classes(report: _Report, counts: dict[str, dict[str, int]], cells: di
     train = counts["train"]
     if len(train) == 1 and all(cell == tuple(train) for cell in cells["train"] or () if cell is not None):
         report.error(
-            f"split train has one label only: '{_clipped(next(iter(train)))}'",
+            f"split train has one label only: '{shortened(next(iter(train)))}'",
             "There is nothing to learn: add another class",
         )
     for name in ("validation", "test"):
         _check_unseen(report, name, counts.get(name, {}), train)
     alike = _alike(train)
     if alike:
-        groups = "; ".join(" = ".join(f"'{_clipped(name)}'" for name in group) for group in alike[:_SHOWN])
+        groups = "; ".join(" = ".join(f"'{shortened(name)}'" for name in group) for group in alike[:_SHOWN])
         report.warnings.append(f"labels that differ only in case or white space are different classes: {groups}")
     numbers = [name for name in train if _is_finite(name)]
     if 0 < len(numbers) < len(train):
-        number, word = numbers[0], next(_clipped(name) for name in train if name not in numbers)
+        number, word = numbers[0], next(shortened(name) for name in train if name not in numbers)
         report.warnings.append(f"some labels are numbers ('{number}') and some are words ('{word}')")
-    few = [f"{_clipped(name)} ({count})" for name, count in train.items() if count < FEW_ROWS]
+    few = [f"{shortened(name)} ({count})" for name, count in train.items() if count < FEW_ROWS]
     if few:
         names = ", ".join(few[:_SHOWN]) + (" …" if len(few) > _SHOWN else "")
         report.warnings.append(f"{len(few)} of {len(train)} classes have fewer than {FEW_ROWS} training rows: {names}")
@@ -375,8 +370,8 @@ def _check_classes(report: _Report, counts: dict[str, dict[str, int]], cells: di
     if ratio >= STRONG_IMBALANCE:
         low, high = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
         report.warnings.append(
-            f"the classes are unbalanced: '{_clipped(high)}' has {train[high]} training rows and '{_clipped(low)}' has "
-            f"{train[low]}; f1_macro says more than accuracy, and task.class_weights: balanced weighs them alike"
+            f"the classes are unbalanced: '{shortened(high)}' has {train[high]} training rows and '{shortened(low)}' "
+            f"has {train[low]}; f1_macro says more than accuracy, and task.class_weights: balanced weighs them alike"
         )
 
 
@@ -389,7 +384,7 @@ def _check_unseen(report: _Report, name: str, counts: dict[str, int], train: Map
     for label, count in list(unseen.items())[:_SHOWN]:
         near = folded.get(fold(label))
         rows = "1 row" if count == 1 else f"{count} rows"
-        shown.append(f"'{_clipped(label)}' ({rows}{f'; train has {near!r}' if near else ''})")
+        shown.append(f"'{shortened(label)}' ({rows}{f'; train has {near!r}' if near else ''})")
     more = " …" if len(unseen) > _SHOWN else ""
     report.error(
         f"split {name} has {len(unseen)} labels that train does not have: {', '.join(shown)}{more}",

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import ValidationError
 
-from hfstrat.errors import Problem, RecipeError
+from hfstrat.errors import Problem, RecipeError, shortened
 from hfstrat.recipe.data import FileData, kind_of_source
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.redact import holds_secret, redact
@@ -214,7 +214,7 @@ def override(source: Source, words: Iterable[str] | Mapping[str, Any]) -> Source
     for path, value in pairs:
         here, steps = data, path.split(".")
         if len(steps) > MAX_DEPTH:
-            raise RecipeError(Problem("it is nested too deeply", _shortened(path), OVERRIDE))
+            raise RecipeError(Problem("it is nested too deeply", shortened(path), OVERRIDE))
         for place, step in enumerate(steps[:-1], start=1):
             if step not in here:
                 lines[tuple(steps[:place])] = None
@@ -227,10 +227,6 @@ def override(source: Source, words: Iterable[str] | Mapping[str, Any]) -> Source
         lines = {loc: line for loc, line in lines.items() if loc[: len(steps)] != tuple(steps)}
         lines[tuple(steps)] = None
     return replace(source, data=data, lines=lines)
-
-
-def _shortened(path: str) -> str:
-    return path if len(path) <= 60 else f"{path[:60]}…"
 
 
 def _pair(word: str) -> tuple[str, Any]:

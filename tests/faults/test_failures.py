@@ -18,7 +18,7 @@ from hfstrat import execute, stages
 from hfstrat.errors import Diverged, Interrupted, OutOfMemory, RunError
 from hfstrat.runs.directory import Run
 from hfstrat.runs.events import Observer
-from hfstrat.training import checkpoint, signals
+from hfstrat.training import checkpoint, scoring, signals
 from tests import tiny
 from tests.faults.runs import Calls, recipe_for, status_of, substance
 from tests.training.helpers import memory
@@ -114,6 +114,24 @@ def test_a_signal_outside_of_training_ends_at_once_and_handlers_are_put_back(tin
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize("every", [None, 1000])
+def test_a_signal_during_an_evaluation_leaves_a_checkpoint_only_where_one_is_wanted(
+    tiny_base, tmp_path, every, monkeypatch
+):
+    def interrupted(*words, **more):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return logits(*words, **more)
+
+    logits = scoring.logits
+    monkeypatch.setattr(scoring, "logits", interrupted)
+    given = recipe_for("full", tiny_base, train={"checkpoint_every": every})
+    given["strategy"] = {"kind": "full", "head_init": "random"}
+    with pytest.raises(Interrupted):
+        execute.train(given, data=memory(ROWS), runs=tmp_path)
+    names = [path.name for path in checkpoint.paths(tmp_path / "run" / "checkpoints")]
+    assert names == ([] if every is None else ["00-000000005"]), "the update is not evaluated yet"
+
+
 # --- figures that are not finite ------------------------------------------------------------------------------------
 
 
@@ -173,7 +191,9 @@ def test_micro_batches_are_made_smaller_before_training(tiny_base, tmp_path, mon
         "memory ran out: train.micro_batch_size is 2 from here on",
     ]
     assert yaml.safe_load(found.recipe())["train"]["micro_batch_size"] == 2
-    assert status_of(found)["exact"] is True, "the recipe as it is now gives the same bytes"
+    assert status_of(found)["exact"] is True
+    again = execute.train(yaml.safe_load(found.recipe()), data=memory(ROWS), runs=tmp_path / "again")
+    assert substance(again)["tensors"] == substance(found)["tensors"]
 
 
 def test_memory_that_runs_out_later_costs_no_update(tiny_base, tmp_path, monkeypatch):
