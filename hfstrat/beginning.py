@@ -112,7 +112,13 @@ def _from_checkpoint(folder: Path, prepared: Prepared) -> Beginning:
         return Beginning("new", warnings=(*damaged, none))
     changed = Identity.of(prepared).differences(checkpoint.data["identity"])
     if changed:
-        what = {"recipe": "recipe", "data": "data", "base": "weights of the base", "teacher": "teacher"}
+        what = {
+            "recipe": "recipe",
+            "data": "data",
+            "base": "weights of the base",
+            "teacher": "teacher",
+            "vocabulary": "token ids in the texts",
+        }
         hint = "Put it back to go on, add --overwrite to begin anew, or choose another name=…"
         raise UsageError(
             [Problem(f"the {what[one]} of the run in {folder} changed since it began", hint=hint) for one in changed]

@@ -42,12 +42,14 @@ class Identity:
         data: All splits.
         base: The base's weights.
         teacher: The teacher's; empty without one.
+        vocabulary: The rows of the token embedding that train without the others; empty where all do.
     """
 
     recipe: str
     data: str
     base: str
     teacher: str
+    vocabulary: str
 
     @classmethod
     def of(cls, prepared: Prepared) -> Identity:
@@ -57,6 +59,7 @@ class Identity:
             prepared.material.fingerprint,
             prepared.base.fingerprint,
             prepared.teacher.base.fingerprint if prepared.teacher is not None else "",
+            prepared.compact.digest if prepared.compact is not None else "",
         )
 
     def differences(self, stored: Mapping[str, str]) -> list[str]:
@@ -66,7 +69,7 @@ class Identity:
 
 def recipe_digest(recipe: Recipe) -> str:
     """Digest of a resolved recipe; where the run lies does not count, nor how often it writes checkpoints."""
-    train = recipe.train.model_copy(update={"checkpoint_every": None, "keep_checkpoints": 1})
+    train = recipe.train.model_copy(update={"checkpoint_every": None, "keep_checkpoints": 1, "profile": False})
     same = recipe.model_copy(update={"name": "run", "train": train})
     return hashlib.sha256(same.model_dump_json().encode()).hexdigest()
 

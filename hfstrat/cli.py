@@ -159,6 +159,16 @@ def verify(
 
 
 @app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False, json: Json = False
+) -> None:
+    """List what frozen layers gave, kept for later runs, or remove it."""
+    from hfstrat.verbs import cache as verb
+
+    verb.run(clear, json)
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Check versions, hardware, caches and the Hub."""
     from hfstrat.verbs import doctor as verb

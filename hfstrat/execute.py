@@ -27,6 +27,7 @@ from hfstrat.environment import describe, silence_imports
 from hfstrat.errors import Interrupted, OutOfMemory, Problem, RunError, UsageError
 from hfstrat.judge import Judge
 from hfstrat.models.build import build
+from hfstrat.models.compaction import compact, expand, is_compact
 from hfstrat.outline import outline
 from hfstrat.prepare import Prepared, folder_of, located, prepare
 from hfstrat.recipe.loading import dump, load
@@ -38,7 +39,7 @@ from hfstrat.runs.records import Ledger, Log
 from hfstrat.sealing import seal
 from hfstrat.stages import run_fit, run_solve
 from hfstrat.state import State, decide
-from hfstrat.strategies.plan import Solve
+from hfstrat.strategies.plan import Solve, matches
 from hfstrat.tasks.base import Encoded
 from hfstrat.teaching import taught
 from hfstrat.training.checkpoint import Checkpoint, paths
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+
+VOCABULARY = ".vocabulary.safetensors"
+"""The file of a run under way that holds the rows of the token embedding that do not train."""
 
 
 def train(
@@ -244,6 +248,9 @@ def _go(
             raise
         raise translated from error
     finally:
+        if main:
+            with suppress(OSError):  # what cannot be removed is written over or cleared away by the next run
+                (run.path / VOCABULARY).unlink(missing_ok=True)
         observer.finished()
     return run
 
@@ -332,16 +339,21 @@ def _run(
             recipe.seed,
             recipe.task.peft_task_type,
             recipe.train.precision,
+            bool(recipe.train.hold_bf16),
         )
     training = _training(prepared, accelerator, run, ledger, observer)
     main = accelerator.is_main_process
     kept = Checkpoints(run.path / FOLDER if main else None, recipe.train)
-    state = State(prepared, accelerator, observer, judge_of(prepared), ledger, log, model, training, kept, signals)
+    state = State(prepared, accelerator, observer, judge_of(prepared), ledger, log, model, training)
+    state.folder, state.checkpoints, state.signals = run.path if main else None, kept, signals
     state.micro = int(recipe.train.micro_batch_size)
     if main:
         state.settled = lambda settled: write_text(run.path / "recipe.yaml", dump(settled))
+    set_aside = run.path / VOCABULARY if main else None
+    rows_alike(state)
     if start is not None:
         ledger.go_on(start.data["ledger"])
+        compact_for(start.data["trained"], state, set_aside)
         go_on(start, state)
         _tell_of(start, state)
     if recipe.track:
@@ -351,6 +363,7 @@ def _run(
         if isinstance(stage, Solve):
             run_solve(stage, state)
         else:
+            compact_for(stage.train, state, set_aside)
             run_fit(stage, state, start if done and place == first else None)
     restore(state.model, state.best)
     decide(state)
@@ -358,9 +371,45 @@ def _run(
         accelerator.end_training()
     accelerator.wait_for_everyone()
     if main:
+        make_whole(state, run.path / VOCABULARY)
         seal(run, state, state.prepared, observer, resident)
         kept.remove()
     accelerator.wait_for_everyone()
+
+
+def rows_alike(state: State) -> None:
+    """Where rows could train without the others and do not, have the gradient's norm be the same to the bit."""
+    apart = state.prepared.apart
+    if isinstance(apart, str):
+        if state.prepared.requested.train.compact_vocabulary is True:
+            state.observer.note(f"the vocabulary is not compacted: {apart}")
+    elif state.prepared.compact is None:
+        state.rows = {apart.parameter: torch.from_numpy(apart.ids).to(state.accelerator.device)}
+
+
+def compact_for(trained: Iterable[str], state: State, file: Path | None) -> None:
+    """Leave the rows in use in the token embedding, if it is among what trains.
+
+    Until then it is whole, so that what a cache keeps of the frozen model is that of other runs.
+
+    Args:
+        trained: Patterns or names of what trains, or has trained.
+        state: The run.
+        file: Where its other rows are kept; None on a process that does not save the model.
+    """
+    apart = state.prepared.compact
+    if apart is None or is_compact(state.model, apart) or not matches(apart.parameter, tuple(trained)):
+        return
+    compact(state.model, apart, file)
+    what = f"{apart.used:,} of {apart.rows:,} rows of the vocabulary occur and train"
+    state.observer.note(f"{what}; the others stay as they are")
+
+
+def make_whole(state: State, file: Path) -> None:
+    """Put the rows that did not train back beside those that did."""
+    apart = state.prepared.compact
+    if apart is not None and is_compact(state.model, apart):
+        expand(state.model, apart, file)
 
 
 def _tell_of(start: Checkpoint, state: State) -> None:

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from hfstrat.prepare import Prepared
-from hfstrat.strategies.plan import ADAPTER, Anatomy, Stage, matches
+from hfstrat.strategies.plan import Anatomy
 
 
 def outline(prepared: Prepared) -> dict[str, Any]:
     """The content of `plan.json` but for what is stored, which is known after a run."""
     plan, anatomy, added = prepared.plan, prepared.anatomy, prepared.added
     sizes = {**anatomy.parameters, **added.sizes}
-    by_stage = [{name for name in sizes if _trains(name, stage, prepared)} for stage in plan.stages]
+    by_stage = [{name for name in sizes if plan.trains(name, stage, added.trains)} for stage in plan.stages]
     trained = set().union(*by_stage)
     parts = parts_of(anatomy)
     homes = {name: part_of(name, parts) for name in sizes}
@@ -34,7 +34,7 @@ def outline(prepared: Prepared) -> dict[str, Any]:
         "storage": asdict(plan.body.storage) if plan.body.storage else None,
         "distillation": asdict(plan.distillation) if plan.distillation else None,
         "stages": [
-            {**asdict(stage), "trained": _counts(names, homes, sizes)}
+            {**asdict(stage), "trained": _counts(names, homes, sizes), "frozen_blocks": anatomy.frozen_blocks(names)}
             for stage, names in zip(plan.stages, by_stage, strict=True)
         ],
         "anatomy": {
@@ -61,12 +61,6 @@ def parts_of(anatomy: Anatomy) -> tuple[str, ...]:
 def part_of(name: str, parts: tuple[str, ...]) -> str:
     """The part that a parameter belongs to."""
     return next((part for part in parts if name.startswith(f"{part}.")), "other")
-
-
-def _trains(name: str, stage: Stage, prepared: Prepared) -> bool:
-    if stage.kind == "solve":
-        return name.startswith(f"{stage.output}.")
-    return matches(name, stage.train) or (ADAPTER in stage.train and name in prepared.added.trains)
 
 
 def _counts(names: set[str], homes: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int]:

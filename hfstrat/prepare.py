@@ -23,16 +23,18 @@ from hfstrat.data.tokens import audit_tokens
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
 from hfstrat.models.base import LONGEST, Base, open_base
 from hfstrat.models.build import Added, Shape, plan_adapter, plan_shape
+from hfstrat.models.compaction import NO_TOKENS, Apart, apart, ids_in_use
 from hfstrat.models.vocabulary import fitted_config, train_tokenizer
 from hfstrat.recipe.data import FileData, MemoryData
-from hfstrat.recipe.facts import Facts, Machine
+from hfstrat.recipe.facts import Facts, Machine, TokenUse
 from hfstrat.recipe.loading import Source
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import Decision, resolve, updates_of
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
+from hfstrat.runs.store import LIMIT, room
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
-from hfstrat.tasks.base import Encoded, Examples, Labels
+from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels
 from hfstrat.teaching import Teacher, naming, open_teacher
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
@@ -90,6 +92,7 @@ class Prepared:
         anatomy: Where it keeps its parts.
         plan: What the strategy does with it.
         added: What the plan's adapter adds to it.
+        apart: The rows of its token embedding that can train without the others; or why there are none.
         teacher: The teacher of a distillation.
         unlabelled: Texts for which only the teacher's outputs are known, as they are and tokenised.
     """
@@ -104,8 +107,14 @@ class Prepared:
     anatomy: Anatomy
     plan: Plan
     added: Added
+    apart: Apart | str
     teacher: Teacher | None = None
     unlabelled: tuple[Examples, Encoded] | None = None
+
+    @property
+    def compact(self) -> Apart | None:
+        """The rows of the token embedding that train without the others, where the recipe wants that and some can."""
+        return self.apart if isinstance(self.apart, Apart) and self.recipe.train.compact_vocabulary else None
 
 
 def prepare(
@@ -148,7 +157,8 @@ def prepare(
         with ledger.phase("load"):
             shape = shape_of(recipe, base, material.labels)
             anatomy, attention = plan_shape(base, shape, body)
-        facts = _facts(recipe, material, encoded, unlabelled, base, anatomy, attention, machine)
+        ids = seen_ids(encoded, unlabelled, base, anatomy)
+        facts = _facts(recipe, material, encoded, unlabelled, base, anatomy, ids, attention, machine)
         resolved, decisions = resolve(recipe, facts)
         resolved.task.weights(material.labels)
         _check_external_metrics(resolved)
@@ -157,6 +167,8 @@ def prepare(
         shape = replace(shape, attention=resolved.model.attention, dropout=float(resolved.model.dropout))
         with ledger.phase("load"):
             added = plan_adapter(base, shape, plan, resolved.task.peft_task_type)
+            if recipe.train.cache == "auto":
+                resolved, decisions = settle_cache(resolved, decisions, plan, anatomy, added, encoded, base)
             teacher = open_teacher(plan.distillation, material.labels, resolved) if plan.distillation else None
     if base.code is not None:
         observer.note(f"the model is code: {base.code.file} is run, and goes with the artefact")
@@ -164,8 +176,53 @@ def prepare(
     for warning in (*material.warnings, *token_warnings, *_truncation(encoded, resolved)):
         observer.warn(warning)
     return Prepared(
-        recipe, resolved, decisions, material, encoded, base, shape, anatomy, plan, added, teacher, unlabelled
+        recipe,
+        resolved,
+        decisions,
+        material,
+        encoded,
+        base,
+        shape,
+        anatomy,
+        plan,
+        added,
+        apart(plan, anatomy, ids),
+        teacher,
+        unlabelled,
     )
+
+
+def settle_cache(
+    recipe: Recipe,
+    decisions: tuple[Decision, ...],
+    plan: Plan,
+    anatomy: Anatomy,
+    added: Added,
+    encoded: Mapping[str, Encoded],
+    base: Base,
+) -> tuple[Recipe, tuple[Decision, ...]]:
+    """Decide `train.cache`, now that it is known what the plan leaves frozen."""
+    sizes = {**anatomy.parameters, **added.sizes}
+    trained = {stage.name: [name for name in sizes if plan.trains(name, stage, added.trains)] for stage in plan.stages}
+    depths = [anatomy.frozen_blocks(trained[stage.name]) for stage in plan.stages if stage.kind == "fit"]
+    tokens = sum(part.tokens for name, part in encoded.items() if name != "test")
+    needed = 4 * tokens * int(getattr(base.config.get_text_config(), "hidden_size", 0) or 0)
+    if not (free := room()):
+        chosen = (False, f"{LIMIT} leaves no room for a cache, or the disk has none")
+    elif not any(depths) and any(stage.kind == "solve" for stage in plan.stages):
+        chosen = (True, "the frozen body is run once for its head, in this run or in one before")
+    elif not any(depths):
+        chosen = (False, "nothing below what trains is frozen")
+    elif needed > free:
+        chosen = (
+            False,
+            f"the frozen blocks give {needed / 1e9:.1f} GB, and the cache has room for {free / 1e9:.1f} GB",
+        )
+    else:
+        chosen = (True, f"{max(depths)} of {len(anatomy.blocks)} blocks are frozen: they run once, not every epoch")
+    train = recipe.train.model_copy(update={"cache": chosen[0]})
+    others = tuple(decision for decision in decisions if decision.path != "train.cache")
+    return recipe.model_copy(update={"train": train}), (*others, Decision("train.cache", *chosen))
 
 
 def open_start(recipe: Recipe, body: Body) -> Base:
@@ -215,6 +272,18 @@ def encode(recipe: Recipe, base: Base, examples: Mapping[str, Examples]) -> dict
     most = base.max_length or UNLIMITED
     length = min(int(asked), most) if asked != "auto" else min(most, LONGEST)
     return {name: recipe.task.encode(base.tokenizer, part, length) for name, part in examples.items()}
+
+
+def seen_ids(
+    encoded: Mapping[str, Encoded], unlabelled: tuple[Examples, Encoded] | None, base: Base, anatomy: Anatomy
+) -> IntArray:
+    """Token ids that the model may see while it trains, sorted: those of the test split are seen when it is done."""
+    if anatomy.tokens is None:
+        return np.empty(0, np.int64)
+    assert base.tokenizer is not None, "a base without a tokenizer has got one by now"
+    parts = [part for name, part in encoded.items() if name != "test"]
+    parts += [unlabelled[1]] if unlabelled is not None else []
+    return ids_in_use(parts, base.tokenizer, base.config.get_text_config(), anatomy.tokens.rows)
 
 
 def shape_of(recipe: Recipe, base: Base, labels: Labels) -> Shape:
@@ -332,12 +401,14 @@ def _facts(
     unlabelled: tuple[Examples, Encoded] | None,
     base: Base,
     anatomy: Anatomy,
+    ids: IntArray,
     attention: str,
     machine: Machine,
 ) -> Facts:
     parts = [*encoded.values()] + ([unlabelled[1]] if unlabelled is not None else [])
     longest = max(int(part.columns["input_ids"].lengths.max()) for part in parts)
     pooling, normalize = choose_pooling(recipe, base)
+    table = anatomy.tokens
     return Facts(
         rows=material.rows,
         splits=material.splits,
@@ -358,6 +429,7 @@ def _facts(
         or bool(getattr(base.config, "is_decoder", False)),
         pooling=pooling,
         normalize=normalize,
+        tokens=TokenUse(0, 0, NO_TOKENS) if table is None else TokenUse(len(ids), table.rows, table.bound),
         machine=machine,
     )
 

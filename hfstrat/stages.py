@@ -13,11 +13,13 @@ import torch
 from accelerate.utils import broadcast
 from torch import nn
 
+from hfstrat.caching import features_of, replayed
 from hfstrat.checkpoints import load_optimizer
 from hfstrat.data.batching import Batch, evaluation_batches, order, padding_share, share
 from hfstrat.errors import Diverged, Interrupted
 from hfstrat.models.adapters import allocate_ranks, orthogonality
 from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
+from hfstrat.models.prefix import aside
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.recipe import Recipe
@@ -30,6 +32,7 @@ from hfstrat.training import engine, scoring
 from hfstrat.training.checkpoint import Checkpoint
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, snapshot
+from hfstrat.training.profiling import phase, profiled
 from hfstrat.training.solve import Solution, solve
 
 if TYPE_CHECKING:
@@ -68,13 +71,7 @@ def _features(output: str, model: nn.Module, state: State) -> dict[str, torch.Te
     """What the output layer gets, for the training and validation splits, float32 `(n, features)`."""
     splits = {name: part for name, part in state.prepared.encoded.items() if name != "test"}
     state.observer.phase("features", sum(map(len, splits.values())), "texts")
-    batch_size, found = state.prepared.recipe.evaluate.batch_size, {}
-    with scoring.output_removed(model, output):
-        for name, part in splits.items():
-            rows = scoring.logits(model, part, batch_size, state.accelerator, state.observer.advance)
-            found[name] = torch.from_numpy(rows).to(state.accelerator.device)
-            state.ledger.phases["solve"].tokens += part.tokens
-    return found
+    return {name: features_of(model, output, part, state) for name, part in splits.items()}
 
 
 def _solution(stage: Solve, features: Mapping[str, torch.Tensor], layer: Any, state: State) -> Solution:
@@ -143,12 +140,20 @@ def _class_weights(prepared: Prepared, device: torch.device | str) -> torch.Tens
 
 def run_fit(stage: Fit, state: State, start: Checkpoint | None = None) -> None:
     """Gradient training, evaluated as it goes: from the best state so far, or on from a checkpoint of this stage."""
-    prepared, accelerator, recipe = state.prepared, state.accelerator, state.prepared.recipe
     training = set(freeze(state.model, stage))
     if start is None:
         state.begin(training)
+    steps = list(_schedule(state.prepared, state.training, stage))
+    passes = sum(len(step.rows) for step in steps) / len(state.training)
+    on_device(state.model, state.accelerator)
+    with replayed(stage, state, passes):
+        _fit(stage, state, steps, start)
+
+
+def _fit(stage: Fit, state: State, steps: Sequence[_Planned], start: Checkpoint | None) -> None:
+    """The updates of a stage, on a model in which exactly what trains does."""
+    prepared, accelerator, recipe = state.prepared, state.accelerator, state.prepared.recipe
     done = 0 if start is None else int(start.data["update"])
-    steps = list(_schedule(prepared, state.training, stage))
     settings = settings_of(recipe, len(steps))
     model, optimizer = accelerator.prepare(state.model, optimizer_for(state.model, stage, settings))
     loss = _sum_loss(prepared, accelerator.device)
@@ -179,9 +184,12 @@ def run_fit(stage: Fit, state: State, start: Checkpoint | None = None) -> None:
         seed=recipe.seed,
         stage=stage.name,
         start=done,
+        rows=state.rows,
         smaller=feed.smaller if accelerator.num_processes == 1 else None,
         **_adapter_steps(stage, state.model),
     )
+    if recipe.train.profile and state.folder is not None:
+        updates = profiled(updates, state.folder / "profile", stage.name)
     _Following(stage, steps, model, optimizer, patience, state).follow(updates, done)
     if accelerator.device.type == "cuda":
         live = torch.cuda.max_memory_allocated()
@@ -322,7 +330,8 @@ class _Feed:
 
     def _made(self, planned: _Planned) -> engine.Step:
         state = self._state
-        return _step(planned, state.prepared, state.training, state.accelerator, state.micro)
+        with phase("batch"):
+            return _step(planned, state.prepared, state.training, state.accelerator, state.micro)
 
     def smaller(self, error: Exception) -> engine.Step:
         """The update under way in micro-batches of half the size; from here on the bytes are of this run alone.
@@ -436,7 +445,7 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
     rows = np.argsort(-data.lengths, kind="stable")[: recipe.train.batch_size]
     feed = _Feed([_Planned(0.0, rows, False)] * 2, state)
     statistics = snapshot(dict(named_buffers(model)))
-    with nullcontext() if on_cuda else LiveBytes(tensors(model)) as live:
+    with nullcontext() if on_cuda else LiveBytes([*tensors(model), *_aside(model)]) as live:
         for _ in engine.fit(
             model,
             optimizer,
@@ -446,6 +455,7 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
             accelerator,
             seed=recipe.seed,
             stage=f"{stage.name}-measure",
+            rows=state.rows,
             smaller=feed.smaller if accelerator.num_processes == 1 else None,
         ):
             pass
@@ -454,8 +464,16 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
     return torch.cuda.max_memory_allocated() if live is None else live.peak
 
 
+def _aside(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors of the frozen blocks that are not run, which are there all the same."""
+    for block in aside(model):
+        yield from tensors(block)
+
+
 def _timed(updates: Iterator[engine.Update], ledger: Ledger) -> Iterator[engine.Update]:
     """The same updates, each one's time in the ledger; the caller's own work is not counted."""
+    if ledger.first_update is None:
+        ledger.first_update = ledger.seconds
     while True:
         with ledger.phase("train"):
             update = next(updates, None)

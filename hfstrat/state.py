@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class State:
         log: Where updates and scores go.
         model: The model, not wrapped.
         training: What gradient stages train on: the training split, with a teacher's outputs and more texts if any.
+        folder: The run's directory; None on processes that do not write.
         checkpoints: Writes the run's checkpoints.
         signals: Hears what asks the run to end.
         settled: Called with the recipe when a value of it is settled after the model was built.
@@ -50,6 +52,8 @@ class State:
         threshold: Probability from which a label is given.
         micro: Examples that go through the model at once on each process.
         exact: Whether a repeat of the run would give the same bytes.
+        rows: Rows that alone get gradients, int64 `(n,)` by parameter; rows that train without the others are none.
+        held_out: The validation split, if there is one.
     """
 
     prepared: Prepared
@@ -60,6 +64,7 @@ class State:
     log: Log
     model: nn.Module
     training: Encoded
+    folder: Path | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     signals: Signals = field(default_factory=Signals)
     settled: Callable[[Recipe], None] = lambda recipe: None
@@ -70,12 +75,12 @@ class State:
     threshold: float = 0.5
     micro: int = 1
     exact: bool = True
+    rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    held_out: Encoded | None = field(init=False)
     _tracker_failed: bool = False
 
-    @property
-    def held_out(self) -> Encoded | None:
-        """The validation split, if there is one."""
-        return self.prepared.encoded.get("validation")
+    def __post_init__(self) -> None:
+        self.held_out = self.prepared.encoded.get("validation")
 
     def begin(self, names: set[str]) -> None:
         """Go on from the best state, with more parameters that may move."""

@@ -14,9 +14,9 @@ import hypothesis
 import pytest
 
 # Hugging Face libraries read these at import, so they are set before the first of them, and child processes inherit
-# them.
+# them. What frozen layers give is kept in a cache of the tests' own.
 _HOME = tempfile.mkdtemp(prefix="hfstrat-tests-")
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=_HOME)
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=_HOME, HFSTRAT_CACHE=f"{_HOME}/hfstrat")
 
 from tests import tiny  # noqa: E402  (after the environment)
 

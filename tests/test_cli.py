@@ -14,7 +14,20 @@ from typer.testing import CliRunner
 from hfstrat.cli import app
 
 ROOT = Path(__file__).parent.parent
-VERBS = ["init", "validate", "train", "compare", "evaluate", "predict", "show", "verify", "doctor", "schema", "recipes"]
+VERBS = [
+    "init",
+    "validate",
+    "train",
+    "compare",
+    "evaluate",
+    "predict",
+    "show",
+    "verify",
+    "cache",
+    "doctor",
+    "schema",
+    "recipes",
+]
 HUGGING_FACE = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate"}
 TOO_HEAVY = HUGGING_FACE | {"numpy", "pandas", "pydantic", "yaml", "rich"}
 HELP_SECONDS = 0.3

@@ -33,6 +33,7 @@ ABOVE = (
         "judge",
         "state",
         "checkpoints",
+        "caching",
         "stages",
         "sealing",
         "beginning",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hfstrat.tasks.base import Encoded, IntArray
+from hfstrat.tasks.base import Encoded, Hidden, IntArray
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,7 @@ class Batch:
         scale: 1, or 0 for a batch that only keeps processes in step.
         teacher: A teacher's logits `(examples, classes)`; None without one.
         labelled: Which targets count, bool `(examples,)`; None when all do.
+        hidden: What the frozen blocks give, `(windows, length, width)`, zero for padding; None when they are run.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -39,6 +40,7 @@ class Batch:
     scale: float = 1.0
     teacher: torch.Tensor | None = None
     labelled: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -51,10 +53,7 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
     """Cut examples out of the token columns."""
     import torch
 
-    first, last = data.windows[rows], data.windows[rows + 1]
-    counts = last - first
-    single = bool((counts == 1).all())
-    windows = first if single else np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
+    windows = data.windows_of(rows)
     inputs: dict[str, torch.Tensor] = {}
     for name, column in data.columns.items():
         values, mask = column.padded(windows, data.pad[name], left=data.left)
@@ -63,12 +62,26 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
     return Batch(
         inputs=inputs,
         targets=torch.from_numpy(np.ascontiguousarray(data.targets[rows])) if data.targets is not None else None,
-        owner=None if single else torch.from_numpy(np.repeat(np.arange(len(rows)), counts)),
+        owner=None if len(windows) == len(rows) else torch.from_numpy(_owners(data, rows)),
         rows=rows,
         scale=scale,
         teacher=torch.from_numpy(data.teacher[rows]) if data.teacher is not None else None,
         labelled=torch.from_numpy(data.labelled[rows]) if data.labelled is not None else None,
+        hidden=None if data.hidden is None else _hidden(data, data.hidden, windows),
     )
+
+
+def _owners(data: Encoded, rows: IntArray) -> IntArray:
+    return np.repeat(np.arange(len(rows)), data.windows[rows + 1] - data.windows[rows])
+
+
+def _hidden(data: Encoded, hidden: Hidden, windows: IntArray) -> torch.Tensor:
+    import torch
+
+    source, mask = data.columns["input_ids"].places(windows, left=data.left)
+    values = hidden.values[source]
+    values[~mask] = 0
+    return torch.from_numpy(values).view(getattr(torch, hidden.dtype))
 
 
 def order(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> list[IntArray]:

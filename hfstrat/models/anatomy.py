@@ -14,7 +14,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hfstrat.errors import ModelError, Problem
-from hfstrat.strategies.plan import Anatomy
+from hfstrat.strategies.plan import Anatomy, TokenTable
 
 _WRAPPERS = re.compile(r"^(module\.)?(base_model\.model\.)?|\.base_layer(?=\.|$)|\.modules_to_save\.default(?=\.|$)")
 _ADAPTED = re.compile(r"^(module\.)?base_model\.model\.")
@@ -106,6 +106,7 @@ def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int, *, r
         shared=bool(lists) and _is_shared(body, lists[0]),
         fresh=tuple(sorted(parameters if random else fresh)),
         parameters=parameters,
+        tokens=_tokens(model, body),
     )
 
 
@@ -116,6 +117,29 @@ def _backbone(model: nn.Module) -> tuple[str, nn.Module]:
         message = f"{type(model).__name__} does not part its backbone from its head"
         raise ModelError(Problem(message, "model.base", hint="Use pooling: mean"))
     return name, body
+
+
+def _tokens(model: nn.Module, body: Any) -> TokenTable | None:
+    """The embedding of token ids, and what it shares its matrix with."""
+    try:
+        found = body.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # what sees or hears may have none
+        return None
+    if not isinstance(found, nn.Embedding):
+        return None
+    # With duplicates: one module in two places counts as two.
+    paths = [name for name, module in model.named_modules(remove_duplicate=False) if module is found]
+    shared = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is found.weight]
+    bound = ""
+    if not all(type(part).__module__.startswith(("transformers.", "hfstrat.")) for part in (model, body)):
+        bound = "the model is code, which may read the matrix in other ways"
+    elif len(shared) > 1:
+        bound = f"{', '.join(shared[:-1])} and {shared[-1]} are one matrix"
+    elif type(found) is not nn.Embedding:
+        bound = f"its {type(found).__name__} does more than look rows up"
+    elif found.max_norm is not None or found.scale_grad_by_freq or found.sparse:
+        bound = "it scales rows or gradients, or keeps them sparse"
+    return TokenTable(paths[0], found.num_embeddings, found.embedding_dim, bound)
 
 
 def _head(model: nn.Module, backbone: str, parameters: Collection[str], fresh: set[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from hfstrat.errors import ModelError, Problem, RecipeError
 from hfstrat.models import artifact
@@ -119,7 +120,14 @@ def plan_adapter(base: Base, shape: Shape, plan: Plan, task_type: str | None) ->
 
 
 def build(
-    base: Base, shape: Shape, plan: Plan, anatomy: Anatomy, seed: int, task_type: str | None, precision: str
+    base: Base,
+    shape: Shape,
+    plan: Plan,
+    anatomy: Anatomy,
+    seed: int,
+    task_type: str | None,
+    precision: str,
+    hold_bf16: bool = False,
 ) -> nn.Module:
     """The model with its weights in fp32 or as the plan stores them, its adapter put in, in eval mode.
 
@@ -131,6 +139,7 @@ def build(
         seed: Seed of whatever is new.
         task_type: PEFT's name of the task.
         precision: `bf16` or `fp32`, in which quantised weights compute.
+        hold_bf16: Hold the linear weights that an adapter leaves frozen in bfloat16.
     """
     torch.manual_seed(seed)
     storage = plan.body.storage
@@ -145,7 +154,17 @@ def build(
     adapted = put_in(model, plan.adapter, name, task_type)
     if start is not None:
         load_into(adapted, start, new)
+    if hold_bf16:
+        _halve(adapted)
     return adapted
+
+
+def _halve(model: nn.Module) -> None:
+    """Round the weights of frozen linear layers to bfloat16, as autocast would in each pass."""
+    for module in model.modules():
+        own = [*module.parameters(recurse=False)]
+        if isinstance(module, (nn.Linear, Conv1D)) and not any(parameter.requires_grad for parameter in own):
+            module.to(torch.bfloat16)
 
 
 def _check(base: Base, shape: Shape, body: Body) -> None:

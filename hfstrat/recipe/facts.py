@@ -28,6 +28,28 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class TokenUse:
+    """How much of the embedding of token ids the texts use.
+
+    Args:
+        used: Rows of ids that a model may see while it trains.
+        rows: All of its rows.
+        bound: Why none of them can train without the others; empty where each can.
+    """
+
+    used: int
+    rows: int
+    bound: str = ""
+
+    @property
+    def whole(self) -> str:
+        """Why all rows are kept while training; empty where those in use can train alone, and few enough are."""
+        if not self.bound and 2 * self.used > self.rows:
+            return f"{self.used:,} of {self.rows:,} rows occur, which are more than half"
+        return self.bound
+
+
+@dataclass(frozen=True)
 class Facts:
     """What `auto` values depend on.
 
@@ -50,6 +72,7 @@ class Facts:
         generative: Whether it was made to continue text.
         pooling: Pooling in use, `native` or another, and why.
         normalize: Whether pooled vectors are scaled to length one.
+        tokens: How much of the vocabulary the texts use.
         machine: Where the run takes place.
     """
 
@@ -71,6 +94,7 @@ class Facts:
     generative: bool
     pooling: tuple[str, str]
     normalize: bool
+    tokens: TokenUse
     machine: Machine
 
     @property

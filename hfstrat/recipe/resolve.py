@@ -71,7 +71,7 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
 def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
     """Settings that do not depend on the strategy."""
     machine, train = facts.machine, recipe.train
-    precision = _precision(facts) if train.precision == "auto" else Setting(train.precision, "given")
+    precision = _precision_of(recipe, facts)
     most = TOKENS_AT_ONCE.get(machine.device, TOKENS_AT_ONCE_ON_ACCELERATOR)
     here = max(1, -(-train.batch_size // machine.processes))
     threads = max(1, machine.cores // machine.local_processes)
@@ -88,13 +88,29 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
             max(1, min(here, most // facts.longest)), f"at most {most} tokens at once; results do not depend on it"
         ),
         "train.checkpoint_every": Setting("2 %", "of the time, by what the first one takes"),
+        "train.hold_bf16": _hold_bf16(recipe, str(precision.value)),
+        "train.cache": Setting(True, "what frozen layers give is computed once"),
+        "train.compact_vocabulary": _compact_vocabulary(facts),
         "train.threads": Setting(threads, f"{machine.cores} cores, {machine.local_processes} process(es) here"),
         "evaluate.metrics": Setting(list(metrics), f"the usual ones for {facts.labels.problem}"),
     }
 
 
+def _hold_bf16(recipe: Recipe, precision: str) -> Setting:
+    if precision != "bf16":
+        return Setting(False, f"the run is in {precision}")
+    if not recipe.strategy.multiplies_only:
+        return Setting(False, "frozen weights are saved, or read in other ways than multiplying by them")
+    return Setting(True, "frozen linear weights are rounded once, not in each pass")
+
+
 def _part(value: str | float) -> Setting:
     return Setting(value, "the split of that name" if isinstance(value, str) else "no split of that name has labels")
+
+
+def _precision_of(recipe: Recipe, facts: Facts) -> Setting:
+    given = recipe.train.precision
+    return _precision(facts) if given == "auto" else Setting(given, "given")
 
 
 def _precision(facts: Facts) -> Setting:
@@ -109,6 +125,13 @@ def _attention(facts: Facts, precision: str) -> Setting:
     if facts.machine.device == "cpu" and precision == "bf16" and facts.median <= 64:
         return Setting("eager", f"on a CPU in bf16 the fused kernel is slower at {facts.median} tokens")
     return Setting(facts.attention, "the model's own choice")
+
+
+def _compact_vocabulary(facts: Facts) -> Setting:
+    tokens = facts.tokens
+    if tokens.whole:
+        return Setting(False, tokens.whole)
+    return Setting(True, f"{tokens.used:,} of {tokens.rows:,} rows occur; where the embedding trains, they do so alone")
 
 
 def _epochs(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
@@ -150,6 +173,11 @@ def _check(recipe: Recipe, facts: Facts) -> None:
     if recipe.train.precision == "fp16" and facts.machine.device == "cpu":
         # Accelerate would take it and compute in fp32 without a word.
         problems.append(Problem("fp16 does not exist on a CPU", "train.precision", hint="Use bf16, fp32 or auto"))
+    if recipe.train.hold_bf16 is True and not recipe.strategy.multiplies_only:
+        message = f"{recipe.strategy.kind} needs its frozen weights as they are"
+        problems.append(Problem(message, "train.hold_bf16", hint="Remove it"))
+    if recipe.train.hold_bf16 is True and str(_precision_of(recipe, facts).value) != "bf16":
+        problems.append(Problem("the run is not in bf16", "train.hold_bf16", hint="Remove it, or set train.precision"))
     if not facts.rows.get("validation"):
         needs = "there is no validation split"
         if recipe.train.early_stopping is not None:

@@ -69,8 +69,17 @@ class TrainSpec(Spec):
     """Largest gradient norm; null: no clipping."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of forward and backward; parameters stay fp32. auto: bf16 where the hardware has it."""
+    hold_bf16: bool | Auto = "auto"
+    """In bf16: hold the frozen weights of linear layers in bfloat16 too, instead of rounding them in each pass, which
+    gives the same bits; auto: where an adapter does no more than multiply by them."""
     threads: Count | Auto = "auto"
     """CPU threads of each process; auto: cores divided by the processes on this machine."""
+    cache: bool | Auto = "auto"
+    """Compute what frozen layers give once and keep it, for this run and for others on the same data; auto: where it
+    pays."""
+    compact_vocabulary: bool | Auto = "auto"
+    """Where token embeddings train, hold the rows alone whose tokens occur; results do not depend on it. auto: where at
+    least half of the rows can be left out."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target spread over all classes."""
     early_stopping: EarlyStopping | None = None
@@ -79,6 +88,9 @@ class TrainSpec(Spec):
     """Updates from one checkpoint to the next, or `10 minutes`, or `2 %` of the time; auto: 2 %; null: never."""
     keep_checkpoints: Count = 2
     """Checkpoints that are kept while a run goes on: if the last is damaged, `--resume` takes the one before."""
+    profile: bool = False
+    """Trace five updates of each stage by PyTorch's profiler, into the run's `profile/`: a file for Perfetto or
+    chrome://tracing, and a table by phase and operation."""
     deterministic: bool = False
     """On a GPU: only operations that give the same bytes each time; slower. A CPU gives the same bytes anyway."""
 

@@ -38,11 +38,13 @@ class Ledger:
         phases: Each phase's costs.
         started: When this process began.
         earlier: Seconds of the processes whose run this one goes on with.
+        first_update: Seconds until the first update began; None where there was none.
     """
 
     phases: dict[str, Phase] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
     earlier: float = 0.0
+    first_update: float | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
@@ -61,11 +63,16 @@ class Ledger:
 
     def stored(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
-        return {"seconds": self.seconds, "phases": {name: dict(vars(phase)) for name, phase in self.phases.items()}}
+        return {
+            "seconds": self.seconds,
+            "first_update": self.first_update,
+            "phases": {name: dict(vars(phase)) for name, phase in self.phases.items()},
+        }
 
     def go_on(self, stored: Mapping[str, Any]) -> None:
         """Add the costs up to a checkpoint."""
         self.earlier += stored["seconds"]
+        self.first_update = stored["first_update"]
         for name, values in stored["phases"].items():
             phase, before = self.phases.setdefault(name, Phase()), Phase(**values)
             phase.seconds += before.seconds
@@ -82,6 +89,7 @@ class Ledger:
         return {
             "phases": phases,
             "seconds": self.seconds,
+            "seconds_before_first_update": self.first_update,
             "peak_live_bytes": max(peaks) if peaks else None,
             **totals,
         }

@@ -56,6 +56,11 @@ class Sizes:
 class StrategySpec(Spec):
     """The base of all strategies."""
 
+    @property
+    def multiplies_only(self) -> bool:
+        """Whether frozen linear weights are multiplied by and nothing else: neither saved nor read in another way."""
+        return False
+
     def body(self) -> Body:
         """What the model is built from."""
         return Body()

@@ -71,6 +71,11 @@ class Lora(LowRank):
     directions (arXiv:2402.09353)."""
 
     @property
+    def multiplies_only(self) -> bool:
+        """DoRA takes norms of the weights as well."""
+        return self.variant != "dora"
+
+    @property
     def variant_options(self) -> Mapping[str, object]:
         """PEFT's words for the variant."""
         return {"use_rslora": self.variant == "rslora", "use_dora": self.variant == "dora"}

@@ -7,13 +7,30 @@ module they adapt (`bert.encoder.layer.0.output.dense.lora_A.weight`). `*` match
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
 # In place of a pattern: whatever an adapter added and its method trains. Which that is only PEFT knows.
 ADAPTER = "<adapter>"
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The embedding of token ids.
+
+    Args:
+        path: Its module path.
+        rows: Its rows, one for each id.
+        width: Elements of a row.
+        bound: Why none of its rows can train without the others; empty where each can.
+    """
+
+    path: str
+    rows: int
+    width: int
+    bound: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,7 @@ class Anatomy:
         shared: Whether a block runs several times with the same weights (ALBERT).
         fresh: Names of the parameters that start from random numbers because no checkpoint gives them.
         parameters: Number of elements of each parameter by canonical name, in the order of the modules.
+        tokens: The embedding of token ids; None for what reads none.
     """
 
     backbone: str
@@ -47,11 +65,25 @@ class Anatomy:
     shared: bool
     fresh: tuple[str, ...] = field(repr=False)
     parameters: Mapping[str, int] = field(repr=False)
+    tokens: TokenTable | None = None
 
     @property
     def blocks(self) -> tuple[str, ...]:
         """All blocks, in the order in which they run."""
         return tuple(block for stack in self.stacks for block in stack)
+
+    def frozen_blocks(self, trained: Iterable[str]) -> int:
+        """How many blocks, from the lowest, lie below all that trains; only where there is one stack of them.
+
+        Args:
+            trained: Canonical names of parameters, those of adapters included.
+        """
+        if self.shared or len(self.stacks) != 1:
+            return 0
+        ladder: list[tuple[str, ...]] = [(f"{block}.",) for block in self.stacks[0]]
+        ladder.append(tuple(f"{module}." for module in (*self.above, *self.head)))
+        places = [next((i for i, inside in enumerate(ladder) if name.startswith(inside)), 0) for name in trained]
+        return min(places, default=0)
 
     @property
     def body_size(self) -> int:
@@ -243,6 +275,18 @@ class Plan:
         fits = [one for one in self.stages if one.kind == "fit"]
         before = sum(fit.share for fit in fits[: fits.index(stage)])
         return round(before * total), round((before + stage.share) * total)
+
+    def trains(self, name: str, stage: Stage, added: Collection[str]) -> bool:
+        """Whether a parameter trains in a stage.
+
+        Args:
+            name: Its canonical name.
+            stage: The stage.
+            added: Canonical names of what an adapter's method trains.
+        """
+        if stage.kind == "solve":
+            return name.startswith(f"{stage.output}.")
+        return matches(name, stage.train) or (ADAPTER in stage.train and name in added)
 
     def place_of(self, stage: Stage) -> int:
         """Which of the stages one is, by its name."""

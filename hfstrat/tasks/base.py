@@ -89,14 +89,35 @@ class Ragged:
         Returns:
             Values and mask (1 where a value stands), int64 `(len(rows), longest)`.
         """
+        source, mask = self.places(rows, left=left)
+        values = self.values[source] if self.values.size else np.zeros(source.shape, np.int32)
+        return np.where(mask, values, fill).astype(np.int64), mask.astype(np.int64)
+
+    def places(self, rows: IntArray, *, left: bool = False) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """Where the values of some rows stand in the flat array, as a rectangle with its mask.
+
+        Returns:
+            Places, 0 for padding, and where a value stands: `(len(rows), longest)`.
+        """
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         width = int(lengths.max(initial=0))
         place = np.arange(width)[None, :]
         start = (width - lengths)[:, None] if left else np.zeros_like(lengths)[:, None]
         mask = (place >= start) & (place < start + lengths[:, None])
-        source = np.where(mask, self.offsets[rows][:, None] + place - start, 0)
-        values = self.values[source] if self.values.size else np.zeros(source.shape, np.int32)
-        return np.where(mask, values, fill).astype(np.int64), mask.astype(np.int64)
+        return np.where(mask, self.offsets[rows][:, None] + place - start, 0), mask
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Hidden states of all tokens of a split, computed before.
+
+    Args:
+        values: `(tokens, width)`, in the order of `input_ids`; bfloat16 as its 16 bits.
+        dtype: What they are, by torch's name (`float32`).
+    """
+
+    values: npt.NDArray[Any]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,7 @@ class Encoded:
         left: Whether padding goes to the left.
         teacher: A teacher's logits, float32 `(n, classes)`; None without a teacher.
         labelled: Whether each example's target counts, bool `(n,)`; None when all do.
+        hidden: What the frozen blocks give for each token, where that is not computed again; else None.
     """
 
     ids: tuple[str, ...]
@@ -124,9 +146,17 @@ class Encoded:
     left: bool = False
     teacher: FloatArray | None = None
     labelled: npt.NDArray[np.bool_] | None = None
+    hidden: Hidden | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def windows_of(self, rows: IntArray) -> IntArray:
+        """The windows of some examples, one example after the other."""
+        first, last = self.windows[rows], self.windows[rows + 1]
+        if bool((last - first == 1).all()):
+            return first
+        return np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
 
     @property
     def lengths(self) -> IntArray:
@@ -148,6 +178,10 @@ class Encoded:
     def with_teacher(self, logits: FloatArray) -> Encoded:
         """The same tokens with a teacher's logits."""
         return replace(self, teacher=logits)
+
+    def with_hidden(self, hidden: Hidden) -> Encoded:
+        """The same tokens with what the frozen blocks give for them."""
+        return replace(self, hidden=hidden)
 
     def and_unlabelled(self, more: Encoded) -> Encoded:
         """These examples, and others whose targets do not count."""

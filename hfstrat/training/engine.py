@@ -7,7 +7,7 @@ its targets on all processes, divided by their weight; so results do not depend 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +16,10 @@ import torch
 from torch import nn
 
 from hfstrat.data.batching import Batch
+from hfstrat.models.anatomy import named_parameters
+from hfstrat.models.prefix import hand_over
 from hfstrat.training.optim import Settings, set_lr, set_modes
+from hfstrat.training.profiling import phase
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,6 +70,8 @@ class Update:
 def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Tensor:
     """Logits of each example, fp32 or wider `(examples, classes)`; windows of an example are averaged."""
     inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
+    if batch.hidden is not None:
+        hand_over(model, batch.hidden.to(device, non_blocking=True))
     logits: torch.Tensor = model(**inputs).logits
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
@@ -88,6 +93,7 @@ def fit(
     seed: int,
     stage: str,
     start: int = 0,
+    rows: Mapping[str, torch.Tensor] | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
     after_step: Callable[[int], None] | None = None,
     smaller: Callable[[Exception], Step] | None = None,
@@ -104,6 +110,8 @@ def fit(
         seed: The run's seed.
         stage: The stage's name, part of the seed of dropout.
         start: Updates that are done.
+        rows: Rows that alone get gradients, int64 `(n,)` by canonical name of the parameter: norms are summed up over
+            them, to the same bits as where the others are not there.
         penalty: A scalar that is added to each update's mean loss and is no part of what is reported.
         after_step: Called with the updates done before, when weights have moved and gradients are still there.
         smaller: Called when memory ran out, with the error: the same update in smaller micro-batches, or the error
@@ -121,10 +129,12 @@ def fit(
             torch.manual_seed(dropout_seed(seed, stage, number, place, accelerator.process_index))
             last = place == len(step.batches) - 1
             with nullcontext() if last else accelerator.no_sync(model):
-                part = loss(logits_of(model, batch, device), batch) * batch.scale
+                with phase("forward"):
+                    part = loss(logits_of(model, batch, device), batch) * batch.scale
                 # Data-parallel gradients are averaged over processes; the sum is wanted.
                 value = part * (processes / step.weight)
-                accelerator.backward(value + penalty() if penalty is not None and last else value)
+                with phase("backward"):
+                    accelerator.backward(value + penalty() if penalty is not None and last else value)
             total = total + part.detach()
         return total
 
@@ -141,8 +151,10 @@ def fit(
                     raise
                 optimizer.zero_grad(set_to_none=True)
                 step = smaller(error)
-        norm = _clip(model, settings.clip, accelerator)
-        optimizer.step()
+        with phase("clip"):
+            norm = _clip(model, settings.clip, accelerator, rows)
+        with phase("optimizer"):
+            optimizer.step()
         if after_step is not None:
             after_step(number)
         optimizer.zero_grad(set_to_none=True)
@@ -164,11 +176,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
-def _clip(model: nn.Module, limit: float | None, accelerator: Accelerator) -> torch.Tensor:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    norm = accelerator.clip_grad_norm_(trained, limit if limit is not None else float("inf"))
-    assert norm is not None, "this kind of sharding reports no gradient norm"
-    return norm.detach()
+def _clip(
+    model: nn.Module, limit: float | None, accelerator: Accelerator, rows: Mapping[str, torch.Tensor] | None
+) -> torch.Tensor:
+    """Clip gradients; their norm before."""
+    most = limit if limit is not None else float("inf")
+    if not rows:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        norm = accelerator.clip_grad_norm_(trained, most)
+        assert norm is not None, "this kind of sharding reports no gradient norm"
+        return norm.detach()
+    # The same in its parts. How a sum rounds depends on where its zeros stand, so they are left out of it.
+    accelerator.unscale_gradients()
+    named = [(name, parameter.grad) for name, parameter in named_parameters(model) if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([grad[rows[name]] if name in rows else grad for name, grad in named])
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), most, norm)
+    return norm
 
 
 def dropout_seed(seed: int, stage: str, update: int, micro: int, process: int) -> int:

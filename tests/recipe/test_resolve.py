@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hfstrat.errors import RecipeError
-from hfstrat.recipe.facts import Facts, Machine
+from hfstrat.recipe.facts import Facts, Machine, TokenUse
 from hfstrat.recipe.loading import dump, load, parse
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import TOKENS_AT_ONCE, TOKENS_AT_ONCE_ON_ACCELERATOR, Decision, resolve
@@ -36,6 +36,7 @@ FACTS = Facts(
     generative=False,
     pooling=("mean", "the base declares it"),
     normalize=True,
+    tokens=TokenUse(3000, 30_000),
     machine=CPU,
 )
 

@@ -80,12 +80,14 @@ class Trained:
     after: Weights
 
 
-def train(given: Mapping[str, Any], rows: Rows | Mapping[str, Rows], runs: Path) -> Trained:
-    """Train the way a user does, and look over its shoulder."""
+def train(
+    given: Mapping[str, Any], rows: Rows | Mapping[str, Rows], runs: Path, dtype: torch.dtype | None = None
+) -> Trained:
+    """Train the way a user does, with weights of any type, and look over its shoulder."""
     seen: dict[str, Any] = {}
 
     def built(*words: Any) -> nn.Module:
-        model = build(*words)
+        model = build(*words) if dtype is None else build(*words).to(dtype)
         seen["before"] = weights(model)
         return model
 

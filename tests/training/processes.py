@@ -84,6 +84,7 @@ def launch(job: dict[str, Any], out: Path, processes: int) -> list[int]:
 
     def started(process: int) -> int:
         def run() -> None:
+            os.environ["HFSTRAT_CACHE"] = str(out / f"cache-{processes}")  # or some would read what others computed
             if processes > 1:
                 ranks = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
                 os.environ.update({name: str(value) for name, value in ranks.items()})

@@ -12,6 +12,7 @@ from hfstrat.training import scoring
 from tests import tiny
 from tests.training.helpers import (
     FAMILIES,
+    LIVELY,
     STRATEGIES,
     fitted,
     largest_difference,
@@ -136,3 +137,17 @@ def test_the_measuring_pass_leaves_no_trace(tiny_base, tmp_path, monkeypatch, st
     assert sha256(measured.run) == sha256(unmeasured.run)
     for name, value in measured.after.items():
         assert torch.equal(value, unmeasured.after[name]), name
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "llama", "t5", "deberta-v2"])
+def test_frozen_weights_that_are_held_in_bf16_give_the_same_bits(tiny_base, tmp_path, family):
+    found = {}
+    for held in (True, False):
+        settings = {"precision": "bf16", "hold_bf16": held, "max_steps": 10}
+        given = recipe(tiny_base(family, **LIVELY), "rslora", name=f"held-{held}".lower(), train=settings)
+        found[held] = train(given, ROWS, tmp_path)
+    frozen = {name for name, value in found[True].before.items() if value.dtype == torch.bfloat16}
+    assert len(frozen) >= len(found[True].prepared.anatomy.linear)
+    assert all(value.dtype == torch.float32 for value in found[False].before.values())
+    assert found[True].run.log() == found[False].run.log()
+    assert sha256(found[True].run) == sha256(found[False].run)

@@ -257,3 +257,17 @@ def test_without_validation_the_last_state_is_kept(go, monkeypatch, strategy):
 def test_the_card_is_there_whatever_the_problem(go):
     found = go("llama", "head", SEVERAL, task={"label_separator": "|"}, evaluate=AUTO)
     assert str(settings_of(found)["threshold"]) in Path(found.run.artifact, "README.md").read_text("utf-8")
+
+
+def test_a_profile_says_where_an_update_spends_its_time_and_changes_nothing(go):
+    plain, profiled = (go("bert", "full-random", train={"max_steps": 12, "profile": on}) for on in (False, True))
+    assert not (plain.run.path / "profile").exists()
+    trace = json.loads((profiled.run.path / "profile" / "fit.json").read_text("utf-8"))
+    marked = [event["name"] for event in trace["traceEvents"] if str(event.get("name", "")).startswith("hfstrat: ")]
+    assert {name: marked.count(name) for name in set(marked)} == {
+        f"hfstrat: {name}": 5 for name in ("batch", "forward", "backward", "clip", "optimizer")
+    }
+    table = (profiled.run.path / "profile" / "fit.txt").read_text("utf-8")
+    assert "Milliseconds an update, mean of 5" in table
+    assert "aten::addmm" in table
+    assert sha256(plain.run) == sha256(profiled.run)

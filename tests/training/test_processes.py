@@ -28,7 +28,11 @@ LOOPS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert": ("bert", "full-random", WINDOWS),
     "gpt2": ("gpt2", "lora", {}),
 }
-WHOLE = {"fp32": ("bert", "full-probe"), "bf16": ("gpt2", "rslora")}
+WHOLE: dict[str, tuple[str, Any]] = {
+    "fp32": ("bert", "full-probe"),
+    "bf16": ("gpt2", "rslora"),
+    "cached": ("bert", {"kind": "partial", "last_n": 1, "head_init": "random"}),
+}
 
 
 def whole_run(tiny_base, precision: str, **more: Any) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def whole_run(tiny_base, precision: str, **more: Any) -> dict[str, Any]:
         strategy,
         name=precision,
         model={"dropout": 0.1 if precision == "bf16" else 0.0},
-        train={"precision": precision, "micro_batch_size": 4, "lr": 3e-3},
+        train={"precision": "bf16" if precision == "bf16" else "fp32", "micro_batch_size": 4, "lr": 3e-3},
         evaluate={"batch_size": 4},
         **more,
     )
@@ -75,7 +79,7 @@ def run_in_processes(
 @pytest.fixture(scope="module")
 def two(tiny_base, tmp_path_factory) -> Path:
     """What a fresh process left that trained in one and in two processes."""
-    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], ["fp32", "bf16"])
+    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], list(WHOLE))
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +118,12 @@ def test_two_processes_compute_what_one_does_in_float64(two):
 
 def test_a_run_of_two_processes_is_that_of_one(two):
     assert_the_same_run(Run(two / "runs-1" / "fp32"), Run(two / "runs-2" / "fp32"), 2)
+
+
+def test_frozen_blocks_that_two_processes_computed_are_those_of_one(two):
+    one, many = (Run(two / f"runs-{number}" / "cached") for number in (1, 2))
+    assert "cache" in many.ledger["phases"]
+    assert_the_same_run(one, many, 2)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(two, tiny_base, tmp_path):

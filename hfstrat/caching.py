@@ -1,0 +1,288 @@
+"""Frozen work is done once: what the frozen part of a model gives is kept, for this run and for others.
+
+A miss is computed into the cache and then read from it, as a hit is, in a fixed order and in fixed batches; so hit,
+miss and a cache that was cleared in between give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from hfstrat.checkpoints import circumstances
+from hfstrat.data.batching import collate, evaluation_batches
+from hfstrat.models import prefix
+from hfstrat.models.anatomy import canonical
+from hfstrat.runs import store
+from hfstrat.runs.store import Array
+from hfstrat.state import State
+from hfstrat.strategies.plan import Fit
+from hfstrat.tasks.base import Encoded, Hidden, IntArray
+from hfstrat.training import scoring
+from hfstrat.training.engine import logits_of
+
+# What a configuration says that frozen layers in eval mode do not depend on.
+_NO_MATTER = re.compile(
+    r"dropout|pdrop|label|problem_type|_name_or_path|_version|architectures|auto_map|dtype|gradient_checkpointing"
+)
+# Relative difference of logits, computed through the stored states and through the blocks, that rounding explains.
+_ROUNDING, _COARSE_ROUNDING = 1e-4, 5e-2
+
+
+def features_of(model: nn.Module, output: str, data: Encoded, state: State) -> torch.Tensor:
+    """What the output layer gets for each example of a split, float32 `(n, width)` on the run's device.
+
+    Args:
+        model: The model, all of it frozen but its output layer.
+        output: Canonical path of that layer.
+        data: The split.
+        state: The run.
+    """
+    batch_size = state.prepared.recipe.evaluate.batch_size
+
+    def compute() -> Array:
+        state.ledger.phases["solve"].tokens += data.tokens
+        return scoring.logits(model, data, batch_size, state.accelerator, state.observer.advance)
+
+    with scoring.output_removed(model, output):
+        if not state.prepared.recipe.train.cache:
+            values = compute()
+        else:
+            key = _key("features", dict(model.state_dict()), model, data, state)
+            what = f"features of {len(data):,} texts by {state.prepared.base.name}"
+            values = _whole(key, what, compute, state)
+    return torch.from_numpy(np.array(values)).to(state.accelerator.device)
+
+
+@contextmanager
+def replayed(stage: Fit, state: State, passes: float) -> Iterator[None]:
+    """A stage in which the frozen blocks are not computed, where the recipe wants that and the model allows it.
+
+    Args:
+        stage: The stage, whose parameters are frozen already.
+        state: The run; its model and its splits are those of the stage inside of the block.
+        passes: How often the stage goes over the training split.
+    """
+    anatomy, model = state.prepared.anatomy, state.model
+    depth = anatomy.frozen_blocks(state.trained)
+    if not state.prepared.recipe.train.cache or depth == 0 or passes <= 1:
+        yield
+        return
+    blocks = anatomy.stacks[0][:depth]
+    form = _probe(model, blocks, state)
+    if isinstance(form, str):
+        state.observer.note(f"the {depth} frozen blocks are computed every time: {form}")
+        yield
+        return
+    training, held_out = state.training, state.held_out
+    with state.ledger.phase("cache"):
+        state.training = training.with_hidden(_hidden(model, blocks, form, training, state))
+        if held_out is not None:
+            state.held_out = held_out.with_hidden(_hidden(model, blocks, form, held_out, state))
+    try:
+        with prefix.stubbed(model, blocks, form.wrap):
+            yield
+    finally:
+        state.training, state.held_out = training, held_out
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a block gives its hidden states.
+
+    Args:
+        wrap: Puts a tensor into the form in which the block returns it.
+        width: Of a hidden state.
+        dtype: By torch's name.
+    """
+
+    wrap: Callable[[torch.Tensor], Any]
+    width: int
+    dtype: str
+
+
+def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> _Form | str:
+    """Try on some texts whether the model gives the same without its lowest blocks; else why not.
+
+    Each text goes through the blocks alone, and then through the rest together with others, so that a model whose
+    hidden states depend on the padding around a text is found out too.
+    """
+    data, device = state.training, state.accelerator.device
+    coarse = any(value.dtype not in (torch.float32, torch.float64) for value in model.parameters())
+    by_length = np.argsort(data.lengths, kind="stable")
+    rows = np.unique(by_length[[0, len(by_length) // 2, -1]])
+    parts, wrap = [], None
+    precise = state.accelerator.autocast if coarse else nullcontext  # where it can be told from rounding best
+    with scoring.evaluating(model), torch.inference_mode(), precise():
+        for row in rows:
+            batch = collate(data, np.array([row]))
+            output = prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device))
+            wrap = prefix.wrapping(output)
+            if wrap is None:
+                return "they hand on more than hidden states"
+            hidden, mask = _tensor(output), batch.inputs["attention_mask"].bool()
+            if hidden.shape[:-1] != mask.shape:
+                return "they do not give one vector for each token"
+            parts.append(hidden.cpu()[mask])
+        assert wrap is not None, "there is at least one text"
+        together = collate(data, rows)
+        mask = together.inputs["attention_mask"].bool()
+        hidden = parts[0].new_zeros(*mask.shape, parts[0].shape[-1])
+        hidden[mask] = torch.cat(parts)
+        expected = logits_of(model, together, device)
+        with prefix.stubbed(model, blocks, wrap):
+            prefix.hand_over(model, hidden.to(device))
+            found = logits_of(model, together, device)
+        with state.accelerator.autocast():
+            batch = collate(data, rows[:1])
+            stored = _tensor(prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device)))
+    allowed = (_COARSE_ROUNDING if coarse else _ROUNDING) * max(1.0, float(expected.abs().max()))
+    if not float((found - expected).abs().max()) <= allowed:
+        return "what is above them needs more than their hidden states"
+    return _Form(wrap, int(stored.shape[-1]), str(stored.dtype).removeprefix("torch."))
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    found: torch.Tensor = output if isinstance(output, torch.Tensor) else output[0]
+    return found
+
+
+def _hidden(model: nn.Module, blocks: tuple[str, ...], form: _Form, data: Encoded, state: State) -> Hidden:
+    """What the uppermost frozen block gives for all tokens of a split."""
+    anatomy, accelerator = state.prepared.anatomy, state.accelerator
+    upper = (*anatomy.stacks[0][len(blocks) :], *anatomy.above, *anatomy.head)
+    named = {canonical(name): value for name, value in model.state_dict().items()}
+    key = _key(f"blocks {len(blocks)}", prefix.below(named, upper), model, data, state)
+    what = f"{len(data):,} texts after {len(blocks)} blocks of {state.prepared.base.name}"
+    dtype = "uint16" if form.dtype == "bfloat16" else form.dtype
+    shape = (data.tokens, form.width)
+
+    def fill(values: Array, alone: bool) -> None:
+        state.observer.phase("cache", len(data), "texts")
+        state.ledger.phases["cache"].tokens += data.tokens
+        batch_size, device = state.prepared.recipe.evaluate.batch_size, accelerator.device
+        process, processes = (0, 1) if alone else (accelerator.process_index, accelerator.num_processes)
+        with scoring.evaluating(model), torch.inference_mode(), accelerator.autocast():
+            for batch in evaluation_batches(data, batch_size, process, processes):
+                output = prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device))
+                hidden = _tensor(output).cpu()[batch.inputs["attention_mask"].bool()]
+                bits = hidden.view(torch.uint16) if dtype == "uint16" else hidden
+                values[_places(data, batch.rows)] = bits.numpy()
+                state.observer.advance(len(batch.rows))
+
+    return Hidden(_filled(key, what, shape, dtype, fill, state), form.dtype)
+
+
+def _places(data: Encoded, rows: IntArray) -> IntArray:
+    """Where the tokens of some examples stand in the flat array, in the order of a mask over their windows."""
+    source, mask = data.columns["input_ids"].places(data.windows_of(rows), left=data.left)
+    return source[mask]
+
+
+def _whole(key: str, what: str, compute: Callable[[], Array], state: State) -> Array:
+    """An array that is computed as a whole on all processes, if the cache does not have it."""
+    kept = _agreed_find(key, state)
+    if kept is not None:
+        state.observer.note(f"{what} are read from the cache")
+        return kept
+    values = compute()
+    if state.accelerator.is_main_process:
+        try:
+            with store.begun(key, what, values.shape, str(values.dtype)) as file:
+                store.opened(file, values.shape, str(values.dtype))[:] = values
+        except OSError as error:
+            state.observer.warn(f"the cache cannot be written, so nothing is kept: {error}")
+    return values
+
+
+def _filled(
+    key: str, what: str, shape: tuple[int, ...], dtype: str, fill: Callable[[Array, bool], None], state: State
+) -> Array:
+    """An array that each process fills its part of, mapped from the cache.
+
+    Raises:
+        OSError: It could not be kept to the end.
+    """
+    accelerator, file = state.accelerator, None
+    kept = _agreed_find(key, state)
+    if kept is not None:
+        state.observer.note(f"{what} are read from the cache")
+        return kept
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                file = stack.enter_context(store.begun(key, what, shape, dtype))
+            except OSError as error:
+                state.observer.warn(f"the cache cannot be written, so this run holds its values in memory: {error}")
+        (file,) = broadcast_object_list([file])
+        if file is None:
+            values: Array = np.zeros(shape, dtype)
+            fill(values, True)
+            return values
+        fill(store.opened(file, shape, dtype), False)
+        accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()
+    found = store.find(key)
+    if found is None:
+        raise OSError(f"{store.home() / key} was removed while it was written")
+    return found
+
+
+def _agreed_find(key: str, state: State) -> Array | None:
+    """The array of a key, if every process sees it."""
+    found = store.find(key)
+    if state.accelerator.num_processes == 1:
+        return found
+    seen = torch.tensor([found is not None], device=state.accelerator.device)
+    return found if bool(state.accelerator.gather(seen).all()) else None
+
+
+def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data: Encoded, state: State) -> str:
+    """A name for an array that says all that its bytes depend on."""
+    recipe, device = state.prepared.recipe, state.accelerator.device
+    here = circumstances(1)
+    described = {
+        "kind": kind,
+        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "config": _essence(json.loads(model.config.to_json_string(use_diff=False))),  # type: ignore[union-attr, operator]
+        "code": None if state.prepared.base.code is None else state.prepared.base.fingerprint,
+        "attention": recipe.model.attention,
+        "precision": recipe.train.precision,
+        "batch_size": recipe.evaluate.batch_size,
+        "left": data.left,
+        "pad": dict(data.pad),
+        "threads": here["threads"],
+        "versions": here["versions"],
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} {torch.backends.cpu.get_cpu_capability()}",
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+    for name, value in sorted(tensors.items()):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(flat.view(torch.uint8).numpy().data)
+    for name, column in sorted(data.columns.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(column.values).data)
+        digest.update(np.ascontiguousarray(column.offsets).data)
+    digest.update(np.ascontiguousarray(data.windows).data)
+    return digest.hexdigest()
+
+
+def _essence(config: Any) -> Any:
+    """A configuration without what frozen layers in eval mode do not depend on."""
+    if isinstance(config, dict):
+        return {name: _essence(value) for name, value in config.items() if not _NO_MATTER.search(name)}
+    return config
