@@ -31,7 +31,7 @@ from hfstrat.tasks.base import Encoded, FloatArray
 from hfstrat.training import engine, scoring
 from hfstrat.training.checkpoint import Checkpoint
 from hfstrat.training.memory import LiveBytes
-from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, snapshot
+from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, set_lr, snapshot
 from hfstrat.training.profiling import phase, profiled
 from hfstrat.training.solve import Solution, solve
 
@@ -185,6 +185,7 @@ def _fit(stage: Fit, state: State, steps: Sequence[_Planned], start: Checkpoint 
         stage=stage.name,
         start=done,
         rows=state.rows,
+        quick_masks=bool(recipe.train.fast_dropout),
         smaller=feed.smaller if accelerator.num_processes == 1 else None,
         **_adapter_steps(stage, state.model),
     )
@@ -434,7 +435,7 @@ def _sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:
 
 
 def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state: State, stage: Fit) -> int:
-    """Live bytes over two untimed updates at the longest texts, which leave no trace: learning rate and decay are 0.
+    """Live bytes over an untimed update at the longest texts, which leaves no trace: learning rate and decay are 0.
 
     Where memory is not enough for them, the run's micro-batches are made smaller before it begins.
     """
@@ -443,25 +444,36 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
     rows = np.argsort(-data.lengths, kind="stable")[: recipe.train.batch_size]
-    feed = _Feed([_Planned(0.0, rows, False)] * 2, state)
+    feed = _Feed([_Planned(0.0, rows, False)], state)
     statistics = snapshot(dict(named_buffers(model)))
     with nullcontext() if on_cuda else LiveBytes([*tensors(model), *_aside(model)]) as live:
+        _fill_moments(model, optimizer)
         for _ in engine.fit(
             model,
             optimizer,
             feed,
             loss,
-            Settings(updates=2, lr=0.0, clip=recipe.train.clip),
+            Settings(updates=1, lr=0.0, clip=recipe.train.clip),
             accelerator,
             seed=recipe.seed,
             stage=f"{stage.name}-measure",
             rows=state.rows,
+            quick_masks=bool(recipe.train.fast_dropout),
             smaller=feed.smaller if accelerator.num_processes == 1 else None,
         ):
             pass
     optimizer.optimizer.state.clear()
     restore(model, statistics)
     return torch.cuda.max_memory_allocated() if live is None else live.peak
+
+
+def _fill_moments(model: nn.Module, optimizer: Any) -> None:
+    """Let an optimiser hold all that it will hold, as if an update had been made."""
+    set_lr(optimizer, 0.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer.optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _aside(model: nn.Module) -> Iterator[torch.Tensor]:

@@ -89,11 +89,18 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
         ),
         "train.checkpoint_every": Setting("2 %", "of the time, by what the first one takes"),
         "train.hold_bf16": _hold_bf16(recipe, str(precision.value)),
+        "train.fast_dropout": _fast_dropout(facts),
         "train.cache": Setting(True, "what frozen layers give is computed once"),
         "train.compact_vocabulary": _compact_vocabulary(facts),
         "train.threads": Setting(threads, f"{machine.cores} cores, {machine.local_processes} process(es) here"),
         "evaluate.metrics": Setting(list(metrics), f"the usual ones for {facts.labels.problem}"),
     }
+
+
+def _fast_dropout(facts: Facts) -> Setting:
+    if facts.machine.device == "cpu":
+        return Setting(True, "a CPU draws masks one number after the other")
+    return Setting(False, f"this {facts.machine.device} draws masks in parallel")
 
 
 def _hold_bf16(recipe: Recipe, precision: str) -> Setting:
@@ -178,6 +185,8 @@ def _check(recipe: Recipe, facts: Facts) -> None:
         problems.append(Problem(message, "train.hold_bf16", hint="Remove it"))
     if recipe.train.hold_bf16 is True and str(_precision_of(recipe, facts).value) != "bf16":
         problems.append(Problem("the run is not in bf16", "train.hold_bf16", hint="Remove it, or set train.precision"))
+    if recipe.train.fast_dropout is True and facts.machine.device != "cpu":
+        problems.append(Problem("its masks are drawn on a CPU", "train.fast_dropout", hint="Remove it"))
     if not facts.rows.get("validation"):
         needs = "there is no validation split"
         if recipe.train.early_stopping is not None:

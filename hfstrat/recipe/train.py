@@ -72,6 +72,9 @@ class TrainSpec(Spec):
     hold_bf16: bool | Auto = "auto"
     """In bf16: hold the frozen weights of linear layers in bfloat16 too, instead of rounding them in each pass, which
     gives the same bits; auto: where an adapter does no more than multiply by them."""
+    fast_dropout: bool | Auto = "auto"
+    """Draw four of dropout's masks from one random number, with rates rounded to 1/65536; auto: on a CPU, whose own
+    masks come from a generator with one thread."""
     threads: Count | Auto = "auto"
     """CPU threads of each process; auto: cores divided by the processes on this machine."""
     cache: bool | Auto = "auto"

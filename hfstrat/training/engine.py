@@ -18,6 +18,7 @@ from torch import nn
 from hfstrat.data.batching import Batch
 from hfstrat.models.anatomy import named_parameters
 from hfstrat.models.prefix import hand_over
+from hfstrat.training.dropout import fast_dropout
 from hfstrat.training.optim import Settings, set_lr, set_modes
 from hfstrat.training.profiling import phase
 
@@ -94,6 +95,7 @@ def fit(
     stage: str,
     start: int = 0,
     rows: Mapping[str, torch.Tensor] | None = None,
+    quick_masks: bool = False,
     penalty: Callable[[], torch.Tensor] | None = None,
     after_step: Callable[[int], None] | None = None,
     smaller: Callable[[Exception], Step] | None = None,
@@ -112,6 +114,7 @@ def fit(
         start: Updates that are done.
         rows: Rows that alone get gradients, int64 `(n,)` by canonical name of the parameter: norms are summed up over
             them, to the same bits as where the others are not there.
+        quick_masks: Draw dropout's masks as `fast_dropout` does; on a CPU.
         penalty: A scalar that is added to each update's mean loss and is no part of what is reported.
         after_step: Called with the updates done before, when weights have moved and gradients are still there.
         smaller: Called when memory ran out, with the error: the same update in smaller micro-batches, or the error
@@ -129,7 +132,7 @@ def fit(
             torch.manual_seed(dropout_seed(seed, stage, number, place, accelerator.process_index))
             last = place == len(step.batches) - 1
             with nullcontext() if last else accelerator.no_sync(model):
-                with phase("forward"):
+                with phase("forward"), fast_dropout() if quick_masks else nullcontext():
                     part = loss(logits_of(model, batch, device), batch) * batch.scale
                 # Data-parallel gradients are averaged over processes; the sum is wanted.
                 value = part * (processes / step.weight)

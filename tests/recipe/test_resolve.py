@@ -101,6 +101,21 @@ class TestEverything:
         assert not decisions
 
 
+@pytest.mark.parametrize(
+    ("tokens", "chosen", "reason"),
+    [
+        (TokenUse(2431, 30_522), True, "2,431 of 30,522 rows occur; where the embedding trains, they do so alone"),
+        (TokenUse(15_261, 30_522), True, "15,261 of 30,522 rows occur"),
+        (TokenUse(15_262, 30_522), False, "15,262 of 30,522 rows occur, which are more than half"),
+        (TokenUse(2431, 30_522, "a.weight and b.weight are one matrix"), False, "a.weight and b.weight are one matrix"),
+    ],
+)
+def test_the_vocabulary_is_compacted_where_it_pays(tokens: TokenUse, chosen: bool, reason: str) -> None:
+    found, decisions = resolved(replace(FACTS, tokens=tokens))
+    assert found.train.compact_vocabulary is chosen
+    assert decisions["train.compact_vocabulary"].reason.startswith(reason)
+
+
 def test_what_is_given_is_kept() -> None:
     given = {"train__lr": 0.5, "train__precision": "fp32", "task__max_length": 16, "train__micro_batch_size": 3}
     found, decisions = resolved(**given, train__threads=2, evaluate__metrics=["f1", "ece"], evaluate__select_by="ece")

@@ -79,7 +79,9 @@ def run_in_processes(
 @pytest.fixture(scope="module")
 def two(tiny_base, tmp_path_factory) -> Path:
     """What a fresh process left that trained in one and in two processes."""
-    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], list(WHOLE))
+    runs = [whole_run(tiny_base, name) for name in WHOLE]
+    runs.append({**runs[0], "name": "all-rows", "train": {**runs[0]["train"], "compact_vocabulary": False}})
+    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], [], runs=runs)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,17 @@ def test_frozen_blocks_that_two_processes_computed_are_those_of_one(two):
     one, many = (Run(two / f"runs-{number}" / "cached") for number in (1, 2))
     assert "cache" in many.ledger["phases"]
     assert_the_same_run(one, many, 2)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_compact_vocabulary_changes_nothing(two, processes):
+    folder = two / f"runs-{processes}"
+    compact, whole = Run(folder / "fp32"), Run(folder / "all-rows")
+    assert "compact_vocabulary: true" in (compact.recipe() or "")
+    assert "compact_vocabulary: false" in (whole.recipe() or "")
+    assert "best at fit" in (whole.read("status.json") or {})["reason"]
+    assert sha256(compact) == sha256(whole)
+    assert compact.log() == whole.log()
 
 
 def test_a_run_goes_on_with_another_number_of_processes(two, tiny_base, tmp_path):
