@@ -278,7 +278,7 @@ def seen_ids(
     encoded: Mapping[str, Encoded], unlabelled: tuple[Examples, Encoded] | None, base: Base, anatomy: Anatomy
 ) -> IntArray:
     """Token ids that the model may see while it trains, sorted: those of the test split are seen when it is done."""
-    if anatomy.tokens is None:
+    if anatomy.tokens is None or anatomy.tokens.bound:  # code may make rows of ids in a way of its own
         return np.empty(0, np.int64)
     assert base.tokenizer is not None, "a base without a tokenizer has got one by now"
     parts = [part for name, part in encoded.items() if name != "test"]

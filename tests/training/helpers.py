@@ -106,6 +106,11 @@ def train(
         patch.setattr(execute, "seal", sealed)
         run = execute.train(given, data=memory(rows), runs=runs)
     _settle()
+    compact = seen["prepared"].compact
+    if compact is not None and len(seen["after"][compact.parameter]) < compact.rows:
+        whole = seen["before"][compact.parameter].clone()
+        whole[torch.from_numpy(compact.ids)] = seen["after"][compact.parameter]
+        seen["after"][compact.parameter] = whole
     return Trained(run=run, **seen)
 
 

@@ -57,7 +57,7 @@ def python(*words: object, **environment: str) -> None:
 
 
 def run_in_processes(
-    folder: Path, tiny_base, processes: list[int], loops: list[str], runs: list[str], **more: Any
+    folder: Path, tiny_base, processes: list[int], loops: list[str], runs: list[dict[str, Any]], **more: Any
 ) -> Path:
     job = {
         "rows": ROWS,
@@ -68,7 +68,7 @@ def run_in_processes(
             for name, (family, strategy, task) in LOOPS.items()
             if name in loops
         },
-        "runs": [whole_run(tiny_base, precision) for precision in runs],
+        "runs": runs,
         **more,
     }
     (folder / "job.json").write_text(json.dumps(job), "utf-8")
@@ -81,13 +81,14 @@ def two(tiny_base, tmp_path_factory) -> Path:
     """What a fresh process left that trained in one and in two processes."""
     runs = [whole_run(tiny_base, name) for name in WHOLE]
     runs.append({**runs[0], "name": "all-rows", "train": {**runs[0]["train"], "compact_vocabulary": False}})
-    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], [], runs=runs)
+    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], runs)
 
 
 @pytest.fixture(scope="module")
 def three(tiny_base, tmp_path_factory) -> Path:
     """The same with one, two and three processes."""
-    return run_in_processes(tmp_path_factory.mktemp("three"), tiny_base, [1, 2, 3], list(LOOPS), ["fp32"])
+    runs = [whole_run(tiny_base, "fp32")]
+    return run_in_processes(tmp_path_factory.mktemp("three"), tiny_base, [1, 2, 3], list(LOOPS), runs)
 
 
 def assert_the_same_weights(folder: Path, loop: str, processes: int) -> None:
@@ -142,7 +143,7 @@ def test_the_compact_vocabulary_changes_nothing(two, processes):
 def test_a_run_goes_on_with_another_number_of_processes(two, tiny_base, tmp_path):
     """One process is asked to end, the main process writes the checkpoint, and all of them end."""
     stop = {"process": 0, "update": 3}
-    run_in_processes(tmp_path, tiny_base, [2], [], ["fp32"], stop=stop)
+    run_in_processes(tmp_path, tiny_base, [2], [], [whole_run(tiny_base, "fp32")], stop=stop)
     run = Run(tmp_path / "runs-2" / "fp32")
     assert run.status == "interrupted"
     assert max(path.name for path in (run.path / "checkpoints").iterdir()) == "01-000000003"
