@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 # Hugging Face libraries read these at import, so they are set before the first of them, and child processes inherit
-# them. What frozen layers give is kept in a cache of the tests' own.
+# them.
 _HOME = tempfile.mkdtemp(prefix="hfstrat-tests-")
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=_HOME, HFSTRAT_CACHE=f"{_HOME}/hfstrat")
 
@@ -27,6 +27,12 @@ hypothesis.settings.load_profile("hfstrat")
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test finds in the cache of frozen layers is what it has put there."""
+    monkeypatch.setenv("HFSTRAT_CACHE", tempfile.mkdtemp(prefix="cache-", dir=_HOME))
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,7 @@ def test_an_interrupted_run_is_repeated_from_its_oldest_checkpoint(tiny_base, tm
             given,
             data=memory(ROWS),
             runs=tmp_path,
-            observer=Calls(38, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+            observer=Calls(44, lambda: os.kill(os.getpid(), signal.SIGTERM)),
         )
     oldest = min(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     found = verify(tmp_path / "run", 50, data=memory(ROWS))

@@ -37,9 +37,9 @@ STORED: dict[str, dict[str, Any]] = {
     "fp4": {"kind": "qlora", "r": 4, "quant_type": "fp4", "double_quant": False},
     "int8": {"kind": "qlora", "r": 4, "bits": 8},
 }
-# Cosines of gradients with those over the base as it was: all of them together, and the worst tensor.
-# Measured: nf4 0.9965 and 0.950, fp4 0.9932 and 0.961, int8 0.99997 and 0.9950.
-SIMILAR = {"nf4": (0.99, 0.9), "fp4": (0.99, 0.9), "int8": (0.9999, 0.99)}
+# Cosine of all gradients together with those over the base as it was. Weights in four bits are a tenth off, and how
+# much of that comes through depends on the random values of an adapter: 0.986 to 0.997 were seen, and 0.9999 for int8.
+SIMILAR = {"nf4": 0.97, "fp4": 0.97, "int8": 0.9999}
 Gradients = dict[str, torch.Tensor]
 
 RUNS: dict[str, tuple[str, str, dict[str, Any], str]] = {
@@ -145,10 +145,18 @@ def test_gradients_reach_every_layer_as_over_the_base_itself(tiny_base, stored):
     found = gradients(model, prepared)
     assert found.keys() == expected.keys()
     assert len([name for name in found if ".lora_A." in name]) == len(prepared.anatomy.linear)
-    together, least = SIMILAR[stored]
-    assert cosine(joined(found), joined(expected)) > together
-    similar = {name: cosine(found[name], value) for name, value in expected.items()}
-    assert min(similar.values()) > least, similar
+    assert cosine(joined(found), joined(expected)) > SIMILAR[stored]
+    if stored == "int8":
+        return  # its products are those of whole numbers
+    same = with_trained_of(built(plain), model, prepared)
+    layers = dict(same.named_modules())
+    with torch.no_grad():
+        for name, layer in model.named_modules():
+            if isinstance(layer, bitsandbytes.nn.Linear4bit):
+                stored_weight = layer.weight.data, layer.weight.quant_state
+                layers[name].weight.copy_(bitsandbytes.functional.dequantize_4bit(*stored_weight))
+    exact = gradients(same, plain)
+    assert min(cosine(found[name], value) for name, value in exact.items()) > 0.99999
 
 
 @pytest.mark.parametrize("name", RUNS)
