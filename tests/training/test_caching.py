@@ -62,7 +62,8 @@ def test_the_cache_does_not_matter(tiny_base, tmp_path, family, strategy, task):
     base, found = tiny_base(family, **LIVELY, **{layers: 3}), {}
     for cached in (True, False):
         name = f"cached-{cached}".lower()
-        given = recipe(base, strategy, name, task=task, train={"max_steps": 50, "cache": cached, "micro_batch_size": 3})
+        settings = {"max_steps": 50, "cache": cached, "micro_batch_size": 3}
+        given = recipe(base, strategy, name, task=task, train=settings, evaluate={"every": 1000})
         found[cached] = train(given, ROWS, tmp_path, dtype=torch.float64)
     assert "cache" in found[True].run.ledger["phases"]
     assert "cache" not in found[False].run.ledger["phases"]
