@@ -1,0 +1,1 @@
+"""How `speed.py` compares hfstrat with its peers: what is asked, run, kept and written down."""
