@@ -263,12 +263,13 @@ def test_problems_may_have_targets_of_their_own():
 @pytest.mark.parametrize("weights", [FOLDS, SHOTS], ids=["folds", "shots"])
 def test_a_problem_is_solved_as_if_it_were_alone(weights):
     options = {"tolerance": EXACT, "max_iterations": 1000}
-    together = solve_many(WIDE, cross_entropy, 5, L2, weights, **options)
+    weights, strengths = weights[:3], L2[::2]
+    together = solve_many(WIDE, cross_entropy, 5, strengths, weights, **options)
     for problem in range(len(weights)):
-        alone = solve_many(WIDE, cross_entropy, 5, L2, weights[problem : problem + 1], **options)
+        alone = solve_many(WIDE, cross_entropy, 5, strengths, weights[problem : problem + 1], **options)
         distance = (together.weight[problem] - alone.weight[0]).norm() / alone.weight.norm()
         assert distance < 1e-7
-    each = solve_many(WIDE, cross_entropy, 5, L2, weights, memory=0, **options)
+    each = solve_many(WIDE, cross_entropy, 5, strengths, weights, memory=0, **options)
     assert each.weight.numpy() == pytest.approx(together.weight.numpy(), abs=1e-6)
 
 
@@ -314,18 +315,19 @@ def test_again_gives_the_same_bytes(weights):
 
 
 @pytest.mark.parametrize("weights", [FOLDS, SHOTS], ids=["folds", "shots"])
-def test_memory_is_bounded(weights):
+def test_memory_is_bounded(weights, monkeypatch):
     """What is held at once grows with the number of problems, up to the bound."""
+    monkeypatch.setattr("hfstrat.training.solve.PAIRS", 10)
     features, weights = WIDE.float().repeat(1, 8), weights.repeat(4, 1).float()
     result = 4 * len(weights) * 5 * (features.shape[1] + 3)
 
     def peak(memory):
         with LiveBytes([features, weights]) as live:
             held = live.current
-            solve_many(features, cross_entropy, 5, (1e-4,), weights, memory=memory)
+            solve_many(features, cross_entropy, 5, (1e-4,), weights, memory=memory, tolerance=0, max_iterations=14)
         return live.peak - held - 2 * features.nbytes - result
 
-    at_once, bound = peak(2**40), 2**21
+    at_once, bound = peak(2**40), 2**19
     assert at_once > 1.5 * bound
     assert peak(bound) < bound
 
