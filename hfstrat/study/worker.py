@@ -7,6 +7,7 @@ at import, because threads of the math library do not survive a fork.
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,6 +35,8 @@ from hfstrat.study.arms import Arm
 from hfstrat.study.floors import run_floor
 
 PRELOADED = (accelerate, evaluate, peft, sklearn, transformers, modules)
+# What the imports made stays for good: looking through it again takes half the time of an arm's own Python.
+gc.freeze()
 
 
 class _Relay(Observer):
