@@ -23,7 +23,8 @@ from torch import nn
 from hfstrat.checkpoints import circumstances
 from hfstrat.data.batching import collate, evaluation_batches
 from hfstrat.models import prefix
-from hfstrat.models.anatomy import canonical
+from hfstrat.models.adapters import beside_base, switched_off
+from hfstrat.models.anatomy import canonical, named_parameters
 from hfstrat.runs import store
 from hfstrat.runs.store import Array
 from hfstrat.state import State
@@ -55,14 +56,43 @@ def features_of(model: nn.Module, output: str, data: Encoded, state: State) -> t
         state.ledger.phases["solve"].tokens += data.tokens
         return scoring.logits(model, data, batch_size, state.accelerator, state.observer.advance)
 
-    with scoring.output_removed(model, output):
-        if not state.prepared.recipe.train.cache:
+    if not state.prepared.recipe.train.cache:
+        with scoring.output_removed(model, output):
             values = compute()
-        else:
-            key = _key("features", dict(model.state_dict()), model, data, state)
+    else:
+        with scoring.output_removed(model, output), _idle_adapter_off(model, data, state) as beside:
+            tensors = {name: value for name, value in model.state_dict().items() if name not in beside}
+            key = _key("features", tensors, model, data, state)
             what = f"features of {len(data):,} texts by {state.prepared.base.name}"
             values = _whole(key, what, compute, state)
     return torch.from_numpy(np.array(values)).to(state.accelerator.device)
+
+
+@contextmanager
+def _idle_adapter_off(model: nn.Module, data: Encoded, state: State) -> Iterator[set[str]]:
+    """The model without an adapter that does nothing yet: its features are those of the base, which other runs have.
+
+    Yields:
+        Names in the model's state that nothing depends on.
+    """
+    beside = beside_base(model) if hasattr(model, "peft_config") else set()
+    with ExitStack() as stack:
+        if beside:
+            batch, device = collate(data, _some(data)), state.accelerator.device
+            with scoring.evaluating(model), torch.inference_mode(), state.accelerator.autocast():
+                adapted = logits_of(model, batch, device)
+                stack.enter_context(switched_off(model))
+                idle = torch.equal(adapted, logits_of(model, batch, device))
+            if not idle:
+                stack.close()
+                beside = set()
+        yield beside
+
+
+def _some(data: Encoded) -> IntArray:
+    """Rows of a short, a middling and a long example."""
+    by_length = np.argsort(data.lengths, kind="stable")
+    return np.unique(by_length[[0, len(by_length) // 2, -1]])
 
 
 @contextmanager
@@ -120,8 +150,7 @@ def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> _Form | s
     """
     data, device = state.training, state.accelerator.device
     coarse = any(value.dtype not in (torch.float32, torch.float64) for value in model.parameters())
-    by_length = np.argsort(data.lengths, kind="stable")
-    rows = np.unique(by_length[[0, len(by_length) // 2, -1]])
+    rows = _some(data)
     parts, wrap = [], None
     precise = state.accelerator.autocast if coarse else nullcontext  # where it can be told from rounding best
     with scoring.evaluating(model), torch.inference_mode(), precise():
@@ -250,11 +279,15 @@ def _agreed_find(key: str, state: State) -> Array | None:
 
 def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data: Encoded, state: State) -> str:
     """A name for an array that says all that its bytes depend on."""
-    recipe, device = state.prepared.recipe, state.accelerator.device
+    recipe, device, anatomy = state.prepared.recipe, state.accelerator.device, state.prepared.anatomy
     here = circumstances(1)
+    own = {canonical(name): value for name, value in tensors.items() if ".original_module." not in name}
+    adapted = any(name not in anatomy.parameters for name, _ in named_parameters(model) if name in own)
+    inner = type(model.get_base_model()) if hasattr(model, "peft_config") else type(model)  # type: ignore[operator]
     described = {
         "kind": kind,
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "class": f"{inner.__module__}.{inner.__qualname__}",
+        "adapter": {name: one.to_dict() for name, one in model.peft_config.items()} if adapted else None,  # type: ignore[operator, union-attr]
         "config": _essence(json.loads(model.config.to_json_string(use_diff=False))),  # type: ignore[union-attr, operator]
         "code": None if state.prepared.base.code is None else state.prepared.base.fingerprint,
         "attention": recipe.model.attention,
@@ -268,8 +301,12 @@ def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data:
         if device.type == "cuda"
         else f"{device.type} {torch.backends.cpu.get_cpu_capability()}",
     }
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
-    for name, value in sorted(tensors.items()):
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=_plain).encode())
+    # In bf16 the weights of linear layers are rounded before they are used, and may be held so (`train.hold_bf16`).
+    linear = {f"{path}.{name}" for path in anatomy.linear for name in ("weight", "bias")}
+    rounded = linear if recipe.train.precision == "bf16" else set()
+    for name, value in sorted(own.items()):
+        value = value.to(torch.bfloat16) if name in rounded and value.is_floating_point() else value
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(flat.view(torch.uint8).numpy().data)
@@ -279,6 +316,11 @@ def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data:
         digest.update(np.ascontiguousarray(column.offsets).data)
     digest.update(np.ascontiguousarray(data.windows).data)
     return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for, the same in every process."""
+    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def _essence(config: Any) -> Any:

@@ -192,6 +192,39 @@ def load_into(model: Any, start: Adapted, new: Collection[str]) -> None:
     assert not result.unexpected_keys, f"the adapter has tensors that fit nothing: {result.unexpected_keys[:3]}"
 
 
+def beside_base(model: nn.Module) -> set[str]:
+    """Names in a model's state of what adapted layers have beside the layers of the base."""
+    return {
+        f"{path}.{name}"
+        for path, layer in _adapted_layers(model)
+        for name in layer.state_dict()
+        if not name.startswith("base_layer.")
+    }
+
+
+@contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """The layers of a model without their adapter; what an adapter's method trains as a whole stays as it is."""
+    layers: list[Any] = [layer for _, layer in _adapted_layers(model)]
+    training = [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+            layer.requires_grad_(False)
+        for parameter in training:
+            parameter.requires_grad_()
+
+
+def _adapted_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+
 def allocate_ranks(model: nn.Module, update: int) -> None:
     """AdaLoRA's step: weigh each rank by its gradient, and give the budget to the most important (before gradients go).
 

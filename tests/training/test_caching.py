@@ -158,6 +158,42 @@ def test_strategies_seeds_and_learning_rates_share_what_the_frozen_body_gives(ti
     assert {entry.path for entry in store.entries()} == {one.path, other.path}
 
 
+PROBED = {"kind": "lora", "r": 4, "head_init": "probe"}
+IA3 = {"kind": "peft", "method": "IA3", "head_init": "probe"}
+
+
+@pytest.mark.parametrize(
+    ("family", "precision"), [("bert", "fp32"), ("bert", "bf16"), ("gpt2", "bf16"), ("llama", "fp32")]
+)
+def test_an_adapter_that_does_nothing_yet_shares_what_the_base_gives(tiny_base, tmp_path, family, precision):
+    base, train = tiny_base(family, **LIVELY), {"precision": precision, "max_steps": 3}
+    trained(recipe(base, "head", "head", train=train), tmp_path)
+    for strategy in (PROBED, IA3):
+        given = recipe(base, strategy, strategy["kind"], train=train)
+        hit, told = trained(given, tmp_path)
+        assert sum("read from the cache" in note for note in told.notes) == 2
+        alone, told = trained(given, tmp_path / "alone", cache=False)
+        assert not any("read from the cache" in note for note in told.notes)
+        assert substance(hit)["tensors"] == substance(alone)["tensors"]
+
+
+@pytest.mark.parametrize("changed", [{"init_lora_weights": "pissa"}, {"init_lora_weights": False}], ids=str)
+def test_an_adapter_that_does_something_has_features_of_its_own(tiny_base, tmp_path, changed):
+    base = tiny_base("bert", **LIVELY)
+    trained(recipe(base, "head", "head"), tmp_path)
+    strategy = {"kind": "peft", "method": "LORA", "head_init": "probe", "options": {"r": 4, **changed}}
+    given = recipe(base, strategy, "own", train={"max_steps": 3})
+    hit, told = trained(given, tmp_path)
+    assert not any("read from the cache" in note for note in told.notes)
+    alone, _ = trained(given, tmp_path / "alone", cache=False)
+    assert substance(hit)["tensors"] == substance(alone)["tensors"]
+    _, told = trained({**given, "name": "again"}, tmp_path)
+    assert sum("read from the cache" in note for note in told.notes) == 2
+    other = {**strategy, "options": {**strategy["options"], "lora_alpha": 3}}
+    _, told = trained(recipe(base, other, "other"), tmp_path)
+    assert not any("read from the cache" in note for note in told.notes), "its scale is no tensor"
+
+
 @pytest.mark.parametrize(
     "change",
     [
