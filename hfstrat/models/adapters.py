@@ -205,7 +205,7 @@ def beside_base(model: nn.Module) -> set[str]:
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
     """The layers of a model without their adapter; what an adapter's method trains as a whole stays as it is."""
-    layers: list[Any] = [layer for _, layer in _adapted_layers(model)]
+    layers = [layer for _, layer in _adapted_layers(model)]
     training = [parameter for layer in layers for parameter in layer.parameters() if parameter.requires_grad]
     for layer in layers:
         layer.enable_adapters(False)
@@ -219,7 +219,7 @@ def switched_off(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_()
 
 
-def _adapted_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def _adapted_layers(model: nn.Module) -> list[tuple[str, Any]]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [(path, module) for path, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
