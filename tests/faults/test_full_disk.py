@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,17 +37,34 @@ def disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def taken(files: Iterable[Path]) -> int:
+    """The bytes that files take on a tmpfs, which counts in pages."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return sum(-(-file.stat().st_size // page) * page for file in files if file.is_file())
+
+
 @pytest.mark.parametrize(("where", "every"), [("checkpoint", 3), ("artifact", 15)])
-def test_a_full_disk_ends_in_3_and_with_more_room_the_run_goes_on(tiny_base, tmp_path, disk, where, every):
+def test_a_full_disk_ends_in_3_and_with_more_room_the_run_goes_on(
+    tiny_base, tmp_path, disk, monkeypatch, where, every
+):
     given = recipe_for("full", tiny_base, train={"checkpoint_every": every})
     given["data"] = {"source": str(tiny.write_csv(tmp_path / "a.csv", ROWS)), "validation": 0.25, "test": 0.25}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(given), "utf-8")
+    checkpoints: list[int] = []
+    prune = checkpoint.prune
+
+    def measured(folder: Path, keep: int) -> None:
+        checkpoints.append(taken(folder.rglob("*")))
+        prune(folder, keep)
+
+    monkeypatch.setattr(checkpoint, "prune", measured)
     whole = execute.train(file, runs=tmp_path / "whole")
-    weights = (whole.artifact / "model.safetensors").stat().st_size
-    # A checkpoint holds weights, best weights and two moments: four times the weights. Room for one checkpoint and a
-    # half is too little for a second one; room for one and half the weights is too little for the artefact.
-    room = int(weights * (6 if where == "checkpoint" else 4.5)) + 150_000
+    # The small files fit. Beside them there is room for three quarters of the checkpoints or, where the artefact is to
+    # fail, for all of them and half the artefact.
+    half_artifact = taken(whole.artifact.rglob("*")) // 2
+    small = taken(set(whole.path.rglob("*")) - set(whole.artifact.rglob("*")))
+    room = small + (max(checkpoints) * 3 // 4 if where == "checkpoint" else max(checkpoints) + half_artifact)
     (disk / "ballast").write_bytes(b"\0" * (SIZE - room))
 
     command = [sys.executable, "-m", "hfstrat", "train", str(file), "--runs", str(disk), "-q"]
