@@ -1,7 +1,7 @@
-"""The first half of a run: from a recipe to everything that is known before a weight is read. Writes nothing.
+"""The first half of a run: from a recipe to everything that is known before a weight is read.
 
-`validate` ends here. Data and model are looked at independently, so that one wrong column does not hide a
-misspelt model: all problems are raised together.
+Nothing is written but tokens into the cache. `validate` ends here. Data and model are looked at independently, so that
+one wrong column does not hide a misspelt model: all problems are raised together.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ from hfstrat.runs.store import LIMIT, room
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels
 from hfstrat.teaching import Teacher, naming, open_teacher
+from hfstrat.tokenizing import tokenized
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
 UNLIMITED = 1_000_000  # tokens; tokenizers say a larger number where they know no limit
@@ -271,7 +273,8 @@ def encode(recipe: Recipe, base: Base, examples: Mapping[str, Examples]) -> dict
     asked = recipe.task.max_length
     most = base.max_length or UNLIMITED
     length = min(int(asked), most) if asked != "auto" else min(most, LONGEST)
-    return {name: recipe.task.encode(base.tokenizer, part, length) for name, part in examples.items()}
+    make = recipe.task.encode if recipe.train.cache is False else partial(tokenized, recipe.task)
+    return {name: make(base.tokenizer, part, length) for name, part in examples.items()}
 
 
 def seen_ids(

@@ -443,7 +443,7 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
     on_cuda = accelerator.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    rows = np.argsort(-data.lengths, kind="stable")[: recipe.train.batch_size]
+    rows = np.argsort(-data.lengths * np.diff(data.windows), kind="stable")[: recipe.train.batch_size]
     feed = _Feed([_Planned(0.0, rows, False)], state)
     statistics = snapshot(dict(named_buffers(model)))
     with nullcontext() if on_cuda else LiveBytes([*tensors(model), *_aside(model)]) as live:

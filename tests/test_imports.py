@@ -27,6 +27,7 @@ TENSOR = (("data", "models"), ("training",))
 ABOVE = (
     # one layer in several files
     (
+        "tokenizing",
         "prepare",
         "teaching",
         "outline",

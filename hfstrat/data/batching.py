@@ -5,7 +5,6 @@ Batches hold texts of similar length, so that little padding is computed; which 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -115,15 +114,27 @@ def share(data: Encoded, rows: IntArray, micro: int, process: int, processes: in
     Args:
         data: The training split.
         rows: All examples of the update.
-        micro: Examples of a micro-batch, at most.
+        micro: Windows of the greatest length in a micro-batch, at most; of shorter ones, as many as take no more room.
         process: This process.
         processes: How many there are.
     """
-    rounds = math.ceil(math.ceil(len(rows) / processes) / micro)
-    mine = rows[process::processes]
-    parts = [mine[place : place + micro] for place in range(0, len(mine), micro)]
-    batches = [collate(data, part) for part in parts]
+    parts = [_cut(data, rows[number::processes], micro) for number in range(processes)]
+    rounds = max(map(len, parts))
+    batches = [collate(data, part) for part in parts[process]]
     return batches + [collate(data, rows[:1], scale=0.0) for _ in range(rounds - len(batches))]
+
+
+def _cut(data: Encoded, rows: IntArray, micro: int) -> list[IntArray]:
+    """Stretches of examples, in their order, of no more padded tokens than so many windows of the greatest length."""
+    budget = micro * data.longest
+    starts, windows, width = [0], 0, 0
+    counts, lengths = data.windows[rows + 1] - data.windows[rows], data.lengths[rows]
+    for place, (count, length) in enumerate(zip(counts.tolist(), lengths.tolist(), strict=True)):
+        windows, width = windows + count, max(width, length)
+        if windows * width > budget and place > starts[-1]:
+            starts.append(place)
+            windows, width = count, length
+    return np.split(rows, starts[1:]) if len(rows) else []
 
 
 def evaluation_batches(data: Encoded, batch_size: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:

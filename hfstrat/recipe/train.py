@@ -53,7 +53,8 @@ class TrainSpec(Spec):
     batch_size: Count = 32
     """Examples per update, over all processes."""
     micro_batch_size: Count | Auto = "auto"
-    """Examples that go through the model at once on each process; results do not depend on it."""
+    """The longest texts that go through the model at once on each process, and of shorter ones as many as take no more
+    room; results do not depend on it."""
     lr: Rate | Auto = "auto"
     """Peak learning rate; auto: the strategy's default for this model size."""
     optimizer: OptimizerSpec = OptimizerSpec()

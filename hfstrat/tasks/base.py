@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -158,13 +159,18 @@ class Encoded:
             return first
         return np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
 
-    @property
+    @cached_property
     def lengths(self) -> IntArray:
         """Tokens of each example's longest window."""
         lengths = self.columns["input_ids"].lengths
         if len(lengths) == len(self):
             return lengths
         return np.maximum.reduceat(lengths, self.windows[:-1])
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest window."""
+        return int(self.lengths.max(initial=0))
 
     @property
     def tokens(self) -> int:

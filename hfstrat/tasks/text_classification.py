@@ -63,6 +63,8 @@ class TextClassification(Spec):
     peft_task_type: ClassVar[str] = "SEQ_CLS"
     pipeline_tag: ClassVar[str] = "text-classification"
     roles: ClassVar[tuple[str, ...]] = ("text", "label", "text_pair", "id")
+    encoding: ClassVar[tuple[str, ...]] = ("long_texts", "stride")
+    """Fields that decide which tokens a text becomes, beside the length of a window."""
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -255,10 +257,17 @@ class TextClassification(Spec):
             message = f"{max_length} tokens leave no room for text beside {special} special ones"
             raise DataError(Trouble(message, "task.max_length", hint="Raise it"))
         if windows:
-            options |= {"return_overflowing_tokens": True, "stride": max(0, min(self.stride, room - 1))}
             if examples.pairs is not None:
                 options["truncation"] = "only_second"
-        tokens = _tokenized(tokenizer, examples, options)
+                room -= _longest(tokenizer, examples.texts)
+                if room < 1:
+                    message = "a first text of a pair is so long that no window has room for the second one"
+                    hint = "Raise it, name the shorter texts as `text`, or set task.long_texts: truncate"
+                    raise DataError(Trouble(message, "task.max_length", hint=hint))
+            # A stride that leaves nothing new in a window is a panic of the tokenizers library.
+            options |= {"return_overflowing_tokens": True, "stride": min(self.stride, room - 1)}
+        pairs = () if examples.pairs is None else (list(examples.pairs),)
+        tokens: Any = tokenizer(list(examples.texts), *pairs, **options)
         names = [name for name in tokenizer.model_input_names if name in tokens and name != "attention_mask"]
         owners = np.asarray(tokens["overflow_to_sample_mapping"] if windows else range(len(examples)), dtype=np.int64)
         return Encoded(
@@ -416,17 +425,10 @@ def _columns_hint(name: str, available: Sequence[str]) -> str:
     return f"{did_you_mean(name, available, show_all=0)} The columns are: {', '.join(available)}".strip()
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerBase, examples: Examples, options: Mapping[str, Any]) -> Any:
-    if examples.pairs is None:
-        return tokenizer(list(examples.texts), **options)
-    try:
-        return tokenizer(list(examples.texts), list(examples.pairs), **options)
-    except Exception as error:  # the tokenizers library raises nothing more particular
-        if "too short to respect the provided max_length" not in str(error):
-            raise
-        message = "a first text of a pair is so long that no window has room for the second one"
-        hint = "Raise it, name the shorter texts as `text`, or set task.long_texts: truncate"
-        raise DataError(Trouble(message, "task.max_length", hint=hint)) from error
+def _longest(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> int:
+    """Tokens of the longest text, without special ones."""
+    rows = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return max(map(len, rows), default=0)
 
 
 def _texts(split: Dataset, column: str) -> list[str]:

@@ -18,11 +18,12 @@ from tests import tiny
 PAD = 99
 
 
-def encoded(windows: list[int], longest: int = 9, *, left: bool = False, seed: int = 0) -> Encoded:
+def encoded(windows: list[int], longest: int = 9, *, left: bool = False, seed: int = 0, lengths=None) -> Encoded:
     """Examples with so many windows each; a window's tokens are its example's number."""
-    rng = np.random.default_rng(seed)
     owner = np.repeat(np.arange(len(windows)), windows)
-    rows = [[int(place)] * int(rng.integers(1, longest + 1)) for place in owner]
+    if lengths is None:
+        lengths = np.random.default_rng(seed).integers(1, longest + 1, len(owner))
+    rows = [[int(place)] * int(length) for place, length in zip(owner, lengths, strict=True)]
     return Encoded(
         ids=tuple(str(place) for place in range(len(windows))),
         columns={"input_ids": Ragged.of(rows), "token_type_ids": Ragged.of([[7] * len(row) for row in rows])},
@@ -82,11 +83,12 @@ def test_processes_share_an_update_in_equal_rounds(windows, micro, processes, da
     source = encoded(windows)
     rows = np.array(data.draw(st.permutations(range(len(windows)))))
     shared = [share(source, rows, micro, process, processes) for process in range(processes)]
-    rounds = math.ceil(math.ceil(len(rows) / processes) / micro)
-    assert [len(batches) for batches in shared] == [rounds] * processes
+    assert len({len(batches) for batches in shared}) == 1
     real = [batch for batches in shared for batch in batches if batch.scale]
+    assert any(all(batch.scale for batch in batches) for batches in shared), "no round in which nobody computes"
     assert sorted(np.concatenate([batch.rows for batch in real])) == sorted(rows)
-    assert all(len(batch.rows) <= micro for batch in real)
+    budget = micro * source.longest
+    assert all(len(batch.rows) == 1 or batch.inputs["input_ids"].numel() <= budget for batch in real)
     for batch in (batch for batches in shared for batch in batches):
         assert batch.scale in (0.0, 1.0)
         assert len(batch.targets) == len(batch.rows) > 0
@@ -96,6 +98,13 @@ def test_processes_share_an_update_in_equal_rounds(windows, micro, processes, da
         assert torch.equal(tokens[:, 0], torch.from_numpy(batch.rows)[owner]), "tokens name their example"
         assert torch.equal(batch.targets, torch.from_numpy(batch.rows))
         assert [int((owner == place).sum()) for place in range(len(batch.rows))] == [windows[r] for r in batch.rows]
+
+
+def test_a_micro_batch_holds_more_of_shorter_texts():
+    source = encoded([1] * 9, lengths=[8, 7, 4, 4, 4, 2, 2, 2, 2])
+    parts = [batch.rows.tolist() for batch in share(source, np.arange(9), 2, 0, 1)]
+    assert parts == [[0, 1], [2, 3, 4, 5], [6, 7, 8]]
+    assert [batch.rows.tolist() for batch in share(source, np.arange(9), 9, 0, 1)] == [list(range(9))]
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------------

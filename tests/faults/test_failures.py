@@ -167,13 +167,15 @@ def test_divergence_names_the_update_its_rate_and_its_examples(tiny_base, tmp_pa
 
 
 def short_of_memory(monkeypatch, most: int, after: int = 0) -> None:
-    """Let every forward pass in training run out of memory that has more than so many examples."""
+    """Let every forward pass in training run out of memory that takes more than so many of the longest texts."""
     passes = [0]
+    longest = [0]
 
     def logits(model, batch, device):
         if torch.is_grad_enabled():
-            passes[0] += 1
-            if passes[0] > after and len(batch.rows) > most:
+            tokens = batch.inputs["input_ids"]
+            passes[0], longest[0] = passes[0] + 1, max(longest[0], tokens.shape[1])  # the first pass has the longest
+            if passes[0] > after and tokens.numel() > most * longest[0]:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return compute(model, batch, device)
 

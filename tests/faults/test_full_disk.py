@@ -44,9 +44,7 @@ def taken(files: Iterable[Path]) -> int:
 
 
 @pytest.mark.parametrize(("where", "every"), [("checkpoint", 3), ("artifact", 15)])
-def test_a_full_disk_ends_in_3_and_with_more_room_the_run_goes_on(
-    tiny_base, tmp_path, disk, monkeypatch, where, every
-):
+def test_a_full_disk_ends_in_3_and_with_more_room_the_run_goes_on(tiny_base, tmp_path, disk, monkeypatch, where, every):
     given = recipe_for("full", tiny_base, train={"checkpoint_every": every})
     given["data"] = {"source": str(tiny.write_csv(tmp_path / "a.csv", ROWS)), "validation": 0.25, "test": 0.25}
     file = tmp_path / "mine.yaml"

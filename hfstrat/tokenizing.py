@@ -1,0 +1,109 @@
+"""A text is tokenised once: what a tokenizer made of a split is kept, for this run and for others.
+
+Tokens that were kept are read from a file that is mapped into memory, so their number does not show in what the process
+holds. Whatever cannot be kept is tokenised again: a cache is no reason for a run to fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hfstrat.runs import store
+from hfstrat.tasks import Task
+from hfstrat.tasks.base import Encoded, Examples, IntArray, Ragged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FEWEST = 2000  # examples; fewer are tokenised sooner than a file is looked up, verified and read
+
+
+def tokenized(task: Task, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
+    """A split's tokens, read where they were kept for these very texts, this tokenizer and these settings.
+
+    Args:
+        task: Encodes what was not kept.
+        tokenizer: The model's tokenizer.
+        examples: The split.
+        max_length: Tokens of a window, special tokens included.
+
+    Raises:
+        DataError: As of `task.encode`.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if len(examples) < FEWEST or backend is None:
+        return task.encode(tokenizer, examples, max_length)
+    key = _key(task, tokenizer, examples, max_length)
+    kept = store.find(key)
+    if kept is not None:
+        return _unpacked(kept, examples)
+    encoded = task.encode(tokenizer, examples, max_length)
+    packed = _packed(encoded)
+    if packed is not None and packed.nbytes <= store.room():
+        what = f"tokens of {len(examples):,} texts"
+        with suppress(OSError), store.begun(key, what, packed.shape, str(packed.dtype)) as file:
+            store.opened(file, packed.shape, str(packed.dtype))[:] = packed
+        kept = store.find(key)
+    return encoded if kept is None else _unpacked(kept, examples)
+
+
+def _key(task: Task, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> str:
+    """A name that says all that the tokens depend on."""
+    backend: Any = tokenizer.backend_tokenizer
+    # What the last call asked for stays in it, and is no part of what it is.
+    backend.no_truncation()
+    backend.no_padding()
+    described = {
+        "task": task.kind,
+        "encoding": {name: getattr(task, name) for name in task.encoding},
+        "max_length": max_length,
+        "class": type(tokenizer).__qualname__,
+        "inputs": tokenizer.model_input_names,
+        "special": tokenizer.special_tokens_map,
+        "sides": (tokenizer.padding_side, tokenizer.truncation_side),
+        "versions": {name: version(name) for name in ("transformers", "tokenizers")},
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+    digest.update(backend.to_str().encode())
+    for texts in (examples.texts, examples.pairs or ()):
+        digest.update(f"{len(texts)}".encode())
+        for text in texts:
+            raw = text.encode("utf-8", "surrogatepass")
+            digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
+
+
+def _packed(encoded: Encoded) -> IntArray | None:
+    """All that a tokenizer gives, in one array; None where it is more than that."""
+    first, *others = encoded.columns.values()
+    if any(not np.array_equal(first.offsets, other.offsets) for other in others):
+        return None
+    about = {"pad": dict(encoded.pad), "left": encoded.left, "truncated": encoded.truncated}
+    header = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    sizes = [len(header), len(encoded.windows), len(first.lengths)]
+    values = [column.values for column in encoded.columns.values()]
+    return np.concatenate([sizes, header, encoded.windows, first.lengths, *values], dtype=np.int32, casting="same_kind")
+
+
+def _unpacked(packed: store.Array, examples: Examples) -> Encoded:
+    ends = np.cumsum([3, *packed[:3]])
+    about = json.loads(packed[3 : ends[1]].astype(np.uint8).tobytes())
+    windows, lengths = (packed[ends[place] : ends[place + 1]].astype(np.int64) for place in (1, 2))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    tokens = int(offsets[-1])
+    starts = {name: int(ends[3]) + place * tokens for place, name in enumerate(about["pad"])}
+    return Encoded(
+        ids=examples.ids,
+        columns={name: Ragged(packed[start : start + tokens], offsets) for name, start in starts.items()},
+        windows=windows,
+        targets=examples.targets,
+        truncated=about["truncated"],
+        pad=about["pad"],
+        left=about["left"],
+    )
