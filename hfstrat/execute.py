@@ -25,6 +25,7 @@ from hfstrat.beginning import Beginning, as_written, beginning, run_directory, u
 from hfstrat.checkpoints import FOLDER, Checkpoints, circumstances, go_on
 from hfstrat.environment import describe, silence_imports
 from hfstrat.errors import Interrupted, OutOfMemory, Problem, RunError, UsageError
+from hfstrat.fitting import run_fit
 from hfstrat.judge import Judge
 from hfstrat.models.build import build
 from hfstrat.models.compaction import compact, expand, is_compact
@@ -37,7 +38,7 @@ from hfstrat.runs.directory import Run, check_free, clear, locked, write_json, w
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
 from hfstrat.sealing import seal
-from hfstrat.stages import run_fit, run_solve
+from hfstrat.solving import run_solve
 from hfstrat.state import State, decide
 from hfstrat.strategies.plan import Solve, matches
 from hfstrat.tasks.base import Encoded

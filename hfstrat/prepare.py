@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels
 from hfstrat.teaching import Teacher, naming, open_teacher
 from hfstrat.tokenizing import tokenized
+
+if TYPE_CHECKING:
+    import torch
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
 UNLIMITED = 1_000_000  # tokens; tokenizers say a larger number where they know no limit
@@ -117,6 +120,13 @@ class Prepared:
     def compact(self) -> Apart | None:
         """The rows of the token embedding that train without the others, where the recipe wants that and some can."""
         return self.apart if isinstance(self.apart, Apart) and self.recipe.train.compact_vocabulary else None
+
+    def class_weights(self, device: torch.device | str) -> torch.Tensor | None:
+        """Weight of each class in the loss, float32 `(classes,)`; None when all are one."""
+        import torch
+
+        weights = self.recipe.task.weights(self.material.labels)
+        return None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def prepare(

@@ -82,6 +82,11 @@ class State:
     def __post_init__(self) -> None:
         self.held_out = self.prepared.encoded.get("validation")
 
+    def placed(self) -> nn.Module:
+        """The model, put where it is trained; quantised weights are put there when they are loaded, and stay."""
+        quantized = getattr(self.model, "is_quantized", False)
+        return self.model if quantized else self.model.to(self.accelerator.device)
+
     def begin(self, names: set[str]) -> None:
         """Go on from the best state, with more parameters that may move."""
         restore(self.model, self.best)

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from huggingface_hub.constants import HF_HUB_CACHE
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from hfstrat import execute, stages
+from hfstrat import execute, fitting
 from hfstrat.data.batching import collate
 from hfstrat.errors import UsageError
 from hfstrat.inference import Predictor
@@ -723,7 +723,7 @@ def test_the_loss_of_a_mixed_batch_is_what_is_written_down(teachers, unlabelled,
     rows = np.array([0, 1, 2, count, count + 5])
     batch = collate(data, rows)
     logits = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = float(stages._sum_loss(prepared, torch.device("cpu"))(logits, batch))
+    found = float(fitting._sum_loss(prepared, torch.device("cpu"))(logits, batch))
     expected, targets = 0.0, prepared.encoded["train"].targets
     for place, row in enumerate(rows):
         soft = np.exp(data.teacher[row].astype(np.float64) / 3.0)
@@ -744,11 +744,11 @@ def test_the_loss_of_an_update_is_a_mean_over_all_its_texts(teachers, unlabelled
     data = training(prepared, tmp_path)
     taught = with_training(prepared, data)
     _, (first, *_) = fitted(taught, micro=8)
-    rows = next(stages._schedule(taught, data, fit_of(taught))).rows
+    rows = next(fitting._schedule(taught, data, fit_of(taught))).rows
     assert 0 < data.labelled[rows].sum() < len(rows), "a mixed batch"
     batch = collate(data, rows)
     model = built(taught, torch.float64).train()
-    loss = stages._sum_loss(taught, torch.device("cpu"))(model(**batch.inputs).logits, batch)
+    loss = fitting._sum_loss(taught, torch.device("cpu"))(model(**batch.inputs).logits, batch)
     assert first == pytest.approx(float(loss.detach()) / len(rows), rel=1e-9)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import safetensors.numpy
 import torch
 
-from hfstrat import beginning, checkpoints, execute, judge, sealing, stages
+from hfstrat import beginning, checkpoints, execute, judge, sealing, solving
 from hfstrat.runs.events import Observer
 from hfstrat.training import checkpoint
 
@@ -30,8 +30,8 @@ PLACES: dict[str, tuple[Any, str, str]] = {
     "checkpoint: not renamed": (checkpoint, "_flush", "before"),
     "checkpoint: renamed": (checkpoints.files, "prune", "before"),
     "checkpoint: pruned": (checkpoints.files, "prune", "after"),
-    "cache: features": (stages, "_solution", "before"),
-    "cache: solved": (stages, "_put_in", "after"),
+    "cache: features": (solving, "_solution", "before"),
+    "cache: solved": (solving, "_put_in", "after"),
     "cache: teacher": (safetensors.numpy, "save_file", "after"),
     "beginning": (beginning, "newest", "before"),
     "artifact: weights": (sealing.artifact, "save", "after"),

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from hfstrat import execute, stages
+from hfstrat import execute, fitting
 from hfstrat.errors import Diverged, Interrupted, OutOfMemory, RunError
 from hfstrat.runs.directory import Run
 from hfstrat.runs.events import Observer
@@ -143,10 +143,10 @@ def test_divergence_names_the_update_its_rate_and_its_examples(tiny_base, tmp_pa
         step = make(plan, prepared, data, accelerator, micro)
         if plan.epoch > 2.2 and not bad:
             bad.extend(data.ids[row] for row in plan.rows)
-        return step if not bad else stages.engine.Step(step.epoch, step.batches, float("nan"), step.examples)
+        return step if not bad else fitting.engine.Step(step.epoch, step.batches, float("nan"), step.examples)
 
-    make = stages._step
-    monkeypatch.setattr(stages, "_step", poisoned)
+    make = fitting._step
+    monkeypatch.setattr(fitting, "_step", poisoned)
     with pytest.raises(Diverged) as ended:
         execute.train(given, data=memory(ROWS), runs=tmp_path)
     message = str(ended.value)
@@ -179,8 +179,8 @@ def short_of_memory(monkeypatch, most: int, after: int = 0) -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return compute(model, batch, device)
 
-    compute = stages.engine.logits_of
-    monkeypatch.setattr(stages.engine, "logits_of", logits)
+    compute = fitting.engine.logits_of
+    monkeypatch.setattr(fitting.engine, "logits_of", logits)
 
 
 def test_micro_batches_are_made_smaller_before_training(tiny_base, tmp_path, monkeypatch):

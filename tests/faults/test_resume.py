@@ -40,7 +40,7 @@ def test_stopped_anywhere_and_resumed_is_never_stopped(strategy, precision, tiny
     stops, runs = 0, tmp_path / "parted"
     for at in range(4, 4 * counter.count, 5):
         try:
-            found = execute.train(given, data=memory(ROWS), runs=runs, resume=True, observer=Calls(at % 23 + 2, stop()))
+            found = execute.train(given, data=memory(ROWS), runs=runs, resume=True, observer=Calls(at % 41 + 2, stop()))
             break
         except Interrupted:
             stops += 1

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from hfstrat import execute, stages
+from hfstrat import execute, fitting, solving
 from hfstrat.models.anatomy import named_buffers
 from hfstrat.models.build import Added
 from hfstrat.outline import outline
@@ -146,7 +146,7 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path, **task: Any)
     given = helpers.recipe(base_of(family, bases), settings, task=task, train=brief, evaluate={"every": 100})
     moved: list[Moved] = []
 
-    def followed(self: stages._Following, updates: Any, done: int) -> None:
+    def followed(self: fitting._Following, updates: Any, done: int) -> None:
         self.state.best_score = None  # the end of each stage is kept
         with watching(self.stage, self.model, moved):
             follow(self, updates, done)
@@ -155,12 +155,12 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path, **task: Any)
         with watching(stage, state.model, moved):
             solve(replace(stage, l2=stage.l2[:2], max_iterations=10), state)  # how well does not matter here
 
-    follow, solve = stages._Following.follow, execute.run_solve
+    follow, solve = fitting._Following.follow, execute.run_solve
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages._Following, "follow", followed)
+        patch.setattr(fitting._Following, "follow", followed)
         patch.setattr(execute, "run_solve", solved)
-        for name in ("_live_of_features", "_live_of_updates"):
-            patch.setattr(stages, name, lambda *_: 0)  # measuring takes time, and leaves no trace
+        for module, name in ((solving, "_live_of_features"), (fitting, "_live_of_updates")):
+            patch.setattr(module, name, lambda *_: 0)  # measuring takes time, and leaves no trace
         found = helpers.train(given, tiny.reviews(16), folder)
     prepared = found.prepared
 

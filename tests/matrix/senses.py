@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from hfstrat import stages
+from hfstrat import fitting
 from hfstrat.data.batching import Batch
 from hfstrat.execute import quiet
 from hfstrat.models import artifact
@@ -201,7 +201,7 @@ class Doing:
                 self.state.accelerator,
                 seed=0,
                 stage=stage.name,
-                **stages._adapter_steps(stage, self._model),
+                **fitting._adapter_steps(stage, self._model),
             ):
                 if update.number == 1:
                     self._keep(stage, 1)

@@ -15,12 +15,12 @@ from transformers import AutoModelForSequenceClassification
 
 from hfstrat.data.batching import collate
 from hfstrat.execute import quiet
+from hfstrat.fitting import _sum_loss
 from hfstrat.models import artifact
 from hfstrat.models.anatomy import adapter_names, module_at, named_parameters
 from hfstrat.models.pooled import register
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
-from hfstrat.stages import _sum_loss
 from hfstrat.training import scoring
 from hfstrat.training.engine import logits_of
 from hfstrat.training.memory import LiveBytes

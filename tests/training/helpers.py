@@ -16,13 +16,14 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
 
-from hfstrat import execute, stages
+from hfstrat import execute, fitting
 from hfstrat.models.anatomy import named_parameters
 from hfstrat.models.build import build
 from hfstrat.prepare import Prepared, prepare
 from hfstrat.recipe.facts import Machine
 from hfstrat.recipe.loading import load
 from hfstrat.runs.directory import Run
+from hfstrat.state import State
 from hfstrat.strategies.plan import Fit
 from hfstrat.training import engine
 from hfstrat.training.optim import freeze, optimizer_for
@@ -95,7 +96,7 @@ def train(
         seen["after"] = weights(model)
         restore(model, state)
 
-    def sealed(run: Run, state: stages.State, prepared: Prepared, *words: Any) -> None:
+    def sealed(run: Run, state: State, prepared: Prepared, *words: Any) -> None:
         seen.update(model=state.model, prepared=prepared)
         seal(run, state, prepared, *words)
 
@@ -165,14 +166,14 @@ def fitted(
     model, stage = built(prepared, dtype), fit_of(prepared)
     freeze(model, stage)
     data = prepared.encoded["train"]
-    steps = list(stages._schedule(prepared, data, stage))
-    settings = stages.settings_of(prepared.recipe, len(steps))
+    steps = list(fitting._schedule(prepared, data, stage))
+    settings = fitting.settings_of(prepared.recipe, len(steps))
     wrapped, optimizer = accelerator.prepare(model, optimizer_for(model, stage, settings))
     updates = engine.fit(
         wrapped,
         optimizer,
-        (stages._step(step, prepared, data, accelerator, micro) for step in steps),
-        stages._sum_loss(prepared, accelerator.device),
+        (fitting._step(step, prepared, data, accelerator, micro) for step in steps),
+        fitting._sum_loss(prepared, accelerator.device),
         settings,
         accelerator,
         seed=prepared.recipe.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hfstrat import stages
+from hfstrat import fitting
 from hfstrat.data.batching import collate, share
 from hfstrat.strategies.plan import ADAPTER, matches
 from hfstrat.training import scoring
@@ -115,7 +115,7 @@ def test_a_batch_that_only_keeps_processes_in_step_contributes_nothing(tiny_base
     def padded(data, rows, *words):
         return [*share(data, rows, *words), collate(data, rows[:3], scale=0.0)]
 
-    monkeypatch.setattr(stages, "share", padded)
+    monkeypatch.setattr(fitting, "share", padded)
     beside, again = fitted(prepared, micro=8, dtype=torch.float32)
     assert losses == again
     assert largest_difference(alone, beside) == 0.0
@@ -130,7 +130,7 @@ def test_the_measuring_pass_leaves_no_trace(tiny_base, tmp_path, monkeypatch, st
         train={"precision": precision, "weight_decay": 0.1, "batch_size": 10},
     )
     measured = train(given, ROWS, tmp_path / "measured")
-    monkeypatch.setattr(stages, "_live_of_updates", lambda *_: 0)
+    monkeypatch.setattr(fitting, "_live_of_updates", lambda *_: 0)
     unmeasured = train(given, ROWS, tmp_path / "unmeasured")
     assert measured.run.ledger["phases"]["train"]["peak_live_bytes"] > 0
     assert unmeasured.run.ledger["phases"]["train"]["peak_live_bytes"] == 0

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from hfstrat.errors import ModelError
+from hfstrat.fitting import _schedule, _step, _sum_loss
 from hfstrat.models.anatomy import named_parameters
-from hfstrat.stages import _schedule, _step, _sum_loss
 from hfstrat.strategies.plan import Fit, Group
 from hfstrat.training import engine
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, set_modes, snapshot

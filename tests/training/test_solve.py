@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.nn import functional
 
-from hfstrat import stages
+from hfstrat import fitting, solving
 from hfstrat.data.batching import collate
 from hfstrat.tasks import TextClassification
 from hfstrat.training.memory import LiveBytes
@@ -351,12 +351,12 @@ def test_its_loss_is_that_of_the_loop(tiny_base, smoothing, weights, separator):
     prepared = prepared_for(given, rows)
     data = prepared.encoded["train"]
     logits = torch.from_numpy(np.random.default_rng(1).normal(size=(len(data), 2)))
-    found = float(stages._mean_loss(prepared, torch.device("cpu"))(logits))
-    sum_loss = stages._sum_loss(prepared, torch.device("cpu"))
+    found = float(solving._mean_loss(prepared, torch.device("cpu"))(logits))
+    sum_loss = fitting._sum_loss(prepared, torch.device("cpu"))
     total = weight = 0.0
-    for plan in list(stages._schedule(prepared, data, fit_of(prepared)))[: -(-len(data) // 8)]:
+    for plan in list(fitting._schedule(prepared, data, fit_of(prepared)))[: -(-len(data) // 8)]:
         total += float(sum_loss(logits[plan.rows], collate(data, plan.rows)))
-        weight += stages._step(plan, prepared, data, Accelerator(cpu=True), 8).weight
+        weight += fitting._step(plan, prepared, data, Accelerator(cpu=True), 8).weight
     assert found == pytest.approx(total / weight, rel=1e-6)
     by_hand = _multi_label if separator else _single_label
     shares = np.ones(2) if weights is None else np.array([3.0, 0.5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hfstrat import stages
+from hfstrat import fitting
 from hfstrat.strategies.plan import Fit
 from tests import tiny
 from tests.training.helpers import largest_difference, prepared_for, recipe, train
@@ -23,8 +23,8 @@ def test_stages_see_the_examples_that_one_stage_would_see(tiny_base):
     whole = prepared_for(recipe(tiny_base("bert"), "full-random", train={"epochs": 3}), ROWS)
     (fit,) = fits_of(whole)
     data = whole.encoded["train"]
-    expected = list(stages._schedule(whole, data, fit))
-    found = [step for one in fits_of(parted) for step in stages._schedule(parted, data, one)]
+    expected = list(fitting._schedule(whole, data, fit))
+    found = [step for one in fits_of(parted) for step in fitting._schedule(parted, data, one)]
     assert len(fits_of(parted)) == 2
     assert len(found) == len(expected) > 2
     for one, other in zip(found, expected, strict=True):

@@ -1,0 +1,110 @@
+"""The Solve stage: the output layer on features of a frozen body, which runs once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast
+from torch import nn
+
+from hfstrat.caching import features_of
+from hfstrat.data.batching import evaluation_batches
+from hfstrat.models.anatomy import module_at, named_parameters
+from hfstrat.models.quantize import tensors
+from hfstrat.prepare import Prepared
+from hfstrat.state import State
+from hfstrat.strategies.plan import Solve
+from hfstrat.tasks.base import FloatArray
+from hfstrat.training import engine, scoring
+from hfstrat.training.memory import LiveBytes
+from hfstrat.training.solve import Solution, solve
+
+
+def run_solve(stage: Solve, state: State) -> None:
+    """Run the body once, solve the output layer, and put it in."""
+    accelerator, observer = state.accelerator, state.observer
+    model = state.placed()
+    layer: Any = module_at(model, stage.output)[2]
+    with state.ledger.phase("solve") as phase:
+        features = _features(stage.output, model, state)
+        phase.peak_live_bytes = _live_of_features(model, features, state)
+        observer.phase(stage.name, len(stage.l2), "strengths")
+        if accelerator.is_main_process:
+            _put_in(layer, _solution(stage, features, layer, state))
+        for parameter in layer.parameters():
+            broadcast(parameter.data)
+    outputs = (f"{stage.output}.weight", f"{stage.output}.bias")
+    state.trained |= {name for name, _ in named_parameters(model) if name in outputs}
+    held_out = features.get("validation")
+    logits = None if held_out is None else _numpy(nn.functional.linear(held_out, layer.weight, layer.bias))
+    state.consider(stage.name, 0, logits, model)
+    state.checkpoints.save(state, state.prepared.plan.place_of(stage) + 1, 0)
+
+
+def _features(output: str, model: nn.Module, state: State) -> dict[str, torch.Tensor]:
+    """What the output layer gets, for the training and validation splits, float32 `(n, features)`."""
+    splits = {name: part for name, part in state.prepared.encoded.items() if name != "test"}
+    state.observer.phase("features", sum(map(len, splits.values())), "texts")
+    return {name: features_of(model, output, part, state) for name, part in splits.items()}
+
+
+def _solution(stage: Solve, features: Mapping[str, torch.Tensor], layer: Any, state: State) -> Solution:
+    """The output layer, at the strength with the lowest loss on what was held out."""
+    name = "validation" if "validation" in features else "train"
+    targets = state.prepared.encoded[name].targets
+    solution = solve(
+        features["train"],
+        _mean_loss(state.prepared, state.accelerator.device),
+        len(state.judge.labels.names),
+        stage.l2,
+        # By loss, which is smooth where few validation items make steps of accuracy.
+        lambda predict: -state.judge.loss(_numpy(predict(features[name])), targets),
+        bias=layer.bias is not None,
+        max_iterations=stage.max_iterations,
+        progress=lambda l2, score: state.observer.advance(1, l2=l2, loss=-score),
+    )
+    path = [{"l2": l2, "loss": -score} for l2, score in solution.path]
+    state.log.write("solve", {"stage": stage.name, "l2": solution.l2, "path": path})
+    return solution
+
+
+def _numpy(tensor: torch.Tensor) -> FloatArray:
+    found: FloatArray = tensor.detach().float().cpu().numpy()
+    return found
+
+
+def _put_in(layer: nn.Module, solution: Solution) -> None:
+    values = {"weight": solution.weight, "bias": solution.bias}
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            value = values[name]
+            assert value is not None, "a solution has a bias where the layer has one"
+            parameter.copy_(value)
+
+
+def _live_of_features(model: nn.Module, features: Mapping[str, torch.Tensor], state: State) -> int:
+    """Live bytes while the longest batch of the feature pass is computed."""
+    device, data = state.accelerator.device, state.prepared.encoded["train"]
+    if device.type != "cpu":
+        return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    longest = next(evaluation_batches(data, state.prepared.recipe.evaluate.batch_size))
+    resident = [*tensors(model), *features.values()]
+    with scoring.evaluating(model), torch.inference_mode(), state.accelerator.autocast(), LiveBytes(resident) as live:
+        engine.logits_of(model, longest, device)
+    return live.peak
+
+
+def _mean_loss(prepared: Prepared, device: torch.device) -> Any:
+    task, labels = prepared.recipe.task, prepared.material.labels
+    targets = torch.from_numpy(np.asarray(prepared.encoded["train"].targets)).to(device)
+    weights = prepared.class_weights(device)
+    divisor = task.weight(targets, labels.problem, weights=weights)
+    smoothing = prepared.recipe.train.label_smoothing
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return task.loss(logits, targets, labels.problem, weights=weights, label_smoothing=smoothing) / divisor
+
+    return loss
