@@ -14,7 +14,7 @@ from hfstrat.prepare import Prepared
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import LOCK, Run
-from hfstrat.training.checkpoint import Checkpoint, newest, paths
+from hfstrat.training.checkpoint import Checkpoint, Unreadable, newest, paths
 
 RECIPE = "recipe.yaml"
 
@@ -73,7 +73,7 @@ def under_way(folder: Path, asked: Recipe) -> tuple[Recipe, Recipe]:
         ]
         if problems:
             raise RecipeError(problems)
-    if not paths(folder / FOLDER):
+    if run.status != "done" and not paths(folder / FOLDER):
         return begun, begun
     # How often checkpoints are written may change on the way.
     train = resolved.train.model_copy(update={name: getattr(asked.train, name) for name in _FREE})
@@ -87,15 +87,15 @@ def beginning(run: Run, prepared: Prepared, *, overwrite: bool, resume: bool) ->
         UsageError: The directory holds something else.
     """
     folder = run.path
-    if not folder.is_dir() or not any(entry.name != LOCK for entry in folder.iterdir()):
+    if not folder.is_dir() or all(_is_nothing(entry.name) for entry in folder.iterdir()):
         return Beginning("new")
     if run.status is None:  # never delete what is not a run, whatever was asked
         raise UsageError(Problem(f"{folder} is not empty and holds no run", hint="Choose another name=…"))
     if overwrite:
         return Beginning("new")
     if run.status == "done" and run.recipe() == dump(prepared.recipe):
-        known = (run.read("env.json") or {}).get("data", {}).get("fingerprint")
-        if known == prepared.material.fingerprint:
+        known = (run.read("env.json") or {}).get("data", {})
+        if known.get("digest") == prepared.digest:
             return Beginning("done")
     if run.status == "done" or not resume:
         hint = "Add --overwrite to replace it, or name=… to keep both"
@@ -105,8 +105,17 @@ def beginning(run: Run, prepared: Prepared, *, overwrite: bool, resume: bool) ->
     return _from_checkpoint(folder, prepared)
 
 
+def _is_nothing(name: str) -> bool:
+    """Whether a directory with such entries alone holds nothing: its lock, and the first file when it was not whole."""
+    return name == LOCK or name.startswith(".status.json.")
+
+
 def _from_checkpoint(folder: Path, prepared: Prepared) -> Beginning:
-    checkpoint, damaged = newest(folder / FOLDER)
+    try:
+        checkpoint, damaged = newest(folder / FOLDER)
+    except Unreadable as error:
+        hint = "Mend that, remove it to go on from the one before, or add --overwrite to begin anew"
+        raise UsageError(Problem(str(error), hint=hint)) from error
     if checkpoint is None:
         none = f"{folder} has no checkpoint to go on from: it begins anew"
         return Beginning("new", warnings=(*damaged, none))

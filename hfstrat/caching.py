@@ -20,7 +20,6 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from hfstrat.checkpoints import circumstances
 from hfstrat.data.batching import collate, evaluation_batches
 from hfstrat.models import prefix
 from hfstrat.models.adapters import beside_base, switched_off
@@ -32,7 +31,9 @@ from hfstrat.strategies.plan import Fit
 from hfstrat.tasks.base import Encoded, Hidden, IntArray
 from hfstrat.training import scoring
 from hfstrat.training.engine import logits_of
+from hfstrat.training.machine import circumstances
 
+FORMAT = 1  # of what is kept, and of the batches in which it is computed: to be raised when either changes
 # What a configuration says that frozen layers in eval mode do not depend on.
 _NO_MATTER = re.compile(
     r"dropout|pdrop|label|problem_type|_name_or_path|_version|architectures|auto_map|dtype|gradient_checkpointing"
@@ -65,7 +66,8 @@ def features_of(model: nn.Module, output: str, data: Encoded, state: State) -> t
             key = _key("features", tensors, model, data, state)
             what = f"features of {len(data):,} texts by {state.prepared.base.name}"
             values = _whole(key, what, compute, state)
-    return torch.from_numpy(np.array(values)).to(state.accelerator.device)
+    own = values if values.flags.writeable else np.array(values)  # what the cache has is read-only
+    return torch.from_numpy(own).to(state.accelerator.device)
 
 
 @contextmanager
@@ -285,6 +287,7 @@ def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data:
     adapted = any(name not in anatomy.parameters for name, _ in named_parameters(model) if name in own)
     inner = type(model.get_base_model()) if hasattr(model, "peft_config") else type(model)  # type: ignore[operator]
     described = {
+        "format": FORMAT,
         "kind": kind,
         "class": f"{inner.__module__}.{inner.__qualname__}",
         "adapter": {name: one.to_dict() for name, one in model.peft_config.items()} if adapted else None,  # type: ignore[operator, union-attr]
@@ -297,9 +300,7 @@ def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data:
         "pad": dict(data.pad),
         "threads": here["threads"],
         "versions": here["versions"],
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} {torch.backends.cpu.get_cpu_capability()}",
+        "device": (device.type, here["device"]),
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=_plain).encode())
     # In bf16 the weights of linear layers are rounded before they are used, and may be held so (`train.hold_bf16`).

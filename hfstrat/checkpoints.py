@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from hfstrat.environment import PACKAGES, version
 from hfstrat.models.adapters import allocator_state, set_allocator_state
 from hfstrat.models.anatomy import named_parameters
 from hfstrat.prepare import Prepared
@@ -21,6 +20,7 @@ from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.train import TrainSpec
 from hfstrat.training import checkpoint as files
 from hfstrat.training.checkpoint import Checkpoint
+from hfstrat.training.machine import circumstances
 from hfstrat.training.optim import restore
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Identity:
 
     Args:
         recipe: The resolved recipe, its name apart.
-        data: All splits.
+        data: What is trained on and measured: tokens and targets of all splits, and texts without labels.
         base: The base's weights.
         teacher: The teacher's; empty without one.
         vocabulary: The rows of the token embedding that train without the others; empty where all do.
@@ -56,7 +56,7 @@ class Identity:
         """The identity of what was prepared."""
         return cls(
             recipe_digest(prepared.recipe),
-            prepared.material.fingerprint,
+            prepared.digest,
             prepared.base.fingerprint,
             prepared.teacher.base.fingerprint if prepared.teacher is not None else "",
             prepared.compact.digest if prepared.compact is not None else "",
@@ -68,24 +68,14 @@ class Identity:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Digest of a resolved recipe; where the run lies does not count, nor how often it writes checkpoints."""
-    train = recipe.train.model_copy(update={"checkpoint_every": None, "keep_checkpoints": 1, "profile": False})
+    """Digest of a resolved recipe; where the run lies does not count, nor how often it writes checkpoints.
+
+    Nor does the size of micro-batches, which is settled anew where memory runs out: a checkpoint has its own.
+    """
+    free = {"checkpoint_every": None, "keep_checkpoints": 1, "profile": False, "micro_batch_size": 1}
+    train = recipe.train.model_copy(update=free)
     same = recipe.model_copy(update={"name": "run", "train": train})
     return hashlib.sha256(same.model_dump_json().encode()).hexdigest()
-
-
-def circumstances(processes: int) -> dict[str, Any]:
-    """What the same bytes depend on besides: with other circumstances a run goes on, but is not the same to the bit."""
-    return {
-        "processes": processes,
-        "threads": torch.get_num_threads(),
-        "versions": _versions(),
-    }
-
-
-@cache
-def _versions() -> dict[str, str | None]:
-    return {name: version(name) for name in PACKAGES}
 
 
 class Checkpoints:
@@ -182,9 +172,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Remove all of them, when a run is done."""
         if self._folder is not None:
-            files.prune(self._folder, 0)
-            if self._folder.is_dir():
-                self._folder.rmdir()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def go_on(checkpoint: Checkpoint, state: State) -> None:
@@ -195,6 +183,7 @@ def go_on(checkpoint: Checkpoint, state: State) -> None:
     score = data["best"]["score"]
     state.best_score, state.best_at = None if score is None else tuple(score), data["best"]["at"]
     state.micro, state.exact = data["micro"], data["exact"]
+    state.placed()
     restore(state.model, checkpoint.tensors("current"))
     set_allocator_state(state.model, checkpoint.tensors("allocator"))
 

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 
 from hfstrat.beginning import Beginning, as_written, beginning, run_directory, under_way
-from hfstrat.checkpoints import FOLDER, Checkpoints, circumstances, go_on
+from hfstrat.checkpoints import FOLDER, Checkpoints, go_on
 from hfstrat.environment import describe, silence_imports
 from hfstrat.errors import Interrupted, OutOfMemory, Problem, RunError, UsageError
 from hfstrat.fitting import run_fit
@@ -43,9 +43,9 @@ from hfstrat.state import State, decide
 from hfstrat.strategies.plan import Solve, matches
 from hfstrat.tasks.base import Encoded
 from hfstrat.teaching import taught
-from hfstrat.training.checkpoint import Checkpoint, paths
+from hfstrat.training.checkpoint import Checkpoint, drop_newer
 from hfstrat.training.engine import is_out_of_memory
-from hfstrat.training.machine import machine
+from hfstrat.training.machine import circumstances, machine
 from hfstrat.training.memory import ResidentPeak
 from hfstrat.training.optim import restore
 from hfstrat.training.signals import Signals
@@ -128,7 +128,7 @@ def train(
             observer.warn(text)
         if start.kind == "done":
             observer.note(f"{folder} is done already with this recipe; nothing to do")
-            if main and paths(folder / FOLDER):  # its process was killed between its last two steps
+            if main and (folder / FOLDER).is_dir():  # its process was killed between its last two steps
                 with locked(folder):
                     Checkpoints(folder / FOLDER, prepared.recipe.train).remove()
             return Run(folder)
@@ -238,8 +238,10 @@ def _go(
             with Log(run.path / "log.jsonl" if main else None, keep) as log:
                 _run(run, prepared, accelerator, ledger, log, observer, resident, signals, checkpoint)
     except BaseException as error:
+        if main and run.status == "done" and isinstance(error, Interrupted):
+            return run  # all that was left to do was to clear up
         reason, state = _reason(error)
-        if main:
+        if main and run.status != "done":
             with suppress(OSError):  # the disk may be what failed
                 write_json(run.path / "status.json", {"state": state, "reason": reason})
         translated = _translate(error)
@@ -295,7 +297,12 @@ def environment(prepared: Prepared, accelerator: Accelerator) -> dict[str, Any]:
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
         "model": _model(prepared),
-        "data": {"origin": material.origin, "fingerprint": material.fingerprint, "rows": material.rows},
+        "data": {
+            "origin": material.origin,
+            "fingerprint": material.fingerprint,
+            "digest": prepared.digest,
+            "rows": material.rows,
+        },
         "labels": {"problem": material.labels.problem, "names": material.labels.names},
         "splits": list(material.reasons),
         "requested": as_written(prepared.requested),
@@ -354,11 +361,12 @@ def _run(
     rows_alike(state)
     if start is not None:
         ledger.go_on(start.data["ledger"])
+        if main:
+            drop_newer(start.path)
         compact_for(start.data["trained"], state, set_aside)
         go_on(start, state)
         _tell_of(start, state)
-    if recipe.track:
-        accelerator.init_trackers("hfstrat", config=_flat(json.loads(recipe.model_dump_json())))
+    state.tracking(lambda: accelerator.init_trackers("hfstrat", config=_flat(json.loads(recipe.model_dump_json()))))
     first, done = (0, 0) if start is None else (start.data["stage"], start.data["update"])
     for place, stage in enumerate(plan.stages[first:], start=first):
         if isinstance(stage, Solve):
@@ -368,8 +376,7 @@ def _run(
             run_fit(stage, state, start if done and place == first else None)
     restore(state.model, state.best)
     decide(state)
-    if recipe.track:
-        accelerator.end_training()
+    state.tracking(accelerator.end_training)
     accelerator.wait_for_everyone()
     if main:
         make_whole(state, run.path / VOCABULARY)

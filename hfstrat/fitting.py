@@ -142,6 +142,7 @@ class _Following:
             done: Those that were made before.
         """
         state, keeper = self.state, self.state.checkpoints
+        scaler = state.accelerator.scaler
         first_bad = torch.full((), -1, device=state.accelerator.device)
         keeper.expect(sum(value.nbytes for value in state.trained_tensors(self.model).values()) * 4)
         with state.signals.held():
@@ -151,7 +152,11 @@ class _Following:
             for update in _timed(updates, state.ledger):
                 number = update.number
                 state.ledger.phases["train"].tokens += update.tokens
-                finite = torch.isfinite(update.grad_norm) & torch.isfinite(update.loss)
+                finite = torch.isfinite(update.loss)
+                if scaler is None:  # with one, a gradient that overflows is left out and tried at a smaller scale
+                    finite &= torch.isfinite(update.grad_norm)
+                elif number % LOG_EVERY == 0:
+                    finite &= scaler.get_scale() >= 1
                 first_bad = torch.where((first_bad < 0) & ~finite, number, first_bad)
                 due = self._ends_a_stretch(number)
                 if due or number % LOG_EVERY == 0 or number == 1:
@@ -164,6 +169,8 @@ class _Following:
                     self._stop_if_bad(first_bad)
                     self._save(number)
                 if ending:
+                    # A launcher ends them all when one does, and the checkpoint may still be being written.
+                    state.accelerator.wait_for_everyone()
                     state.signals.check()
                 if due and self._evaluated(number, saved=saved):
                     return
@@ -328,9 +335,10 @@ def _sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:
         soft = task.distillation_loss(logits, batch.teacher.to(device), problem, taught.temperature)
         if batch.labelled is None:
             return taught.alpha * soft.sum() + (1 - taught.alpha) * hard(logits, targets)
-        labelled = batch.labelled.to(device)
-        known = taught.alpha * soft[labelled].sum() + (1 - taught.alpha) * hard(logits[labelled], targets[labelled])
-        return known + soft[~labelled].sum()
+        # Places, for a mask would have to be read off the device.
+        known, rest = (mask.nonzero().squeeze(1).to(device) for mask in (batch.labelled, ~batch.labelled))
+        labelled = taught.alpha * soft[known].sum() + (1 - taught.alpha) * hard(logits[known], targets[known])
+        return labelled + soft[rest].sum()
 
     return loss
 

@@ -60,6 +60,7 @@ class Predictor:
         Raises:
             UsageError: There is no finished run.
         """
+        import torch
         from transformers import AutoConfig, AutoTokenizer
 
         from hfstrat.models.code import load_code
@@ -75,6 +76,8 @@ class Predictor:
         base, revision = under_adapter(run.artifact) if adapted else (None, {})
         hub = {"trust_remote_code": trust, **revision}
         model = artifact.load(run.artifact, base, recipe.task.auto_class, hub)
+        if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
+            model = model.cuda()
         settings = getattr(AutoConfig.from_pretrained(run.artifact, trust_remote_code=trust), "hfstrat", {})
         judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))
         tokenizer = AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=trust)

@@ -6,12 +6,13 @@ one wrong column does not hide a misspelt model: all problems are raised togethe
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -120,6 +121,19 @@ class Prepared:
     def compact(self) -> Apart | None:
         """The rows of the token embedding that train without the others, where the recipe wants that and some can."""
         return self.apart if isinstance(self.apart, Apart) and self.recipe.train.compact_vocabulary else None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of tokens, targets and names of all examples, and of those without labels."""
+        found = hashlib.sha256()
+        parts = [*self.encoded.items(), *([("unlabelled", self.unlabelled[1])] if self.unlabelled is not None else [])]
+        for name, part in parts:
+            found.update("\0".join((name, *part.ids)).encode("utf-8", "surrogatepass"))
+            columns = [array for column in part.columns.values() for array in (column.values, column.offsets)]
+            for array in (*columns, part.windows, *([] if part.targets is None else [part.targets])):
+                found.update(f"{array.dtype}{array.shape}".encode())
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
 
     def class_weights(self, device: torch.device | str) -> torch.Tensor | None:
         """Weight of each class in the loss, float32 `(classes,)`; None when all are one."""

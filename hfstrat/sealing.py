@@ -10,7 +10,7 @@ from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
-from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
+from hfstrat.runs.directory import DIGESTS, Run, flush, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.state import State
 from hfstrat.training import scoring
@@ -51,6 +51,9 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         artifact.save(state.model, tokenizer, run.artifact, _name(prepared), extra)
         stored, size = artifact.weights_of(run.artifact)
         model = artifact.load(run.artifact, prepared.base.location, recipe.task.auto_class, prepared.base.hub)
+        if storage is None:  # what is quantised lies where it was loaded
+            state.model.to("cpu")
+            model = model.to(state.accelerator.device)
     split = "test" if "test" in prepared.encoded else "validation" if "validation" in prepared.encoded else "train"
     data = prepared.encoded[split]
     observer.phase("test", len(data), "texts")
@@ -66,6 +69,8 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     write_json(run.path / "ledger.json", ledger_json)
     write_text(run.artifact / "README.md", card(run, resolved=json.loads(recipe.model_dump_json())))
     _write_digests(run.path)
+    for path in (run.artifact, run.path / "predictions.parquet", run.path / "log.jsonl"):
+        flush(path)  # when it is said to be done its checkpoints go, and nothing else may be missing
     reason = f"best at {state.best_at}"
     write_json(run.path / "status.json", {"state": "done", "reason": reason, "exact": state.exact})
     observer.scored("sealed", split, {name: score["value"] for name, score in result["metrics"].items()})

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hfstrat.checkpoints import Checkpoints
+from hfstrat.errors import Interrupted
 from hfstrat.judge import Judge, Score
 from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
 from hfstrat.prepare import Prepared
@@ -146,10 +147,16 @@ class State:
 
     def track(self, figures: dict[str, float], update: int) -> None:
         """Send figures to the trackers that the recipe names."""
+        self.tracking(lambda: self.accelerator.log(figures, step=update))
+
+    def tracking(self, call: Callable[[], object]) -> None:
+        """Ask something of the trackers that the recipe names, until one of them fails."""
         if not self.prepared.recipe.track or self._tracker_failed:
             return
         try:
-            self.accelerator.log(figures, step=update)
+            call()
+        except Interrupted:
+            raise
         except Exception as error:  # a tracker is somebody else's program; hours of training do not hang on it
             self._tracker_failed = True
             self.observer.warn(f"a tracker failed, and gets nothing more: {type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from hfstrat.recipe.model import ModelSpec
 from hfstrat.strategies.plan import Distillation
 from hfstrat.tasks.base import Encoded, Examples, FloatArray, Labels
 from hfstrat.training import scoring
+from hfstrat.training.machine import circumstances
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -155,7 +157,7 @@ def _outputs(
     from accelerate.utils import broadcast_object_list
     from safetensors.numpy import load_file, save_file
 
-    kept = folder / f"{_key(teacher, examples)}.safetensors"
+    kept = folder / f"{_key(teacher, examples, recipe)}.safetensors"
     # One process's look decides, lest some wait for others that have nothing to compute.
     if broadcast_object_list([kept.is_file()])[0]:
         observer.note(f"the teacher's outputs are read from {kept}")
@@ -178,8 +180,21 @@ def _outputs(
     return logits
 
 
-def _key(teacher: Teacher, examples: Examples) -> str:
-    digest = hashlib.sha256(f"{teacher.base.fingerprint} {teacher.max_length}".encode())
+def _key(teacher: Teacher, examples: Examples, recipe: Recipe) -> str:
+    """A name that says all that the outputs depend on."""
+    task, tokenizer = recipe.task, teacher.base.tokenizer
+    described = {
+        "teacher": teacher.base.fingerprint,
+        "tokenizer": getattr(tokenizer, "init_kwargs", None),
+        "vocabulary": sorted(tokenizer.get_vocab().items()) if tokenizer is not None else None,
+        "max_length": teacher.max_length,
+        "encoding": {name: getattr(task, name) for name in task.encoding},
+        "precision": recipe.train.precision,
+        "batch_size": recipe.evaluate.batch_size,
+        **circumstances(1),
+        "texts": len(examples.texts),
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for text in (*examples.texts, *(examples.pairs or ())):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()

@@ -21,6 +21,7 @@ from hfstrat.tasks.base import Encoded, Examples, IntArray, Ragged
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+FORMAT = 1  # of what is kept, and of how texts are encoded: to be raised when either changes
 FEWEST = 2000  # examples; fewer are tokenised sooner than a file is looked up, verified and read
 
 
@@ -45,12 +46,19 @@ def tokenized(task: Task, tokenizer: PreTrainedTokenizerBase, examples: Examples
         return _unpacked(kept, examples)
     encoded = task.encode(tokenizer, examples, max_length)
     packed = _packed(encoded)
-    if packed is not None and packed.nbytes <= store.room():
-        what = f"tokens of {len(examples):,} texts"
-        with suppress(OSError), store.begun(key, what, packed.shape, str(packed.dtype)) as file:
-            store.opened(file, packed.shape, str(packed.dtype))[:] = packed
-        kept = store.find(key)
+    if packed is not None:
+        with suppress(OSError):
+            kept = _kept(key, f"tokens of {len(examples):,} texts", packed)
     return encoded if kept is None else _unpacked(kept, examples)
+
+
+def _kept(key: str, what: str, packed: IntArray) -> store.Array | None:
+    """An array as the cache has it, once it is there; None where there is no room."""
+    if packed.nbytes > store.room():
+        return None
+    with store.begun(key, what, packed.shape, str(packed.dtype)) as file:
+        store.opened(file, packed.shape, str(packed.dtype))[:] = packed
+    return store.find(key)
 
 
 def _key(task: Task, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> str:
@@ -60,10 +68,13 @@ def _key(task: Task, tokenizer: PreTrainedTokenizerBase, examples: Examples, max
     backend.no_truncation()
     backend.no_padding()
     described = {
+        "format": FORMAT,
         "task": task.kind,
         "encoding": {name: getattr(task, name) for name in task.encoding},
         "max_length": max_length,
-        "class": type(tokenizer).__qualname__,
+        "class": f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}",
+        "whole_special_tokens": not getattr(tokenizer, "split_special_tokens", False),
+        "pad": (tokenizer.pad_token_id, tokenizer.pad_token_type_id),
         "inputs": tokenizer.model_input_names,
         "special": tokenizer.special_tokens_map,
         "sides": (tokenizer.padding_side, tokenizer.truncation_side),

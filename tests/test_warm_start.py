@@ -623,6 +623,19 @@ def test_outputs_are_computed_once(teachers, tmp_path):
     assert f"the teacher's outputs are read from {file}" in heard[1].notes
 
 
+@pytest.mark.parametrize(
+    ("path", "value"), [("task.long_texts", "windows"), ("train.precision", "bf16"), ("evaluate.batch_size", 3)]
+)
+def test_outputs_that_were_computed_otherwise_are_not_taken(teachers, tmp_path, path, value):
+    teacher = teachers["full"]
+    outputs = teacher.run.path / "outputs"
+    shutil.rmtree(outputs, ignore_errors=True)
+    given = recipe(teacher.prepared.base.location, distilled(teacher.run))
+    execute.train(given, {"name": "first"}, data=memory(ROWS), runs=tmp_path)
+    execute.train(given, {"name": "second", path: value}, data=memory(ROWS), runs=tmp_path)
+    assert len(list(outputs.iterdir())) == 2
+
+
 def test_outputs_of_another_teacher_are_not_taken(teachers, tmp_path):
     """Two adapters over one base have their own outputs, and so have other texts."""
     said = []

@@ -138,11 +138,19 @@ def _cut(data: Encoded, rows: IntArray, micro: int) -> list[IntArray]:
 
 
 def evaluation_batches(data: Encoded, batch_size: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
-    """Every example once over all processes, longest first."""
-    by_length = np.argsort(-data.lengths, kind="stable")
-    for number, start in enumerate(range(0, len(by_length), batch_size)):
+    """Every example once over all processes, longest first.
+
+    Args:
+        data: The split.
+        batch_size: Examples of a batch; of those that are read in several windows, as many as have no more of them.
+        process: This process.
+        processes: How many there are.
+    """
+    by_length = np.lexsort((-np.diff(data.windows), -data.lengths))
+    parts = (by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size))
+    for number, rows in enumerate(cut for part in parts for cut in _cut(data, part, batch_size)):
         if number % processes == process:
-            yield collate(data, by_length[start : start + batch_size])
+            yield collate(data, rows)
 
 
 def padding_share(data: Encoded, batch_size: int, seed: int) -> float:

@@ -267,8 +267,10 @@ def set_allocator_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> 
     for key, value in state.items():
         kind, _, name = key.partition("/")
         found.setdefault(kind, {})[name] = value
+    parameters = dict(model.base_model.model.named_parameters())  # type: ignore[union-attr]
     for kind in _IMPORTANCE:
-        setattr(allocator, kind, found.get(kind, {}))
+        there = {name: value.to(parameters[name].device) for name, value in found.get(kind, {}).items()}
+        setattr(allocator, kind, there)
     config = next(iter(model.peft_config.values()))  # type: ignore[operator]
     config.rank_pattern = {name: kept.tolist() for name, kept in found.get("rank_pattern", {}).items()} or None
 

@@ -87,11 +87,25 @@ class Run:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, without the secrets that a message or a path may have brought in."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(redact(text))
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(redact(text))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold a file, or a folder with all that is in it."""
+    for entry in (path, *path.rglob("*")):
+        handle = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -110,8 +124,11 @@ def _finite(value: Any) -> Any:
 
 
 def clear(path: Path) -> None:
-    """Empty a run directory, for `--overwrite`; its lock is left to the caller who holds it."""
-    for entry in path.iterdir():
+    """Empty a run directory, for `--overwrite`; its lock is left to the caller who holds it.
+
+    Its status goes last: a directory that has none is nobody's run, and nobody's to clear.
+    """
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "status.json"):
         if entry.name == LOCK:
             continue
         if entry.is_dir() and not entry.is_symlink():

@@ -100,15 +100,18 @@ def clear() -> int:
 
 def find(key: str) -> Array | None:
     """The array of a key, read-only and mapped into memory; None where there is none, or its bytes are not its own."""
-    entry = _read(home() / key)
+    folder = home() / key
+    entry = _read(folder)
     if entry is None:
+        if folder.is_dir():  # names are given when everything is there: this one was being removed, or lost its bytes
+            _discard(folder)
         return None
     try:
         values = np.memmap(entry.path / _VALUES, np.dtype(entry.dtype), "r", shape=entry.shape)
     except (OSError, ValueError):
         values = None
     if values is None or _digest(values) != entry.digest:
-        shutil.rmtree(entry.path, ignore_errors=True)
+        _discard(entry.path)
         return None
     with contextlib.suppress(OSError):  # another user's cache may be read all the same
         os.utime(entry.path)
@@ -201,5 +204,13 @@ def _make_room(newest: Path) -> None:
         if total <= limit():
             break
         if entry.path != newest:
-            shutil.rmtree(entry.path, ignore_errors=True)
+            _discard(entry.path)
             total -= entry.size
+
+
+def _discard(folder: Path) -> None:
+    """Remove an entry under a name that is nobody's key, lest half of one be left by a kill."""
+    gone = folder.with_name(f".{folder.name}-{os.getpid()}-gone")
+    with contextlib.suppress(OSError):  # another process may be quicker
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

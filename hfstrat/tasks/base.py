@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +67,7 @@ class Ragged:
     def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
         """Pack a list of rows."""
         lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-        values = np.fromiter((value for row in rows for value in row), dtype=np.int32, count=int(lengths.sum()))
+        values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum()))
         return cls(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
     @property
@@ -74,10 +75,20 @@ class Ragged:
         """Length of each row."""
         return np.diff(self.offsets)
 
-    def joined(self, other: Ragged) -> Ragged:
-        """The rows of both."""
-        offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
-        return Ragged(np.concatenate([self.values, other.values]), offsets)
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of all parts."""
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+        return cls(np.concatenate([np.zeros(0, np.int32), *(part.values for part in parts)]), np.cumsum(lengths))
+
+    def taken(self, rows: IntArray) -> Ragged:
+        """Some rows, or all in another order."""
+        if np.array_equal(rows, np.arange(len(self.offsets) - 1)):
+            return self
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        source = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[source], offsets)
 
     def padded(self, rows: IntArray, fill: int, *, left: bool = False) -> tuple[IntArray, IntArray]:
         """Some rows as a rectangle, with its mask.
@@ -196,7 +207,7 @@ class Encoded:
         return replace(
             self,
             ids=(*self.ids, *more.ids),
-            columns={name: column.joined(more.columns[name]) for name, column in self.columns.items()},
+            columns={name: Ragged.joined([column, more.columns[name]]) for name, column in self.columns.items()},
             windows=np.concatenate([self.windows, self.windows[-1] + more.windows[1:]]),
             targets=np.concatenate([self.targets, blank]),
             truncated=self.truncated + more.truncated,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+AT_ONCE = 10_000  # texts that are tokenised together
 Columns = Mapping[str, str | tuple[str, ...]]
 
 
@@ -250,38 +251,61 @@ class TextClassification(Spec):
             DataError: That leaves no room for a text.
         """
         windows = self.long_texts == "windows"
-        options: dict[str, Any] = {"truncation": True, "max_length": max_length}
         special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
         room = max_length - special
         if room < 1 + (examples.pairs is not None):
             message = f"{max_length} tokens leave no room for text beside {special} special ones"
             raise DataError(Trouble(message, "task.max_length", hint="Raise it"))
-        if windows:
-            if examples.pairs is not None:
+        rows: dict[str, list[Ragged]] = {}
+        owners: list[IntArray] = []
+        for places, stride in self._alike(tokenizer, examples, room) if windows else _chunks(np.arange(len(examples))):
+            options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+            if windows:
+                options |= {"return_overflowing_tokens": True, "stride": stride}
+            if windows and examples.pairs is not None:
                 options["truncation"] = "only_second"
-                room -= _longest(tokenizer, examples.texts)
-                if room < 1:
-                    message = "a first text of a pair is so long that no window has room for the second one"
-                    hint = "Raise it, name the shorter texts as `text`, or set task.long_texts: truncate"
-                    raise DataError(Trouble(message, "task.max_length", hint=hint))
-            # A stride that leaves nothing new in a window is a panic of the tokenizers library.
-            options |= {"return_overflowing_tokens": True, "stride": min(self.stride, room - 1)}
-        pairs = () if examples.pairs is None else (list(examples.pairs),)
-        tokens: Any = tokenizer(list(examples.texts), *pairs, **options)
-        names = [name for name in tokenizer.model_input_names if name in tokens and name != "attention_mask"]
-        owners = np.asarray(tokens["overflow_to_sample_mapping"] if windows else range(len(examples)), dtype=np.int64)
+            texts = [
+                [column[place] for place in places] for column in (examples.texts, examples.pairs) if column is not None
+            ]
+            tokens: Any = tokenizer(*texts, **options)
+            for name in tokenizer.model_input_names:
+                if name in tokens:
+                    rows.setdefault(name, []).append(Ragged.of(tokens[name]))
+            owners.append(places[tokens["overflow_to_sample_mapping"]] if windows else places)
+        owner = np.concatenate([np.zeros(0, np.int64), *owners])
+        order = np.argsort(owner, kind="stable")
+        columns = {name: Ragged.joined(parts).taken(order) for name, parts in rows.items()}
         return Encoded(
             ids=examples.ids,
-            columns={name: Ragged.of(tokens[name]) for name in names},
-            windows=np.searchsorted(owners, np.arange(len(examples) + 1)),
+            columns=columns,
+            windows=np.searchsorted(owner[order], np.arange(len(examples) + 1)),
             targets=examples.targets,
-            truncated=0 if windows else _count_truncated(tokenizer, examples, tokens["input_ids"], max_length),
+            truncated=0 if windows else _count_truncated(tokenizer, examples, columns["input_ids"].lengths, max_length),
             pad={
                 name: tokenizer.pad_token_type_id if name == "token_type_ids" else int(tokenizer.pad_token_id or 0)
-                for name in names
+                for name in columns
             },
             left=tokenizer.padding_side == "left",
         )
+
+    def _alike(
+        self, tokenizer: PreTrainedTokenizerBase, examples: Examples, room: int
+    ) -> Iterator[tuple[IntArray, int]]:
+        """Examples whose windows share as many tokens, and how many: half of what is new in one, at most.
+
+        Raises:
+            DataError: A first text of a pair leaves no room for the second one.
+        """
+        rooms = np.full(len(examples), room)
+        if examples.pairs is not None:
+            rooms -= _lengths(tokenizer, examples.texts)
+        if (rooms < 1).any():
+            message = "a first text of a pair is so long that no window has room for the second one"
+            hint = "Raise it, name the shorter texts as `text`, or set task.long_texts: truncate"
+            raise DataError(Trouble(message, "task.max_length", hint=hint))
+        strides = np.minimum(self.stride, rooms // 2)
+        for stride in np.unique(strides):
+            yield from ((places, int(stride)) for places, _ in _chunks(np.flatnonzero(strides == stride)))
 
     # --- loss and decisions ---------------------------------------------------------------------------------
 
@@ -425,10 +449,26 @@ def _columns_hint(name: str, available: Sequence[str]) -> str:
     return f"{did_you_mean(name, available, show_all=0)} The columns are: {', '.join(available)}".strip()
 
 
-def _longest(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> int:
-    """Tokens of the longest text, without special ones."""
-    rows = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    return max(map(len, rows), default=0)
+def _chunks(places: IntArray) -> Iterator[tuple[IntArray, int]]:
+    """Places in parts: what a tokenizer returns takes many times the memory of the ids that are kept of it."""
+    for start in range(0, len(places), AT_ONCE):
+        yield places[start : start + AT_ONCE], 0
+
+
+def _texts_of(examples: Examples, places: IntArray) -> list[list[str]]:
+    """What a tokenizer is given of some examples: first texts, and second ones where there are any."""
+    columns = (examples.texts,) if examples.pairs is None else (examples.texts, examples.pairs)
+    return [[column[place] for place in places] for column in columns]
+
+
+def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> IntArray:
+    """Tokens of each text, without special ones: `(n,)`."""
+    found = []
+    for places, _ in _chunks(np.arange(len(texts))):
+        part = [texts[place] for place in places]
+        rows = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        found += [len(row) for row in rows]
+    return np.array(found, dtype=np.int64)
 
 
 def _texts(split: Dataset, column: str) -> list[str]:
@@ -459,14 +499,12 @@ def _near(word: str, known: Sequence[str]) -> str:
     return did_you_mean(word, list(known))
 
 
-def _count_truncated(
-    tokenizer: PreTrainedTokenizerBase, examples: Examples, rows: Sequence[Sequence[int]], max_length: int
-) -> int:
+def _count_truncated(tokenizer: PreTrainedTokenizerBase, examples: Examples, lengths: IntArray, max_length: int) -> int:
     """How many examples are longer than the model sees; only full rows are tokenised again."""
-    full = [index for index, row in enumerate(rows) if len(row) >= max_length]
-    if not full:
-        return 0
-    texts = [examples.texts[index] for index in full]
-    pairs = [examples.pairs[index] for index in full] if examples.pairs is not None else None
-    again = tokenizer(texts, pairs, truncation=False, verbose=False) if pairs else tokenizer(texts, verbose=False)
-    return sum(len(row) > max_length for row in again["input_ids"])
+    count = 0
+    for places, _ in _chunks(np.flatnonzero(lengths >= max_length)):
+        texts = [
+            [column[place] for place in places] for column in (examples.texts, examples.pairs) if column is not None
+        ]
+        count += sum(len(row) > max_length for row in tokenizer(*texts, truncation=False, verbose=False)["input_ids"])
+    return count

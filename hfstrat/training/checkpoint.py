@@ -29,6 +29,10 @@ class Damaged(Exception):
     """A checkpoint that is not what was written."""
 
 
+class Unreadable(Damaged):
+    """A checkpoint that may be whole, but cannot be read: by this process, by this version, or just now."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that was verified.
@@ -45,7 +49,8 @@ class Checkpoint:
 
     def tensors(self, group: str) -> dict[str, torch.Tensor]:
         """A group of tensors, on the CPU."""
-        return load_file(self.path / f"{group}.safetensors")
+        # Not mapped into memory: the file may be removed while its tensors are in use.
+        return load_file(self.path / f"{group}.safetensors", backend="pread")
 
 
 def write(folder: Path, name: str, groups: Mapping[str, Tensors], data: Mapping[str, Any]) -> Checkpoint:
@@ -63,7 +68,7 @@ def write(folder: Path, name: str, groups: Mapping[str, Tensors], data: Mapping[
     target, temporary = folder / name, folder / f".{name}.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".*"):  # by a process that was killed while it wrote
-        shutil.rmtree(left)
+        shutil.rmtree(left, ignore_errors=True)
     temporary.mkdir()
     try:
         files = {}
@@ -76,7 +81,7 @@ def write(folder: Path, name: str, groups: Mapping[str, Tensors], data: Mapping[
         _write_bytes(temporary / SEAL, hashlib.sha256(manifest).hexdigest().encode())
         _flush(temporary)
         if target.exists():  # written before a run was interrupted, and now again
-            shutil.rmtree(target)
+            _discard(target)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -134,12 +139,13 @@ def read(path: Path) -> Checkpoint:
             raise Damaged(f"{MANIFEST} has changed since it was written")
         stored = json.loads(manifest)
         if stored["version"] != VERSION:
-            raise Damaged(f"it has version {stored['version']}, and this hfstrat reads version {VERSION}")
+            raise Unreadable(f"it has version {stored['version']}, and this hfstrat reads version {VERSION}")
         for name, known in stored["files"].items():
             if digest(path / name) != known:
                 raise Damaged(f"{name} has changed since it was written")
     except OSError as error:
-        raise Damaged(f"{Path(str(error.filename)).name} cannot be read: {error.strerror}") from error
+        kind = Damaged if isinstance(error, FileNotFoundError) else Unreadable
+        raise kind(f"{Path(str(error.filename)).name} cannot be read: {error.strerror}") from error
     return Checkpoint(path, stored["data"], tuple(Path(name).stem for name in stored["files"]))
 
 
@@ -155,11 +161,16 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
     Returns:
         The checkpoint, None when there is none; and what is wrong with each one that is newer.
+
+    Raises:
+        Unreadable: One that comes first may be whole all the same.
     """
     damaged: list[str] = []
     for path in paths(folder):
         try:
             return read(path), damaged
+        except Unreadable as error:
+            raise Unreadable(f"{path}: {error}") from error
         except Damaged as error:
             damaged.append(f"{path.name} is damaged: {error}")
     return None, damaged
@@ -168,7 +179,19 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest checkpoints."""
     for path in paths(folder)[keep:]:
-        # Under a name that is not taken for a checkpoint, lest half of one be left by a kill.
-        gone = path.with_name(f".{path.name}.gone")
-        path.rename(gone)
-        shutil.rmtree(gone)
+        _discard(path)
+
+
+def drop_newer(path: Path) -> None:
+    """Remove the damaged checkpoints that are newer than one that a run goes on from."""
+    for other in paths(path.parent):
+        if other.name > path.name:
+            _discard(other)
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint under a name that is not taken for one, lest half of one be left by a kill."""
+    gone = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)

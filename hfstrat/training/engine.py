@@ -78,9 +78,9 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Ten
         logits = logits.float()
     if batch.owner is None:
         return logits
-    owner = batch.owner.to(device)
-    total = logits.new_zeros(len(batch.rows), *logits.shape[1:]).index_add_(0, owner, logits)
-    return total / torch.bincount(owner, minlength=len(batch.rows)).to(total.dtype).unsqueeze(1)
+    windows = torch.bincount(batch.owner, minlength=len(batch.rows))  # on the CPU: it would wait for a GPU
+    total = logits.new_zeros(len(batch.rows), *logits.shape[1:]).index_add_(0, batch.owner.to(device), logits)
+    return total / windows.to(device, total.dtype).unsqueeze(1)
 
 
 def fit(

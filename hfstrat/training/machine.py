@@ -1,12 +1,15 @@
-"""What this machine can do."""
+"""What this machine can do, and what bytes that are computed here depend on."""
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from hfstrat.environment import PACKAGES, version
 from hfstrat.recipe.facts import Machine
 
 
@@ -36,3 +39,20 @@ def cpu_has_bf16() -> bool:
     except OSError:
         return False
     return " avx512_bf16" in flags or " amx_bf16" in flags
+
+
+def circumstances(processes: int) -> dict[str, Any]:
+    """What the same bytes depend on besides: with other circumstances a run goes on, but is not the same to the bit."""
+    return {
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "versions": _versions(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str | None]:
+    return {name: version(name) for name in PACKAGES}

@@ -40,20 +40,27 @@ def logits(
         model = accelerator.unwrap_model(model)
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = accelerator.device if accelerator else next(model.parameters()).device
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    rows: list[np.ndarray] = []
+    values: np.ndarray | None = None  # filled in place: there may be much of it
     with evaluating(model), torch.inference_mode(), accelerator.autocast() if accelerator else nullcontext():
         for batch in evaluation_batches(data, batch_size, process, processes):
-            parts.append((batch.rows, logits_of(model, batch, device).float().cpu().numpy()))
+            found = logits_of(model, batch, device).float().cpu().numpy()
+            values = np.empty((len(data), *found.shape[1:]), np.float32) if values is None else values
+            values[batch.rows] = found
+            rows.append(batch.rows)
             if progress is not None:
                 progress(len(batch.rows))
     if processes > 1:
         from accelerate.utils import gather_object
 
-        parts = gather_object(parts)
-    rows = np.concatenate([part[0] for part in parts])
-    values = np.concatenate([part[1] for part in parts])
-    assert len(np.unique(rows)) == len(rows) == len(data), "each example is scored once"
-    return values[np.argsort(rows)]
+        mine = [] if values is None else [(part, values[part]) for part in rows]
+        parts = gather_object(mine)
+        rows = [part for part, _ in parts]
+        values = np.concatenate([found for _, found in parts])[np.argsort(np.concatenate(rows))]
+    scored = np.sort(np.concatenate(rows))
+    assert values is not None, "a split has examples"
+    assert np.array_equal(scored, np.arange(len(data))), "each example is scored once"
+    return values
 
 
 @contextmanager

@@ -59,7 +59,6 @@ class Signals:
 
     def _heard(self, number: int, frame: Any) -> None:
         again = number == signal.SIGINT == self.pending
-        if self._held and not again:
-            self.pending = number if self.pending is None else self.pending
-        else:
+        self.pending = number if self.pending is None else self.pending
+        if not self._held or again:
             raise Interrupted(number)

@@ -110,6 +110,11 @@ def test_a_micro_batch_holds_more_of_shorter_texts():
 # --- evaluation ---------------------------------------------------------------------------------------------------
 
 
+def test_evaluation_takes_fewer_of_texts_with_many_windows():
+    source = encoded([1, 9, 1, 2, 2, 1], lengths=[4] * 16)
+    assert [batch.rows.tolist() for batch in evaluation_batches(source, 4)] == [[1], [3, 4], [0], [2, 5]]
+
+
 @given(WINDOWS, st.integers(1, 9), st.integers(1, 4))
 def test_evaluation_has_each_example_once_over_all_processes(windows, size, processes):
     source = encoded(windows)
@@ -180,3 +185,27 @@ def test_windows_cover_a_text_and_overlap_by_the_stride(tiny_base, family, pairs
             assert part[skip : skip + 3] == whole[-3:]
             whole += part[skip + 3 :]
         assert whole == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_windows_of_a_pair_do_not_depend_on_its_neighbours(tiny_base, family):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base(family))
+    task = TextClassification(kind="text_classification", long_texts="windows", stride=8)
+    texts = [row["text"] for row in tiny.reviews(6)]
+    firsts = ["great", " ".join(["great"] * 3), "great", "good film", " ".join(["great"] * 12), "bad"]
+    length = (
+        tokenizer.num_special_tokens_to_add(pair=True)
+        + 2
+        + max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in firsts)
+    )
+    together = task.encode(tokenizer, Examples(tuple(texts), firsts, texts[::-1], None), length)
+    for place, (first, second) in enumerate(zip(firsts, texts[::-1], strict=True)):
+        alone = task.encode(tokenizer, Examples(("x",), [first], [second], None), length)
+        column, own = together.columns["input_ids"], alone.columns["input_ids"]
+        start, end = column.offsets[together.windows[place]], column.offsets[together.windows[place + 1]]
+        assert column.values[start:end].tolist() == own.values.tolist()
+    tightest = together.windows[5] - together.windows[4]
+    tokens = len(tokenizer(texts[1], add_special_tokens=False)["input_ids"])
+    assert tightest == tokens - 1, "of two tokens, each window shares one"

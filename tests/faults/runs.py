@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from safetensors.numpy import load_file
 
+from hfstrat import fitting
 from hfstrat.runs.directory import Run
 from hfstrat.runs.events import Observer
 from tests.training.helpers import LIVELY, recipe
@@ -105,3 +108,20 @@ def status_of(run: Run) -> dict[str, Any]:
     """`status.json`."""
     found: dict[str, Any] = json.loads((run.path / "status.json").read_text("utf-8"))
     return found
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) -> None:
+    """Let every forward pass in training run out of memory that takes more than so many of the longest texts."""
+    passes = [0]
+    longest = [0]
+
+    def logits(model, batch, device):
+        if torch.is_grad_enabled():
+            tokens = batch.inputs["input_ids"]
+            passes[0], longest[0] = passes[0] + 1, max(longest[0], tokens.shape[1])  # the first pass has the longest
+            if passes[0] > after and tokens.numel() > most * longest[0]:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return compute(model, batch, device)
+
+    compute = fitting.engine.logits_of
+    monkeypatch.setattr(fitting.engine, "logits_of", logits)

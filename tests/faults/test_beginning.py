@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,12 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hfstrat import execute
+from hfstrat import execute, fitting
 from hfstrat.errors import Interrupted, RecipeError, UsageError
-from hfstrat.runs.directory import Run, locked
+from hfstrat.runs.directory import Run, clear, locked
+from hfstrat.training import checkpoint
 from tests import tiny
 from tests.command import hfstrat
-from tests.faults.runs import Calls, recipe_for, status_of, substance
+from tests.faults.runs import Calls, recipe_for, short_of_memory, status_of, substance
 from tests.training.helpers import memory
 
 ROWS = tiny.reviews(60)
@@ -198,3 +200,100 @@ with locked(__import__("pathlib").Path({str(runs / "run")!r})):
     assert done.returncode == -signal.SIGKILL
     assert json.loads((runs / "run" / ".lock").read_text("utf-8"))["pid"]
     assert hfstrat("train", as_file, "-q").code == 0
+
+
+def test_a_signal_after_the_end_does_not_undo_it(given, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(execute.Checkpoints, "remove", lambda self: stop())
+        run = execute.train(given, data=memory(ROWS), runs=tmp_path)
+    assert run.status == "done"
+    assert (run.path / "checkpoints").is_dir()
+    execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)
+    assert not (run.path / "checkpoints").exists()
+
+
+def test_what_a_kill_left_among_the_checkpoints_does_not_undo_the_end(given, tmp_path):
+    run = interrupted(given, tmp_path)
+    (run.path / "checkpoints" / ".01-000000003.4711").mkdir()
+    (run.path / "checkpoints" / ".nfs0001").write_text("")
+    given["train"]["checkpoint_every"] = 1000  # so that none is written, which would clear that away
+    execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)
+    assert run.status == "done"
+    assert not (run.path / "checkpoints").exists()
+
+
+def test_micro_batches_that_were_settled_are_no_other_recipe(given, tmp_path, monkeypatch):
+    """Memory runs out in the first stage of gradients, and the process is killed before its first checkpoint."""
+    given["strategy"] = {"kind": "full", "head_init": "probe"}
+    given["train"]["checkpoint_every"] = 1000
+    settled: list[Run] = []
+
+    def killed(self, updates, done):
+        settled.append(Run(tmp_path / "run"))
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        short_of_memory(patch, 3)
+        patch.setattr(fitting._Following, "follow", killed)
+        with pytest.raises(Interrupted):
+            execute.train(given, data=memory(ROWS), runs=tmp_path)
+    assert yaml.safe_load(settled[0].recipe())["train"]["micro_batch_size"] == 2
+    found = execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)
+    assert found.status == "done"
+    heard = Calls()
+    execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True, observer=heard)
+    assert any("is done already" in note for note in heard.notes)
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_cleared_away(given, tmp_path):
+    run = interrupted(given, tmp_path)
+    (newest, *_) = checkpoint.paths(run.path / "checkpoints")
+    manifest = newest / "manifest.json"
+    stored = json.loads(manifest.read_bytes())
+    changed = json.dumps({**stored, "version": 2}).encode()
+    manifest.write_bytes(changed)
+    (newest / "manifest.sha256").write_text(hashlib.sha256(changed).hexdigest())
+    with pytest.raises(UsageError, match=r"it has version 2, and this hfstrat reads version 1\. Mend that, remove it"):
+        execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)
+    assert newest.is_dir()
+
+
+def test_damaged_checkpoints_make_no_room_for_themselves(given, tmp_path):
+    given["train"]["keep_checkpoints"] = 3
+    run = interrupted(given, tmp_path)
+    folder = run.path / "checkpoints"
+    newest, before, *_ = checkpoint.paths(folder)
+    (newest / "current.safetensors").write_bytes(b"")
+    given["train"]["keep_checkpoints"] = 1
+    with pytest.raises(Interrupted):
+        execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True, observer=Calls(12, stop))
+    (kept,) = checkpoint.paths(folder)
+    assert kept.name >= before.name
+    assert checkpoint.newest(folder) == (checkpoint.read(kept), [])
+
+
+def test_a_directory_in_which_a_run_had_hardly_begun_is_free(given, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".status.json.4711").write_text("{")
+    assert execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True).status == "done"
+
+
+def test_what_is_cleared_is_a_run_until_the_last(tmp_path, monkeypatch):
+    for name in ("a.json", "status.json", "z.json"):
+        (tmp_path / name).write_text("{}")
+    gone: list[str] = []
+    monkeypatch.setattr(Path, "unlink", lambda self: gone.append(self.name))
+    clear(tmp_path)
+    assert gone[-1] == "status.json"
+    assert sorted(gone) == ["a.json", "status.json", "z.json"]
+
+
+def test_other_texts_without_labels_are_refused(tiny_base, tmp_path):
+    teacher = execute.train(recipe_for("full", tiny_base, name="teacher"), data=memory(ROWS), runs=tmp_path)
+    more = tiny.write_csv(tmp_path / "more.csv", tiny.reviews(20, seed=2))
+    given = recipe_for("distill", tiny_base, teacher.path)
+    given["strategy"]["unlabelled"] = str(more)
+    interrupted(given, tmp_path)
+    tiny.write_csv(tmp_path / "more.csv", tiny.reviews(20, seed=3))
+    with pytest.raises(UsageError, match=r"the data of the run in .* changed since it began"):
+        execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)

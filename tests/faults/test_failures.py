@@ -20,7 +20,7 @@ from hfstrat.runs.directory import Run
 from hfstrat.runs.events import Observer
 from hfstrat.training import checkpoint, scoring, signals
 from tests import tiny
-from tests.faults.runs import Calls, recipe_for, status_of, substance
+from tests.faults.runs import Calls, recipe_for, short_of_memory, status_of, substance
 from tests.training.helpers import memory
 
 ROWS = tiny.reviews(60)
@@ -166,23 +166,6 @@ def test_divergence_names_the_update_its_rate_and_its_examples(tiny_base, tmp_pa
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-def short_of_memory(monkeypatch, most: int, after: int = 0) -> None:
-    """Let every forward pass in training run out of memory that takes more than so many of the longest texts."""
-    passes = [0]
-    longest = [0]
-
-    def logits(model, batch, device):
-        if torch.is_grad_enabled():
-            tokens = batch.inputs["input_ids"]
-            passes[0], longest[0] = passes[0] + 1, max(longest[0], tokens.shape[1])  # the first pass has the longest
-            if passes[0] > after and tokens.numel() > most * longest[0]:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-        return compute(model, batch, device)
-
-    compute = fitting.engine.logits_of
-    monkeypatch.setattr(fitting.engine, "logits_of", logits)
-
-
 def test_micro_batches_are_made_smaller_before_training(tiny_base, tmp_path, monkeypatch):
     given = recipe_for("full", tiny_base, model={"dropout": 0.0}, train={"micro_batch_size": 7})
     short_of_memory(monkeypatch, 3)
@@ -236,6 +219,18 @@ def test_a_tracker_that_fails_is_told_once_and_training_goes_on(tiny_base, tmp_p
     assert found.status == "done"
     told = [text for text in heard.warnings if "tracker" in text]
     assert told == ["a tracker failed, and gets nothing more: ConnectionError: no route to the tracker"]
+
+
+@pytest.mark.parametrize("call", ["init_trackers", "end_training"])
+def test_a_tracker_that_does_not_start_or_end_is_no_reason_to_fail(tiny_base, tmp_path, monkeypatch, call):
+    def broken(self, *words, **more):
+        raise ConnectionError("no route to the tracker")
+
+    monkeypatch.setattr(f"accelerate.Accelerator.{call}", broken)
+    heard = Calls()
+    given = {**recipe_for("lora", tiny_base), "track": ["tensorboard"]}
+    assert execute.train(given, data=memory(ROWS), runs=tmp_path, observer=heard).status == "done"
+    assert len([text for text in heard.warnings if "a tracker failed" in text]) == 1
 
 
 # --- disks ----------------------------------------------------------------------------------------------------------

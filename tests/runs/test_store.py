@@ -91,3 +91,13 @@ def test_what_is_no_size_is_told(monkeypatch, text):
     monkeypatch.setenv(store.LIMIT, text)
     with pytest.raises(UsageError, match="no size"):
         store.limit()
+
+
+def test_half_an_entry_is_nobodys(cache):
+    """A process was killed while it removed one, or a machine before the bytes were on the disk."""
+    put("k", np.arange(3))
+    (cache / "k" / "entry.json").write_text("")
+    assert store.find("k") is None
+    assert list(cache.iterdir()) == []
+    put("k", np.arange(3))
+    assert np.array_equal(store.find("k"), np.arange(3))
