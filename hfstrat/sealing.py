@@ -10,11 +10,11 @@ from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
-from hfstrat.runs.directory import DIGESTS, Run, flush, write_json, write_text
+from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.state import State
 from hfstrat.training import scoring
-from hfstrat.training.checkpoint import digest
+from hfstrat.training.checkpoint import digest, flush
 from hfstrat.training.memory import ResidentPeak
 
 RECORDS = (
@@ -69,7 +69,7 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     write_json(run.path / "ledger.json", ledger_json)
     write_text(run.artifact / "README.md", card(run, resolved=json.loads(recipe.model_dump_json())))
     _write_digests(run.path)
-    for path in (run.artifact, run.path / "predictions.parquet", run.path / "log.jsonl"):
+    for path in (run.path, *run.path.rglob("*")):
         flush(path)  # when it is said to be done its checkpoints go, and nothing else may be missing
     reason = f"best at {state.best_at}"
     write_json(run.path / "status.json", {"state": "done", "reason": reason, "exact": state.exact})

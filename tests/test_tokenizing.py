@@ -93,7 +93,7 @@ def test_what_a_tokenizer_was_asked_before_does_not_matter(tiny_base: Callable[.
     assert len(store.entries()) == 1
 
 
-def test_few_texts_and_slow_tokenizers_are_not_kept(tiny_base: Callable[..., Path], monkeypatch):
+def test_few_texts_are_not_kept(tiny_base: Callable[..., Path], monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
     monkeypatch.setattr(tokenizing, "FEWEST", 5)
     expected = plain(TASK.encode(tokenizer, examples(), 12))

@@ -98,16 +98,6 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def flush(path: Path) -> None:
-    """Have the disk hold a file, or a folder with all that is in it."""
-    for entry in (path, *path.rglob("*")):
-        handle = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all; numbers that are not finite become null."""
     write_text(path, json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

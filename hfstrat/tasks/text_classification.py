@@ -258,7 +258,8 @@ class TextClassification(Spec):
             raise DataError(Trouble(message, "task.max_length", hint="Raise it"))
         rows: dict[str, list[Ragged]] = {}
         owners: list[IntArray] = []
-        for places, stride in self._alike(tokenizer, examples, room) if windows else _chunks(np.arange(len(examples))):
+        whole = ((places, 0) for places in _chunks(np.arange(len(examples))))
+        for places, stride in self._alike(tokenizer, examples, room) if windows else whole:
             options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
             if windows:
                 options |= {"return_overflowing_tokens": True, "stride": stride}
@@ -305,7 +306,7 @@ class TextClassification(Spec):
             raise DataError(Trouble(message, "task.max_length", hint=hint))
         strides = np.minimum(self.stride, rooms // 2)
         for stride in np.unique(strides):
-            yield from ((places, int(stride)) for places, _ in _chunks(np.flatnonzero(strides == stride)))
+            yield from ((places, int(stride)) for places in _chunks(np.flatnonzero(strides == stride)))
 
     # --- loss and decisions ---------------------------------------------------------------------------------
 
@@ -449,10 +450,10 @@ def _columns_hint(name: str, available: Sequence[str]) -> str:
     return f"{did_you_mean(name, available, show_all=0)} The columns are: {', '.join(available)}".strip()
 
 
-def _chunks(places: IntArray) -> Iterator[tuple[IntArray, int]]:
+def _chunks(places: IntArray) -> Iterator[IntArray]:
     """Places in parts: what a tokenizer returns takes many times the memory of the ids that are kept of it."""
     for start in range(0, len(places), AT_ONCE):
-        yield places[start : start + AT_ONCE], 0
+        yield places[start : start + AT_ONCE]
 
 
 def _texts_of(examples: Examples, places: IntArray) -> list[list[str]]:
@@ -464,7 +465,7 @@ def _texts_of(examples: Examples, places: IntArray) -> list[list[str]]:
 def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> IntArray:
     """Tokens of each text, without special ones: `(n,)`."""
     found = []
-    for places, _ in _chunks(np.arange(len(texts))):
+    for places in _chunks(np.arange(len(texts))):
         part = [texts[place] for place in places]
         rows = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
         found += [len(row) for row in rows]
@@ -502,7 +503,7 @@ def _near(word: str, known: Sequence[str]) -> str:
 def _count_truncated(tokenizer: PreTrainedTokenizerBase, examples: Examples, lengths: IntArray, max_length: int) -> int:
     """How many examples are longer than the model sees; only full rows are tokenised again."""
     count = 0
-    for places, _ in _chunks(np.flatnonzero(lengths >= max_length)):
+    for places in _chunks(np.flatnonzero(lengths >= max_length)):
         texts = [
             [column[place] for place in places] for column in (examples.texts, examples.pairs) if column is not None
         ]

@@ -79,14 +79,14 @@ def write(folder: Path, name: str, groups: Mapping[str, Tensors], data: Mapping[
         manifest = json.dumps({"version": VERSION, "files": files, "data": data}, indent=1).encode()
         _write_bytes(temporary / MANIFEST, manifest)
         _write_bytes(temporary / SEAL, hashlib.sha256(manifest).hexdigest().encode())
-        _flush(temporary)
+        flush(temporary)
         if target.exists():  # written before a run was interrupted, and now again
             _discard(target)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _flush(folder)
+    flush(folder)
     return Checkpoint(target, data, tuple(groups))
 
 
@@ -97,8 +97,7 @@ def _write_tensors(file: Path, tensors: Tensors) -> None:
         save_file(plain, file)
     except SafetensorError as error:
         raise OSError(f"{file}: {error}") from error
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
+    flush(file)
     written = load_file(file)
     for name, tensor in plain.items():
         if not torch.equal(written[name].view(-1).view(torch.uint8), tensor.view(-1).view(torch.uint8)):
@@ -112,9 +111,9 @@ def _write_bytes(file: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _flush(folder: Path) -> None:
-    """Have the disk hold a folder's entries."""
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Have the disk hold a file's bytes, or a folder's entries."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
