@@ -43,7 +43,7 @@ _ROUNDING, _COARSE_ROUNDING = 1e-4, 5e-2
 
 
 def features_of(model: nn.Module, output: str, data: Encoded, state: State) -> torch.Tensor:
-    """What the output layer gets for each example of a split, float32 `(n, width)` on the run's device.
+    """What the output layer gets for each unit of a split, float32 `(units, width)` on the run's device.
 
     Args:
         model: The model, all of it frozen but its output layer.
@@ -316,6 +316,8 @@ def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data:
         digest.update(np.ascontiguousarray(column.values).data)
         digest.update(np.ascontiguousarray(column.offsets).data)
     digest.update(np.ascontiguousarray(data.windows).data)
+    if data.units is not None:
+        digest.update(np.ascontiguousarray(data.units.values).data)
     return digest.hexdigest()
 
 

@@ -43,7 +43,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A csv, tsv, json, jsonl or parquet file, or a folder.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A table (csv, json, parquet, CoNLL, …), or a folder.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; left out: stdout.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
 ) -> None:

@@ -309,12 +309,13 @@ def _step(plan: _Planned, prepared: Prepared, data: Encoded, accelerator: Accele
     recipe = prepared.recipe
     batches = share(data, plan.rows, micro, accelerator.process_index, accelerator.num_processes)
     assert data.targets is not None, "the training split has targets"
-    counted = plan.rows if data.labelled is None else plan.rows[data.labelled[plan.rows]]
+    units = data.units_of(plan.rows)
+    counted = units if data.labelled is None else units[data.labelled[units]]
     weights = prepared.class_weights("cpu")
     weight = recipe.task.weight(
         torch.from_numpy(data.targets[counted]), prepared.material.labels.problem, weights=weights
     )
-    return engine.Step(plan.epoch, batches, float(weight) + len(plan.rows) - len(counted), len(plan.rows))
+    return engine.Step(plan.epoch, batches, float(weight) + len(units) - len(counted), len(plan.rows))
 
 
 def _sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.data import sources
-from hfstrat.data.audit import problems_of_rows
+from hfstrat.data.auditing import problems_of_rows
 from hfstrat.data.splits import split, train_name
 from hfstrat.errors import DataError, Problem, UsageError
-from hfstrat.judge import Judge, named
+from hfstrat.judge import Judge
 from hfstrat.models import artifact
 from hfstrat.models.base import under_adapter
 from hfstrat.prepare import SPLITS
@@ -102,7 +102,8 @@ class Predictor:
             pairs: Second texts, for a model of pairs.
 
         Returns:
-            `{"prediction": …, "scores": {label: probability}}` each; for numbers `{"prediction": value}`.
+            For classes `{"prediction": …, "scores": {label: probability}}` each; for numbers `{"prediction": value}`;
+            for words `{"prediction": [{"label", "text", "start", "end", "score"}, …]}`.
         """
         if not len(texts):
             return []
@@ -112,17 +113,10 @@ class Predictor:
         if pairs is not None and len(pairs) != len(texts):
             raise UsageError(f"there are {len(texts)} first texts and {len(pairs)} second ones")
         ids = tuple(str(place) for place in range(len(texts)))
-        return self._records(self.decide(Examples(ids, list(texts), list(pairs) if pairs else None, None)))
+        return self._records(self.recipe.task.examples(ids, list(texts), list(pairs) if pairs else None))
 
-    def _records(self, decoded: Decoded) -> list[dict[str, Any]]:
-        names = self.judge.labels.names
-        predictions = named(decoded.predictions, names)
-        if self.judge.labels.problem == "regression":
-            return [{"prediction": prediction} for prediction in predictions]
-        return [
-            {"prediction": prediction, "scores": {name: float(score) for name, score in zip(names, row, strict=True)}}
-            for prediction, row in zip(predictions, decoded.scores, strict=True)
-        ]
+    def _records(self, examples: Examples) -> list[dict[str, Any]]:
+        return self.recipe.task.records(self.decide(examples), examples, self.judge.labels)
 
     def predict_file(self, source: Path, observer: Observer) -> Iterator[dict[str, Any]]:
         """Predictions for the rows of a file: `id`, then as `predict`.
@@ -137,7 +131,7 @@ class Predictor:
             part = table.select(range(start, min(start + CHUNK, len(table))))
             examples = self.recipe.task.read(part, source.stem, columns, None)
             ids = examples.ids if "id" in columns else tuple(str(start + place) for place in range(len(part)))
-            for name, record in zip(ids, self.predict(examples.texts, examples.pairs), strict=True):
+            for name, record in zip(ids, self._records(examples), strict=True):
                 yield {"id": name, **record}
             observer.advance(len(part))
 
@@ -155,7 +149,7 @@ class Predictor:
         observer.phase("evaluate", len(examples), "texts")
         decoded = self.decide(examples)
         observer.advance(len(examples))
-        result = self.judge.write(folder, label, examples.ids, examples.targets, decoded)
+        result = self.judge.write(folder, label, examples, decoded)
         write_json(folder / "source.json", {"data": data or "test", "rows": len(examples)})
         return result
 
@@ -166,8 +160,7 @@ class Predictor:
             return self._split(name, memory), name
         table, label = _first(self._load(Path(name))), Path(name).stem
         columns = self.recipe.task.columns(self._roles(table), table.column_names)
-        problem, separator = self.judge.labels.problem, self.recipe.task.label_separator
-        problems = problems_of_rows(label, table, columns, problem, label_separator=separator)
+        problems = problems_of_rows(self.recipe.task, label, table, columns, self.judge.labels.problem)
         if problems:
             raise DataError(problems)
         return table, label
@@ -176,8 +169,9 @@ class Predictor:
         spec = self.recipe.data
         loaded = sources.load(spec, memory)
         train = loaded.splits[train_name(loaded, spec)]
-        column = self.recipe.task.columns(spec.columns, train.column_names)["label"]
-        found: Dataset | None = dict(split(loaded, spec, column).items()).get(name)
+        task = self.recipe.task
+        strata = task.strata(task.columns(spec.columns, train.column_names))
+        found: Dataset | None = dict(split(loaded, spec, strata, task.texts).items()).get(name)
         if found is None:
             raise UsageError(Problem(f"the run's data has no {name} split", hint="Name another split, or a file"))
         return found

@@ -11,9 +11,8 @@ import numpy as np
 
 from hfstrat import metrics as table
 from hfstrat.runs.directory import write_json
-from hfstrat.tasks import Task
-from hfstrat.tasks.base import Decoded, FloatArray, Labels
-from hfstrat.tasks.text_classification import choose_threshold
+from hfstrat.tasks import TaskSpec
+from hfstrat.tasks.base import Decoded, Examples, FloatArray, Labels
 
 # Compared from left to right, higher is better: the selecting metric, then the negative loss to break ties.
 Score = tuple[float, float]
@@ -30,56 +29,52 @@ class Judge:
         select_by: The metric that compares states.
     """
 
-    task: Task
+    task: TaskSpec
     labels: Labels
     metrics: tuple[str, ...]
     select_by: str
 
     def decode(self, logits: FloatArray, threshold: float = 0.5) -> Decoded:
-        """Probabilities and decisions from logits `(n, classes)`."""
-        return self.task.decode(logits, self.labels.problem, threshold)
+        """Probabilities and decisions from logits `(units, classes)`."""
+        return self.task.decode(logits, self.labels, threshold)
 
-    def threshold(self, logits: FloatArray, targets: Any) -> float:
-        """The threshold for several labels that is best on these; 0.5 for any other problem."""
-        if self.labels.problem != "multi_label":
-            return 0.5
-        return choose_threshold(self.decode(logits).scores, np.asarray(targets))
+    def threshold(self, logits: FloatArray, examples: Examples) -> float:
+        """The threshold of decisions that is best on these examples; 0.5 where the problem has none."""
+        return self.task.threshold(logits, examples, self.labels.problem)
 
     def measure(
-        self, decoded: Decoded, targets: Any, names: Sequence[str] | None = None, *, intervals: bool
+        self, decoded: Decoded, examples: Examples, names: Sequence[str] | None = None, *, intervals: bool
     ) -> dict[str, table.Score]:
         """Metrics of decisions against targets, with intervals if asked for."""
-        single = self.labels.problem == "regression" and np.asarray(targets).shape[1] == 1
-        references, predictions = (
-            (np.asarray(targets)[:, 0], np.asarray(decoded.predictions)[:, 0])
-            if single
-            else (np.asarray(targets), np.asarray(decoded.predictions))
-        )
-        outputs = table.Outputs(
-            references=references,
-            predictions=predictions,
-            scores=None if self.labels.problem == "regression" else decoded.scores,
-            num_labels=len(self.labels.names),
-        )
+        outputs = self.outputs(decoded, examples)
         return table.score(names or self.metrics, self.labels.problem, outputs, seed=0, intervals=intervals)
 
+    def outputs(self, decoded: Decoded, examples: Examples) -> table.Outputs:
+        """Decisions and targets as metrics take them."""
+        references, predictions = (
+            self.task.measured(values, examples, self.labels) for values in (examples.targets, decoded.predictions)
+        )
+        scores = decoded.scores if self.labels.problem in table.CLASSES else None
+        return table.Outputs(references, predictions, scores, len(self.labels.names))
+
     def loss(self, logits: FloatArray, targets: Any) -> float:
-        """Mean loss over some items, class weights included."""
+        """Mean loss over some units, class weights included; those that the model did not see are left out."""
         import torch
 
-        answers, wide = torch.from_numpy(np.asarray(targets)), torch.from_numpy(logits).double()
+        seen = ~np.isnan(logits[:, 0])
+        answers, wide = torch.from_numpy(np.asarray(targets)[seen]), torch.from_numpy(logits[seen]).double()
         weights = self.task.weights(self.labels)
         shares = None if weights is None else torch.from_numpy(weights)
         total = self.task.loss(wide, answers, self.labels.problem, weights=shares)
         return float(total / self.task.weight(answers, self.labels.problem, weights=shares))
 
-    def score(self, logits: FloatArray, targets: Any) -> Score:
+    def score(self, logits: FloatArray, examples: Examples) -> Score:
         """What states are compared by, each at its own best threshold."""
-        decoded = self.decode(logits, self.threshold(logits, targets))
-        value = self.measure(decoded, targets, [self.select_by], intervals=False)[self.select_by].value
+        decoded = self.decode(logits, self.threshold(logits, examples))
+        value = self.measure(decoded, examples, [self.select_by], intervals=False)[self.select_by].value
         up = table.lookup(self.select_by, self.labels.problem).higher_is_better
         signed = float("-inf") if value is None else value if up else -value
-        return signed, -self.loss(logits, targets)
+        return signed, -self.loss(logits, examples.targets)
 
     def metrics_json(self, split: str, n: int, measured: dict[str, table.Score]) -> dict[str, Any]:
         """`metrics.json`: each metric with its interval, unit and direction."""
@@ -89,37 +84,26 @@ class Judge:
             found[name] = {**score.to_json(), "unit": metric.unit, "higher_is_better": metric.higher_is_better}
         return {"split": split, "n": n, "metrics": found}
 
-    def write(self, folder: Path, split: str, ids: Sequence[str], targets: Any, decoded: Decoded) -> dict[str, Any]:
+    def write(self, folder: Path, split: str, examples: Examples, decoded: Decoded) -> dict[str, Any]:
         """Measure, and write `metrics.json` and `predictions.parquet`.
 
         Returns:
             What `metrics.json` holds.
         """
-        result = self.metrics_json(split, len(ids), self.measure(decoded, targets, intervals=True))
-        write_predictions(folder / "predictions.parquet", ids, targets, decoded, self.labels.names)
+        result = self.metrics_json(split, len(examples), self.measure(decoded, examples, intervals=True))
+        if self.labels.problem in table.ENTITIES:
+            result["by_type"] = table.by_type(self.outputs(decoded, examples))
+        self._write_predictions(folder / "predictions.parquet", examples, decoded)
         write_json(folder / "metrics.json", result)
         return result
 
+    def _write_predictions(self, path: Path, examples: Examples, decoded: Decoded) -> None:
+        """`predictions.parquet`: id, reference, prediction, and what the task has to say besides."""
+        import pyarrow
+        from pyarrow import parquet
 
-def write_predictions(path: Path, ids: Sequence[str], targets: Any, decoded: Decoded, names: Sequence[str]) -> None:
-    """`predictions.parquet`: id, reference, prediction, scores, logits."""
-    import pyarrow
-    from pyarrow import parquet
-
-    columns = {
-        "id": list(ids),
-        "reference": None if targets is None else named(np.asarray(targets), names),
-        "prediction": named(decoded.predictions, names),
-        "scores": list(decoded.scores),
-        "logits": list(decoded.logits),
-    }
-    parquet.write_table(pyarrow.table({name: value for name, value in columns.items() if value is not None}), path)
-
-
-def named(values: Any, names: Sequence[str]) -> list[Any]:
-    """Class indices as names, 0/1 rows as lists of names, numbers as they are."""
-    if values.ndim == 1:
-        return [names[int(value)] for value in values]
-    if values.dtype.kind == "i":
-        return [[names[int(place)] for place in np.flatnonzero(row)] for row in values]
-    return [float(row[0]) for row in values] if values.shape[1] == 1 else [row.tolist() for row in values]
+        columns: dict[str, list[Any]] = {"id": list(examples.ids)}
+        if examples.targets is not None:
+            columns["reference"] = self.task.named(examples.targets, examples, self.labels)
+        columns["prediction"] = self.task.named(decoded.predictions, examples, self.labels)
+        parquet.write_table(pyarrow.table({**columns, **self.task.table(decoded, examples, self.labels)}), path)

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from hfstrat.data import audit as auditing
-from hfstrat.data import sources
+from hfstrat.data import auditing, sources
 from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.data.tokens import audit_tokens
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
@@ -36,6 +35,7 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.runs.store import LIMIT, room
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
+from hfstrat.tasks import TextClassification
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels
 from hfstrat.teaching import Teacher, naming, open_teacher
 from hfstrat.tokenizing import tokenized
@@ -130,7 +130,8 @@ class Prepared:
         for name, part in parts:
             found.update("\0".join((name, *part.ids)).encode("utf-8", "surrogatepass"))
             columns = [array for column in part.columns.values() for array in (column.values, column.offsets)]
-            for array in (*columns, part.windows, *([] if part.targets is None else [part.targets])):
+            units = [] if part.units is None else [part.units.values]
+            for array in (*columns, part.windows, *units, *([] if part.targets is None else [part.targets])):
                 found.update(f"{array.dtype}{array.shape}".encode())
                 found.update(np.ascontiguousarray(array).data)
         return found.hexdigest()
@@ -283,11 +284,11 @@ def read_unlabelled(recipe: Recipe, material: Material) -> Examples | None:
         return None
     try:
         table = next(iter(sources.load(FileData(source=source)).splits.values()))
-        wanted = {role: column for role, column in material.columns.items() if role in ("text", "text_pair")}
+        wanted = {role: column for role, column in material.columns.items() if role in recipe.task.texts}
         columns = recipe.task.columns(wanted, table.column_names, labelled=False)
     except DataError as error:
         raise DataError([replace(problem, path="strategy.unlabelled") for problem in error.problems]) from error
-    columns.pop("label", None)
+    columns = {role: column for role, column in columns.items() if role in recipe.task.texts}
     return recipe.task.read(table, "unlabelled", columns, None)
 
 
@@ -363,9 +364,9 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
     task = recipe.task
     train = loaded.splits[train_name(loaded, recipe.data)]
     columns = task.columns(recipe.data.columns, train.column_names)
-    splits = split(loaded, recipe.data, columns["label"])
+    splits = split(loaded, recipe.data, task.strata(columns), task.texts)
     problem, reason = task.find_problem(splits.train, columns)
-    audit = auditing.audit(splits, columns, problem, label_separator=task.label_separator)
+    audit = auditing.audit(task, splits, columns, problem)
     if audit.problems:
         raise DataError(audit.problems)
     labels = task.find_labels(splits.train, columns, problem)
@@ -393,6 +394,8 @@ def _parts(splits: Splits) -> dict[str, Any]:
 def choose_pooling(recipe: Recipe, base: Base) -> tuple[tuple[str, str], bool]:
     """Pooling with its reason, and whether vectors are scaled to length one."""
     task = recipe.task
+    if not isinstance(task, TextClassification):
+        return ("native", "a head over each token"), False
     if task.pooling != "auto":
         chosen = (str(task.pooling), "given")
     elif base.pooling is not None:

@@ -34,18 +34,19 @@ RECORDS = (
 def seal(run: Run, state: State, prepared: Prepared, observer: Observer, resident: ResidentPeak) -> None:
     """Save, load again, score what was saved, and write the run's results."""
     recipe, ledger, storage = prepared.recipe, state.ledger, prepared.plan.body.storage
+    tokenizer = prepared.base.tokenizer
+    assert tokenizer is not None, "whatever was trained has a tokenizer"
+    room = int(recipe.task.max_length) - tokenizer.num_special_tokens_to_add()
     extra = {
         "task": recipe.task.kind,
         "problem": prepared.material.labels.problem,
         "max_length": recipe.task.max_length,
-        "long_texts": recipe.task.long_texts,
-        "stride": recipe.task.stride,
+        "long_texts": "windows" if recipe.task.in_windows else "truncate",
+        "stride": min(recipe.task.stride, room // 2),
         "threshold": state.threshold,
         "limit": prepared.base.max_length,
         "storage": storage and to_json(storage, prepared.anatomy.head, recipe.train.precision),
     }
-    tokenizer = prepared.base.tokenizer
-    assert tokenizer is not None, "whatever was trained has a tokenizer"
     with ledger.phase("save"):
         tokenizer.model_max_length = recipe.task.max_length  # a pipeline cuts where training did
         artifact.save(state.model, tokenizer, run.artifact, _name(prepared), extra)
@@ -61,7 +62,7 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         logits = scoring.logits(model, data, recipe.evaluate.batch_size, progress=observer.advance)
         phase.tokens += data.tokens
         decoded = state.judge.decode(logits, state.threshold)
-        result = state.judge.write(run.path, split, data.ids, data.targets, decoded)
+        result = state.judge.write(run.path, split, data.examples, decoded)
     plan = outline(prepared)
     plan["parameters"]["stored"] = stored
     write_json(run.path / "plan.json", plan)

@@ -45,7 +45,7 @@ def run_solve(stage: Solve, state: State) -> None:
 
 
 def _features(output: str, model: nn.Module, state: State) -> dict[str, torch.Tensor]:
-    """What the output layer gets, for the training and validation splits, float32 `(n, features)`."""
+    """What the output layer gets, for the training and validation splits, float32 `(units, features)`."""
     splits = {name: part for name, part in state.prepared.encoded.items() if name != "test"}
     state.observer.phase("features", sum(map(len, splits.values())), "texts")
     return {name: features_of(model, output, part, state) for name, part in splits.items()}
@@ -55,9 +55,10 @@ def _solution(stage: Solve, features: Mapping[str, torch.Tensor], layer: Any, st
     """The output layer, at the strength with the lowest loss on what was held out."""
     name = "validation" if "validation" in features else "train"
     targets = state.prepared.encoded[name].targets
+    seen = ~torch.isnan(features["train"][:, 0])
     solution = solve(
-        features["train"],
-        _mean_loss(state.prepared, state.accelerator.device),
+        features["train"] if bool(seen.all()) else features["train"][seen],
+        _mean_loss(state.prepared, seen),
         len(state.judge.labels.names),
         stage.l2,
         # By loss, which is smooth where few validation items make steps of accuracy.
@@ -97,10 +98,11 @@ def _live_of_features(model: nn.Module, features: Mapping[str, torch.Tensor], st
     return live.peak
 
 
-def _mean_loss(prepared: Prepared, device: torch.device) -> Any:
+def _mean_loss(prepared: Prepared, seen: torch.Tensor) -> Any:
+    """Mean loss over the units of the training split that the model sees, bool `(units,)`."""
     task, labels = prepared.recipe.task, prepared.material.labels
-    targets = torch.from_numpy(np.asarray(prepared.encoded["train"].targets)).to(device)
-    weights = prepared.class_weights(device)
+    targets = torch.from_numpy(np.asarray(prepared.encoded["train"].targets)).to(seen.device)[seen]
+    weights = prepared.class_weights(seen.device)
     divisor = task.weight(targets, labels.problem, weights=weights)
     smoothing = prepared.recipe.train.label_smoothing
 

@@ -134,9 +134,10 @@ class State:
             self._keep(stage, update, model, None)
             return
         with self.ledger.phase("evaluate"):
-            score = self.judge.score(logits, self.held_out.targets)
-            decoded = self.judge.decode(logits, self.judge.threshold(logits, self.held_out.targets))
-            measured = self.judge.measure(decoded, self.held_out.targets, intervals=False)
+            examples = self.held_out.examples
+            score = self.judge.score(logits, examples)
+            decoded = self.judge.decode(logits, self.judge.threshold(logits, examples))
+            measured = self.judge.measure(decoded, examples, intervals=False)
         values = {name: found.value for name, found in measured.items()}
         record = {"stage": stage, "update": update, "split": "validation", "metrics": values, "loss": -score[1]}
         self.log.write("score", record)
@@ -174,7 +175,7 @@ class State:
 def decide(state: State) -> None:
     """Settle what is chosen on validation after training: temperature and threshold."""
     task, problem, data = state.prepared.recipe.task, state.judge.labels.problem, state.held_out
-    calibrate = task.calibrate and problem != "regression"
+    calibrate = task.calibrates and problem != "regression"
     if data is None or not (calibrate or problem == "multi_label"):
         return
     logits = state.logits(state.model)
@@ -187,7 +188,7 @@ def decide(state: State) -> None:
                 parameter.div_(temperature)
         logits = logits / np.float32(temperature)
         state.observer.note(f"calibrated: output layer divided by temperature {temperature:.3f}")
-    state.threshold = state.judge.threshold(logits, data.targets)
+    state.threshold = state.judge.threshold(logits, data.examples)
 
 
 def fit_temperature(logits: FloatArray, data: Encoded, prepared: Prepared) -> float:

@@ -147,13 +147,14 @@ def taught(
     """
     logits = np.concatenate([_outputs(teacher, part, recipe, accelerator, folder, observer) for part in examples])
     whole = data if more is None else data.and_unlabelled(more)
-    return whole.with_teacher(np.ascontiguousarray(logits[:, list(teacher.order)]))
+    # A unit that the teacher did not see is one of which it knows nothing: all classes are alike.
+    return whole.with_teacher(np.nan_to_num(np.ascontiguousarray(logits[:, list(teacher.order)])))
 
 
 def _outputs(
     teacher: Teacher, examples: Examples, recipe: Recipe, accelerator: Accelerator, folder: Path, observer: Observer
 ) -> FloatArray:
-    """The teacher's logits `(n, classes)` in its own order, read where they were kept for these very texts."""
+    """The teacher's logits `(units, classes)` in its own order, read where they were kept for these very texts."""
     from accelerate.utils import broadcast_object_list
     from safetensors.numpy import load_file, save_file
 
@@ -197,4 +198,6 @@ def _key(teacher: Teacher, examples: Examples, recipe: Recipe) -> str:
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for text in (*examples.texts, *(examples.pairs or ())):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    for array in () if examples.words is None else (examples.words.offsets, examples.words.starts):
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hfstrat.runs import store
-from hfstrat.tasks import Task
+from hfstrat.tasks import TaskSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Ragged
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ FORMAT = 1  # of what is kept, and of how texts are encoded: to be raised when e
 FEWEST = 2000  # examples; fewer are tokenised sooner than a file is looked up, verified and read
 
 
-def tokenized(task: Task, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
+def tokenized(task: TaskSpec, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
     """A split's tokens, read where they were kept for these very texts, this tokenizer and these settings.
 
     Args:
@@ -38,7 +38,8 @@ def tokenized(task: Task, tokenizer: PreTrainedTokenizerBase, examples: Examples
         DataError: As of `task.encode`.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if len(examples) < FEWEST or backend is None:
+    # Where words stand among the tokens is not kept.
+    if len(examples) < FEWEST or backend is None or examples.words is not None:
         return task.encode(tokenizer, examples, max_length)
     key = _key(task, tokenizer, examples, max_length)
     kept = store.find(key)
@@ -61,7 +62,7 @@ def _kept(key: str, what: str, packed: IntArray) -> store.Array | None:
     return store.find(key)
 
 
-def _key(task: Task, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> str:
+def _key(task: TaskSpec, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> str:
     """A name that says all that the tokens depend on."""
     backend: Any = tokenizer.backend_tokenizer
     # What the last call asked for stays in it, and is no part of what it is.
@@ -110,10 +111,9 @@ def _unpacked(packed: store.Array, examples: Examples) -> Encoded:
     tokens = int(offsets[-1])
     starts = {name: int(ends[3]) + place * tokens for place, name in enumerate(about["pad"])}
     return Encoded(
-        ids=examples.ids,
+        examples=examples,
         columns={name: Ragged(packed[start : start + tokens], offsets) for name, start in starts.items()},
         windows=windows,
-        targets=examples.targets,
         truncated=about["truncated"],
         pad=about["pad"],
         left=about["left"],

@@ -17,7 +17,7 @@ HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", 
 # Each layer may import those before it, and within itself only its own package.
 TORCH_FREE = (
     ("errors", "redact"),
-    ("spec",),
+    ("spec", "tags"),
     ("strategies", "tasks", "metrics"),
     ("recipe",),
     ("runs",),
@@ -52,6 +52,7 @@ ABOVE = (
 TENSOR_MAY = (
     "errors",
     "spec",
+    "tags",
     "tasks",
     "strategies.plan",
     "recipe.model",

@@ -59,7 +59,7 @@ class Audit:
         }
 
 
-def audit(
+def audit_texts(
     splits: Splits,
     columns: Mapping[str, str | tuple[str, ...]],
     problem: Literal["single_label", "multi_label", "regression"],
@@ -74,62 +74,37 @@ def audit(
         problem: What the labels are.
         label_separator: What separates several labels in one cell.
     """
-    report = _Report()
+    report = Report()
     named = splits.items()
-    texts, cells = _check_rows(report, named, columns, problem, label_separator)
+    texts, cells = check_texts(report, named, columns, problem, label_separator)
     counts = {name: _counts(labels) for name, labels in cells.items()} if problem != "regression" else {}
-    if len(splits.train) < 2:
-        rows = "1 row" if len(splits.train) else "no rows"
-        hint = "Training needs two at least: add rows, raise data.limit, or take less for validation and test"
-        report.error(f"split train has {rows}", hint)
-    elif problem != "regression" and counts.get("train"):
+    check_size(report, splits.train)
+    if len(splits.train) > 1 and problem != "regression" and counts.get("train"):
         _check_classes(report, counts, cells)
-    _check_duplicates(report, texts["train"], cells["train"])
+    check_duplicates(report, texts["train"], cells["train"])
     for name in ("validation", "test"):
         if texts.get(name):
-            _check_leak(report, name, texts["train"], texts[name])
+            check_leak(report, name, texts["train"], texts[name])
     return Audit({name: len(rows) for name, rows in named}, counts, tuple(report.problems), tuple(report.warnings))
 
 
-def problems_of_rows(
-    name: str,
-    rows: Dataset,
-    columns: Mapping[str, str | tuple[str, ...]],
-    problem: Literal["single_label", "multi_label", "regression"],
-    *,
-    label_separator: str | None = None,
-) -> tuple[Problem, ...]:
-    """What has to be mended before rows can be scored, however few they are and whatever labels they have.
-
-    Args:
-        name: What to call them.
-        rows: The rows.
-        columns: As in `audit`.
-        problem: As in `audit`.
-        label_separator: As in `audit`.
-    """
-    report = _Report()
-    _check_rows(report, [(name, rows)], columns, problem, label_separator)
-    return tuple(report.problems)
-
-
-def _check_rows(
-    report: _Report,
+def check_texts(
+    report: Report,
     named: Sequence[tuple[str, Dataset]],
     columns: Mapping[str, str | tuple[str, ...]],
     problem: str,
     separator: str | None,
 ) -> tuple[dict[str, list[Text] | None], dict[str, list[Any] | None]]:
     """Texts and labels of each split, each row looked at by itself."""
-    missing = {name: _missing_columns(report, name, rows, columns) for name, rows in named}
-    texts = {name: _texts(report, name, rows, columns, missing[name]) for name, rows in named}
+    missing = {name: missing_columns(report, name, rows, columns) for name, rows in named}
+    texts = {name: texts_of(report, name, rows, columns, missing[name]) for name, rows in named}
     cells = {name: _labels(rows, columns, missing[name], problem, separator) for name, rows in named}
     for name, rows in named:
         _check_labels(report, name, rows, cells[name], columns, problem)
     return texts, cells
 
 
-class _Report:
+class Report:
     """Problems and warnings in the order in which they are found."""
 
     def __init__(self) -> None:
@@ -137,16 +112,17 @@ class _Report:
         self.warnings: list[str] = []
 
     def error(self, message: str, hint: str, path: str = "data") -> None:
+        """Add a problem."""
         self.problems.append(Problem(message, path=path, hint=hint))
 
     def rows(self, name: str, rows: Sequence[int], what: str, hint: str, path: str) -> None:
         """An error about some rows of a split, if there are any."""
         if rows:
             count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-            self.error(f"split {name} has {count} {what}: {_listed(rows)}", hint, path)
+            self.error(f"split {name} has {count} {what}: {listed(rows)}", hint, path)
 
 
-def _listed(rows: Sequence[int]) -> str:
+def listed(rows: Sequence[int]) -> str:
     """Row numbers, counted from 0 as in the `_row` column."""
     shown = ", ".join(str(row) for row in rows[:_SHOWN])
     return f"row {shown}" if len(rows) == 1 else f"rows {shown}" + (" …" if len(rows) > _SHOWN else "")
@@ -162,20 +138,29 @@ def _names(columns: Mapping[str, str | tuple[str, ...]], role: str) -> tuple[str
     return (column,) if isinstance(column, str) else tuple(column)
 
 
-def _numbers(rows: Dataset) -> list[int]:
+def numbers_of(rows: Dataset) -> list[int]:
+    """Each row's number in the split that it was taken from."""
     return list(rows["_row"][:]) if "_row" in rows.column_names else list(range(len(rows)))
 
 
-def _where(rows: Dataset, values: Sequence[Any], test: Callable[[Any], bool]) -> list[int]:
-    return [number for number, value in zip(_numbers(rows), values, strict=True) if test(value)]
+def where(rows: Dataset, values: Sequence[Any], test: Callable[[Any], bool]) -> list[int]:
+    """Numbers of the rows whose value passes a test."""
+    return [number for number, value in zip(numbers_of(rows), values, strict=True) if test(value)]
+
+
+def check_size(report: Report, train: Dataset) -> None:
+    """Raise no hopes where there is nothing to train on."""
+    if len(train) < 2:
+        rows = "1 row" if len(train) else "no rows"
+        hint = "Training needs two at least: add rows, raise data.limit, or take less for validation and test"
+        report.error(f"split train has {rows}", hint)
 
 
 # --- columns and texts --------------------------------------------------------------------------------------
 
 
-def _missing_columns(
-    report: _Report, name: str, rows: Dataset, columns: Mapping[str, str | tuple[str, ...]]
-) -> set[str]:
+def missing_columns(report: Report, name: str, rows: Dataset, columns: Mapping[str, str | tuple[str, ...]]) -> set[str]:
+    """Roles whose columns are not there, which is reported."""
     have = [column for column in rows.column_names if column != "_row"]
     missing = set()
     for role in columns:
@@ -191,8 +176,8 @@ def _missing_columns(
 Text = tuple[int, tuple[str, ...]]
 
 
-def _texts(
-    report: _Report, name: str, rows: Dataset, columns: Mapping[str, str | tuple[str, ...]], missing: set[str]
+def texts_of(
+    report: Report, name: str, rows: Dataset, columns: Mapping[str, str | tuple[str, ...]], missing: set[str]
 ) -> list[Text] | None:
     """Row number and folded texts of each row; None when there is no text column."""
     roles = [role for role in ("text", "text_pair") if role in columns and role not in missing]
@@ -203,19 +188,19 @@ def _texts(
         for column in _names(columns, role):
             values = rows[column][:]
             path = f"data.columns.{role}"
-            other = _where(rows, values, lambda value: value is not None and not isinstance(value, str))
+            other = where(rows, values, lambda value: value is not None and not isinstance(value, str))
             hint = "Name a column of texts, or write these cells as text"
             report.rows(name, other, f"whose '{column}' is not text", hint, path)
-            empty = _where(rows, values, lambda value: value is None or (isinstance(value, str) and not value.strip()))
+            empty = where(rows, values, lambda value: value is None or (isinstance(value, str) and not value.strip()))
             report.rows(name, empty, f"whose '{column}' is empty", "Fill in the text or delete the rows", path)
-            long = _where(rows, values, lambda value: isinstance(value, str) and len(value) > LONGEST_TEXT)
+            long = where(rows, values, lambda value: isinstance(value, str) and len(value) > LONGEST_TEXT)
             hint = "Look for a quotation mark that is not closed, or cut these texts"
             report.rows(name, long, f"whose '{column}' has more than {LONGEST_TEXT:,} characters", hint, path)
             parts.append([fold(value) if isinstance(value, str) else "" for value in values])
-    return list(zip(_numbers(rows), zip(*parts, strict=True), strict=True))
+    return list(zip(numbers_of(rows), zip(*parts, strict=True), strict=True))
 
 
-def _check_duplicates(report: _Report, texts: list[Text] | None, labels: list[Any] | None) -> None:
+def check_duplicates(report: Report, texts: list[Text] | None, labels: list[Any] | None) -> None:
     """Equal texts within train."""
     if texts is None:
         return
@@ -225,7 +210,7 @@ def _check_duplicates(report: _Report, texts: list[Text] | None, labels: list[An
             groups.setdefault(text, []).append(place)
     again = [texts[place][0] for places in groups.values() for place in places[1:]]
     if again:
-        report.warnings.append(f"split train has {len(again)} rows whose text occurs before: {_listed(sorted(again))}")
+        report.warnings.append(f"split train has {len(again)} rows whose text occurs before: {listed(sorted(again))}")
     if labels is None:
         return
     torn = [places for places in groups.values() if len({repr(labels[place]) for place in places}) > 1]
@@ -238,7 +223,7 @@ def _check_duplicates(report: _Report, texts: list[Text] | None, labels: list[An
         )
 
 
-def _check_leak(report: _Report, name: str, train: list[Text] | None, texts: list[Text] | None) -> None:
+def check_leak(report: Report, name: str, train: list[Text] | None, texts: list[Text] | None) -> None:
     """Texts of train in a split that is to measure."""
     if train is None or texts is None:
         return
@@ -246,7 +231,7 @@ def _check_leak(report: _Report, name: str, train: list[Text] | None, texts: lis
     leaked = [row for row, text in texts if text in known]
     if leaked:
         report.warnings.append(
-            f"split {name} has {len(leaked)} of {len(texts)} rows whose text is also in train ({_listed(leaked)}); "
+            f"split {name} has {len(leaked)} of {len(texts)} rows whose text is also in train ({listed(leaked)}); "
             "scores on it are too good by as much"
         )
 
@@ -308,7 +293,7 @@ def _counts(labels: list[Any] | None) -> dict[str, int]:
 
 
 def _check_labels(
-    report: _Report,
+    report: Report,
     name: str,
     rows: Dataset,
     labels: list[Any] | None,
@@ -319,22 +304,22 @@ def _check_labels(
         return
     column = _quoted(_names(columns, "label"))
     path = "data.columns.label"
-    gone = _where(rows, labels, lambda label: label is None)
+    gone = where(rows, labels, lambda label: label is None)
     report.rows(name, gone, f"without a label in {column}", "Fill in the label or delete the rows", path)
     if problem != "regression":
-        long = _where(rows, labels, lambda label: any(len(part) > LONGEST_LABEL for part in label or ()))
+        long = where(rows, labels, lambda label: any(len(part) > LONGEST_LABEL for part in label or ()))
         hint = "Name the column of labels, or look for a quotation mark that is not closed"
         report.rows(name, long, f"whose {column} has more than {LONGEST_LABEL:,} characters", hint, path)
     if problem == "regression":
-        bad = _where(rows, labels, lambda label: label is not None and not all(_is_finite(cell) for cell in label))
+        bad = where(rows, labels, lambda label: label is not None and not all(_is_finite(cell) for cell in label))
         hint = "Correct or delete the rows; for classes set task.problem: single_label"
         report.rows(name, bad, f"whose {column} is not a finite number", hint, path)
     elif isinstance(columns.get("label"), tuple):
         values = list(zip(*(rows[part][:] for part in _names(columns, "label")), strict=True))
-        odd = _where(rows, values, lambda row: any(not _is_missing(cell) and cell not in (0, 1) for cell in row))
+        odd = where(rows, values, lambda row: any(not _is_missing(cell) and cell not in (0, 1) for cell in row))
         report.rows(name, odd, f"whose {column} are not 0 or 1", "Several label columns hold 0 or 1", path)
     elif problem == "single_label":
-        several = _where(rows, labels, lambda label: label is not None and len(label) != 1)
+        several = where(rows, labels, lambda label: label is not None and len(label) != 1)
         report.rows(name, several, f"with no label or several in {column}", "Set task.problem: multi_label", path)
 
 
@@ -345,7 +330,7 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _check_classes(report: _Report, counts: dict[str, dict[str, int]], cells: dict[str, list[Any] | None]) -> None:
+def _check_classes(report: Report, counts: dict[str, dict[str, int]], cells: dict[str, list[Any] | None]) -> None:
     train = counts["train"]
     if len(train) == 1 and all(cell == tuple(train) for cell in cells["train"] or () if cell is not None):
         report.error(
@@ -375,7 +360,7 @@ def _check_classes(report: _Report, counts: dict[str, dict[str, int]], cells: di
         )
 
 
-def _check_unseen(report: _Report, name: str, counts: dict[str, int], train: Mapping[str, int]) -> None:
+def _check_unseen(report: Report, name: str, counts: dict[str, int], train: Mapping[str, int]) -> None:
     unseen = {label: count for label, count in counts.items() if label not in train}
     if not unseen:
         return

@@ -23,12 +23,16 @@ class Batch:
 
     Args:
         inputs: Keyword arguments of the model: int64 `(windows, length)` each.
-        targets: Targets `(examples, …)`; None without labels.
-        owner: For each window, its example's place in the batch `(windows,)`; None when each has one window.
+        targets: Targets `(units, …)`; None without labels.
+        owner: For each window, its example's place in the batch `(windows,)`; None when each has one window, or when
+            the model's outputs are those of tokens.
         rows: Which examples of the split, `(examples,)`.
+        units: Which units of the split the outputs are about, `(units,)`.
+        picked: Where the outputs of these units stand among those of all tokens, padding included, int64 `(units,)`;
+            None when the model has one output for each example.
         scale: 1, or 0 for a batch that only keeps processes in step.
-        teacher: A teacher's logits `(examples, classes)`; None without one.
-        labelled: Which targets count, bool `(examples,)`; None when all do.
+        teacher: A teacher's logits `(units, classes)`; None without one.
+        labelled: Which targets count, bool `(units,)`; None when all do.
         hidden: What the frozen blocks give, `(windows, length, width)`, zero for padding; None when they are run.
     """
 
@@ -36,6 +40,8 @@ class Batch:
     targets: torch.Tensor | None
     owner: torch.Tensor | None
     rows: IntArray
+    units: IntArray
+    picked: torch.Tensor | None = None
     scale: float = 1.0
     teacher: torch.Tensor | None = None
     labelled: torch.Tensor | None = None
@@ -58,14 +64,22 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
         values, mask = column.padded(windows, data.pad[name], left=data.left)
         inputs[name] = torch.from_numpy(values)
         inputs["attention_mask"] = torch.from_numpy(mask)
+    units, picked = rows, None
+    if data.units is not None:
+        said, _ = data.units.padded(windows, -1, left=data.left)
+        picked = np.flatnonzero(said >= 0)
+        units = said.ravel()[picked]
+    averaged = data.units is None and len(windows) != len(rows)
     return Batch(
         inputs=inputs,
-        targets=torch.from_numpy(np.ascontiguousarray(data.targets[rows])) if data.targets is not None else None,
-        owner=None if len(windows) == len(rows) else torch.from_numpy(_owners(data, rows)),
+        targets=torch.from_numpy(np.ascontiguousarray(data.targets[units])) if data.targets is not None else None,
+        owner=torch.from_numpy(_owners(data, rows)) if averaged else None,
         rows=rows,
+        units=units,
+        picked=None if picked is None else torch.from_numpy(picked),
         scale=scale,
-        teacher=torch.from_numpy(data.teacher[rows]) if data.teacher is not None else None,
-        labelled=torch.from_numpy(data.labelled[rows]) if data.labelled is not None else None,
+        teacher=torch.from_numpy(data.teacher[units]) if data.teacher is not None else None,
+        labelled=torch.from_numpy(data.labelled[units]) if data.labelled is not None else None,
         hidden=None if data.hidden is None else _hidden(data, data.hidden, windows),
     )
 

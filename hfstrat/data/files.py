@@ -1,4 +1,4 @@
-"""Files: one table from one csv, tsv, json, jsonl or parquet file, with the line of whatever is wrong in it."""
+"""Files: one table from one csv, tsv, json, jsonl, parquet or CoNLL file, with the line of whatever is wrong in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfstrat.data import conll
 from hfstrat.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def read_table(file: Path, delimiter: str | None = None) -> Table:
     """Read a file by its suffix.
 
     Args:
-        file: A csv, tsv, json, jsonl, ndjson or parquet file.
+        file: A csv, tsv, json, jsonl, ndjson, parquet or CoNLL file.
         delimiter: Separator of a csv file; None to take it from the suffix, or from the header line when that line
             has no comma.
 
@@ -64,8 +65,10 @@ def read_table(file: Path, delimiter: str | None = None) -> Table:
         rows = _from_records(file, *_records(file, _decode(file, data)))
     elif suffix in (".csv", ".tsv"):
         rows = _separated(file, _decode(file, data), delimiter, reasons)
+    elif suffix in conll.SUFFIXES:
+        rows = _conll(file, _decode(file, data), suffix)
     else:
-        raise _error(file, f"'{file.suffix}' files cannot be read", "Use csv, tsv, json, jsonl or parquet")
+        raise _error(file, f"'{file.suffix}' files cannot be read", "Use csv, tsv, json, jsonl, parquet or conll")
     if rows.num_rows == 0:
         raise _error(file, "the file has no rows")
     return Table(rows, hashlib.sha256(data).digest(), tuple(reasons))
@@ -354,6 +357,16 @@ def _said(error: Exception) -> str:
 def _json_kind(kind: type) -> str:
     names = {str: "text", float: "numbers", bool: "true/false", list: "lists", dict: "objects"}
     return names.get(kind, kind.__name__)
+
+
+def _conll(file: Path, text: str, suffix: str) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.table(conll.columns_of(text, suffix))
+    except conll.Malformed as error:
+        number, message = error.args
+        raise _error(file, message, "Each line is a word with its tags", line=number) from None
 
 
 # --- parquet ------------------------------------------------------------------------------------------------

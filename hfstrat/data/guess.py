@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfstrat.errors import DataError, Problem
+from hfstrat.tags import mark_entities
+from hfstrat.tasks.token_classification import cells_of, spans_in
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,6 +23,7 @@ LABEL_NAMES = (
     "label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag", "tags", "stars", "rating",
     "score", "emotion", "genre", "y",
 )  # fmt: skip
+TOKEN_NAMES = ("tokens", "words", "token", "word", "form")
 PAIR_NAMES = (
     ("premise", "hypothesis"), ("question", "answer"), ("question", "passage"), ("question", "context"),
     ("question", "sentence"), ("query", "document"), ("query", "passage"), ("title", "body"),
@@ -45,12 +48,14 @@ class Guess:
         problem: What the label is.
         label_separator: What separates several labels in one cell.
         reasons: A sentence for each choice.
+        kind: The task.
     """
 
     columns: dict[str, str | tuple[str, ...]]
-    problem: Literal["single_label", "multi_label", "regression"]
+    problem: Literal["single_label", "multi_label", "regression", "entities", "tags"]
     label_separator: str | None
     reasons: tuple[str, ...]
+    kind: str = "text_classification"
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ def guess(rows: Dataset) -> Guess:
     columns = [_Column(name, rows[name][:]) for name in rows.column_names]
     columns = [column for column in columns if column.filled]
     useful = [column for column in columns if not _is_id(column, columns)]
+    if (found := _tagged(rows, useful) or _marked(useful)) is not None:
+        return found
     label = _label(useful, columns)
     texts = _texts([column for column in useful if column.is_text and column not in label], columns)
     problem, separator, why = _problem(label)
@@ -107,6 +114,54 @@ def guess(rows: Dataset) -> Guess:
         reasons.append(f"'{texts[1].name}' is the second text: {texts[1].words:.1f} words on average")
     roles["label"] = label[0].name if len(label) == 1 else tuple(column.name for column in label)
     return Guess(roles, problem, separator, (*reasons, why))
+
+
+# --- words --------------------------------------------------------------------------------------------------
+
+
+def _tagged(rows: Dataset, columns: Sequence[_Column]) -> Guess | None:
+    """Words and tags: two columns of lists that are equally long, of which the tags repeat themselves more."""
+    lists = [column for column in columns if column.is_list and len(column.filled) == len(column.values)]
+    lists = [column for column in lists if all(isinstance(cell, (str, int)) for row in column.values for cell in row)]
+    if not lists:
+        return None
+    found = {column.name: [cell for row in cells_of(rows, column.name) or () for cell in row or ()] for column in lists}
+    named = [column for name in TOKEN_NAMES for column in lists if _word(column.name) == name]
+    words = (named or [max(lists, key=lambda column: len(set(found[column.name])))])[0]
+    lengths = [len(row) for row in words.values]
+    tags = [column for column in lists if column is not words and [len(row) for row in column.values] == lengths]
+    if not tags:
+        return None
+    # Tags that mark entities first: parts of speech often stand beside them.
+    chosen = min(tags, key=lambda column: (not mark_entities(found[column.name]), lists.index(column)))
+    count, marks = len(set(found[chosen.name])), mark_entities(found[chosen.name])
+    kind = "which mark entities" if marks else "one for each word"
+    reasons = (
+        f"'{words.name}' is the words: {len(found[words.name]) / max(len(lengths), 1):.1f} in a text",
+        f"'{chosen.name}' is their tags: {count} distinct ones, {kind}",
+    )
+    roles: dict[str, str | tuple[str, ...]] = {"tokens": words.name, "tags": chosen.name}
+    return Guess(roles, "entities" if marks else "tags", None, reasons, "token_classification")
+
+
+def _marked(columns: Sequence[_Column]) -> Guess | None:
+    """A text and spans in it: lists of objects, or of lists of three, with a start, an end and a label."""
+    for column in columns:
+        cells = [cell for cell in column.filled if cell]
+        if not column.is_list or not cells:
+            continue
+        try:
+            count = sum(len(spans_in(cell)) for cell in cells)
+        except (TypeError, ValueError):
+            continue
+        texts = _texts([other for other in columns if other.is_text], columns)
+        reasons = (
+            f"'{texts[0].name}' is the text: {texts[0].words:.1f} words on average",
+            f"'{column.name}' is the spans in it: {count} in {len(column.values)} rows",
+        )
+        roles: dict[str, str | tuple[str, ...]] = {"text": texts[0].name, "spans": column.name}
+        return Guess(roles, "entities", None, reasons, "token_classification")
+    return None
 
 
 def _word(name: str) -> str:

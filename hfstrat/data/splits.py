@@ -53,7 +53,12 @@ class Splits:
         return [(name, rows) for name, rows in pairs if rows is not None]
 
 
-def split(loaded: Loaded, spec: DataSpec, label: str | tuple[str, ...] | None) -> Splits:
+def split(
+    loaded: Loaded,
+    spec: DataSpec,
+    label: str | tuple[str, ...] | None,
+    texts: Sequence[str] = ("text", "text_pair"),
+) -> Splits:
     """Choose the rows of each role.
 
     Named splits are taken as they are. Fractions are taken from the training split (the test split first, validation
@@ -64,6 +69,7 @@ def split(loaded: Loaded, spec: DataSpec, label: str | tuple[str, ...] | None) -
         loaded: What the source has.
         spec: The recipe's `data`.
         label: The label column, several 0/1 columns, or None for unstratified fractions.
+        texts: Roles by which rows are the same or not.
 
     Raises:
         DataError: A split that the recipe names is not there, is used twice, or cannot be limited as asked.
@@ -83,7 +89,7 @@ def split(loaded: Loaded, spec: DataSpec, label: str | tuple[str, ...] | None) -
     reasons += [f"{role}: split {name}, {len(rows[role])} rows" for role, name in names.items()]
     for role in ("test", "validation"):
         if role in shares:
-            taken = _take_share(rows["train"], role, shares[role], spec, label, reasons)
+            taken = _take_share(rows["train"], role, shares[role], spec, label, texts, reasons)
             if taken is not None:
                 rows["train"], rows[role] = taken
     if spec.limit is not None:
@@ -210,7 +216,13 @@ def _numbered(rows: Dataset) -> Dataset:
 
 
 def _take_share(
-    rows: Dataset, role: str, share: float, spec: DataSpec, label: Any, reasons: list[str]
+    rows: Dataset,
+    role: str,
+    share: float,
+    spec: DataSpec,
+    label: Any,
+    texts: Sequence[str],
+    reasons: list[str],
 ) -> tuple[Dataset, Dataset] | None:
     """Set a share of rows aside: what is left, and the share."""
     count = min(max(round(share * len(rows)), 1), len(rows) - 1)
@@ -220,7 +232,7 @@ def _take_share(
     strata, how = _strata(rows, label, count)
     chosen = np.zeros(len(rows), dtype=bool)
     chosen[choose(strata, count, (spec.seed, _STREAMS[role]))] = True
-    together = chosen[_first_equal(rows, spec)]
+    together = chosen[_first_equal(rows, spec, texts)]
     # All rows of a tiny file may be equal; then they are split all the same and the audit tells of it.
     moved = int((together != chosen).sum()) if 0 < together.sum() < len(rows) else 0
     chosen = together if moved else chosen
@@ -229,15 +241,15 @@ def _take_share(
     return rows.select(np.flatnonzero(~chosen)), rows.select(np.flatnonzero(chosen))
 
 
-def _first_equal(rows: Dataset, spec: DataSpec) -> Indices:
-    """For each row the first one with the same text (and second text), case and white space aside."""
-    columns = [spec.columns.get(role, role) for role in ("text", "text_pair")]
+def _first_equal(rows: Dataset, spec: DataSpec, texts: Sequence[str]) -> Indices:
+    """For each row the first one with the same texts, case and white space aside."""
+    columns = [spec.columns.get(role, role) for role in texts]
     present = [column for column in columns if isinstance(column, str) and column in rows.column_names]
-    if not present or columns[0] not in present:
+    if not present:
         return np.arange(len(rows), dtype=np.int64)
-    texts = zip(*(rows[column][:] for column in present), strict=True)
+    cells = zip(*(rows[column][:] for column in present), strict=True)
     first: dict[tuple[str, ...], int] = {}
-    keys = (tuple(fold(cell) if isinstance(cell, str) else repr(cell) for cell in row) for row in texts)
+    keys = (tuple(fold(cell) if isinstance(cell, str) else repr(cell) for cell in row) for row in cells)
     return np.array([first.setdefault(key, place) for place, key in enumerate(keys)], dtype=np.int64)
 
 

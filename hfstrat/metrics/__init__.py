@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CLASSES = frozenset({"single_label", "multi_label"})
 REGRESSION = frozenset({"regression"})
+ENTITIES = frozenset({"entities"})
+WORDS = frozenset({"entities", "tags"})
 
 # The area under the curve costs items × classes for each resample. Beyond this many cells it gets fewer resamples
 # (77 classes of 40 items: 1000; ten times as many items: 105), which makes the interval noisier, not wider.
@@ -43,7 +45,7 @@ class Metric:
         higher_is_better: Which way is up.
         unit: Unit of the value.
         needs: Whether it is computed from decisions or from probabilities.
-        problems: Where it is defined: some of "single_label", "multi_label" and "regression".
+        problems: Where it is defined: some of "single_label", "multi_label", "regression", "entities" and "tags".
         options: Keyword arguments of the module's `compute`.
         interval: How its interval is computed; None for a metric that is not in the table.
     """
@@ -95,6 +97,13 @@ METRICS: dict[str, Metric] = {
         Metric("r_squared", "r_squared", "r_squared", problems=REGRESSION, options={"digits": None}),
         Metric("pearsonr", "pearsonr", "pearsonr", unit="correlation", problems=REGRESSION),
         Metric("spearmanr", "spearmanr", "spearmanr", unit="correlation", problems=REGRESSION),
+        *(
+            Metric(f"entity_{what}", "seqeval", f"overall_{what}", problems=ENTITIES, options={"average": "micro"})
+            for what in ("f1", "precision", "recall")
+        ),
+        Metric("entity_f1_macro", "seqeval", "macro_f1", problems=ENTITIES, options={"average": "macro"}),
+        Metric("token_accuracy", "seqeval", "overall_accuracy", problems=WORDS),
+        Metric("tag_f1_macro", "f1", "f1", problems=frozenset({"tags"}), options={"average": "macro"}),
     )
 }
 
@@ -104,14 +113,15 @@ class Outputs:
     """What a model said about a split, and what is true.
 
     Args:
-        references: Class indices int64 `(n,)`; 0/1 `(n, labels)`; or numbers `(n,)` or `(n, outputs)`.
+        references: Class indices int64 `(n,)`; 0/1 `(n, labels)`; numbers `(n,)` or `(n, outputs)`; or the tags of the
+            words of each text.
         predictions: As `references`.
         scores: Probabilities float64 `(n, classes)` or `(n, labels)`; None for a regression.
         num_labels: How many classes, labels or outputs there are.
     """
 
-    references: npt.NDArray[Any]
-    predictions: npt.NDArray[Any]
+    references: Any
+    predictions: Any
     scores: npt.NDArray[np.floating[Any]] | None
     num_labels: int
 
@@ -149,14 +159,14 @@ def lookup(name: str, problem: str) -> Metric:
     Args:
         name: A metric of the table; any other name is that of a module on the Hub, of which nothing is known before
             it is loaded: higher is taken to be better, and it has no interval.
-        problem: "single_label", "multi_label" or "regression".
+        problem: One of those of `Metric.problems`.
 
     Raises:
         RecipeError: The metric is in the table, but not defined for this problem.
     """
     metric = METRICS.get(name)
     if metric is None:
-        everywhere = CLASSES | REGRESSION
+        everywhere = CLASSES | REGRESSION | WORDS
         return Metric(name, name, _last_part(name), unit="", problems=everywhere, interval=None)
     if problem not in metric.problems:
         usable = [other.name for other in METRICS.values() if problem in other.problems]
@@ -182,7 +192,7 @@ def score(
 
     Args:
         metrics: Names, see `lookup`.
-        problem: "single_label", "multi_label" or "regression".
+        problem: One of those of `Metric.problems`.
         outputs: What the model said about a split.
         seed: Of the bootstrap.
         intervals: False leaves the intervals out, as while a run trains.
@@ -246,6 +256,8 @@ def _value(metric: Metric, problem: str, outputs: Outputs) -> float:
         warnings.simplefilter("ignore")
         if problem == "regression":
             return _regression_value(metric, modules.load(metric.module), outputs)
+        if problem in WORDS:
+            return _value_of_tags(metric, modules.load(metric.module), outputs)
         if metric.needs == "scores":
             return _value_of_scores(metric, problem, outputs)
         module = modules.load(metric.module, "multilabel" if problem == "multi_label" else None)
@@ -266,6 +278,24 @@ def _value_of_scores(metric: Metric, problem: str, outputs: Outputs) -> float:
         options |= {"multi_class": "ovr", "labels": list(range(outputs.num_labels))}
     module = modules.load(metric.module, config)
     return float(module.compute(prediction_scores=scores, references=outputs.references, **options)[metric.key])
+
+
+def _value_of_tags(metric: Metric, module: evaluate.EvaluationModule, outputs: Outputs) -> float:
+    if metric.module == "seqeval":
+        result = module.compute(predictions=outputs.predictions, references=outputs.references)
+        return float(result[metric.key])
+    flat = [[tag for row in rows for tag in row] for rows in (outputs.predictions, outputs.references)]
+    place = {tag: number for number, tag in enumerate(sorted({*flat[0], *flat[1]}))}
+    predictions, references = ([place[tag] for tag in tags] for tags in flat)
+    return float(module.compute(predictions=predictions, references=references, **metric.options)[metric.key])
+
+
+def by_type(outputs: Outputs) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and number of the entities of each type."""
+    from hfstrat.metrics import modules
+
+    result = modules.load("seqeval").compute(predictions=outputs.predictions, references=outputs.references)
+    return {kind: value for kind, value in result.items() if isinstance(value, dict)}
 
 
 def _regression_value(metric: Metric, module: evaluate.EvaluationModule, outputs: Outputs) -> float:

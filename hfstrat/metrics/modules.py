@@ -26,7 +26,8 @@ from sklearn import metrics as sklearn_metrics
 
 from hfstrat.errors import Problem, RecipeError
 from hfstrat.metrics import METRICS, suggest
-from hfstrat.metrics.resampled import calibration_gaps, item_losses
+from hfstrat.metrics.resampled import calibration_gaps, counted, item_losses
+from hfstrat.tags import entities_of
 
 Weights = Sequence[float] | None
 Result = dict[str, Any]
@@ -104,6 +105,45 @@ class _Scores(_Module):
             "prediction_scores": number if self.config_name == "default" else datasets.Sequence(number),
             "references": datasets.Sequence(integer) if self.config_name == "multilabel" else integer,
         }
+
+
+class Seqeval(_Module):
+    """Precision, recall and F1 of entities, by type and in all, and accuracy of words, as `seqeval` counts them."""
+
+    summary = "Entities that tags mark: precision, recall and F1 of each type and over all, and accuracy of words."
+    arguments = "predictions and references: the tags of the words of each text, in IOB or IOBES."
+    references_url = "https://aclanthology.org/W95-0107/"
+
+    def _columns(self) -> dict[str, Any]:
+        tags = datasets.Sequence(datasets.Value("string"))
+        return {"predictions": tags, "references": tags}
+
+    def _compute(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Result:
+        entities = [[entities_of(row) for row in rows] for rows in (predictions, references)]
+        kinds = sorted({kind for rows in entities for row in rows for kind, *_ in row})
+        hits, predicted, actual = (table.sum(axis=0) for table in counted(*entities))
+        result: Result = {
+            kind: {**_ratios(hits[place], predicted[place], actual[place]), "number": int(actual[place])}
+            for place, kind in enumerate(kinds)
+        }
+        overall = _ratios(hits.sum(), predicted.sum(), actual.sum())
+        words = [len(row) for row in references]
+        right = sum(a == b for rows in zip(predictions, references, strict=True) for a, b in zip(*rows, strict=True))
+        return {
+            **result,
+            **{f"overall_{name}": value for name, value in overall.items()},
+            "overall_accuracy": right / sum(words) if sum(words) else float("nan"),
+            "macro_f1": float(np.mean([result[kind]["f1"] for kind in kinds])) if kinds else 0.0,
+        }
+
+
+def _ratios(hits: float, predicted: float, actual: float) -> dict[str, float]:
+    """0 where there is nothing to divide by."""
+    return {
+        "precision": float(hits / predicted) if predicted else 0.0,
+        "recall": float(hits / actual) if actual else 0.0,
+        "f1": float(2 * hits / (predicted + actual)) if predicted + actual else 0.0,
+    }
 
 
 class Accuracy(_Labels):
@@ -336,6 +376,7 @@ class Ece(_Scores):
 
 MODULES: dict[str, type[_Module]] = {
     "accuracy": Accuracy,
+    "seqeval": Seqeval,
     "ece": Ece,
     "f1": F1,
     "log_loss": LogLoss,

@@ -8,11 +8,13 @@ Weights are float64 `(n, r)`: column j says how often resample j holds each item
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from hfstrat.tags import Entity, entities_of
 
 if TYPE_CHECKING:
     from hfstrat.metrics import Metric, Outputs
@@ -28,7 +30,7 @@ def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
 
     Args:
         metric: A metric of the table.
-        problem: "single_label", "multi_label" or "regression".
+        problem: One of those of `Metric.problems`.
         outputs: What the model said and what is true.
 
     Returns:
@@ -36,6 +38,8 @@ def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
     """
     if problem == "regression":
         return _of_columns(_REGRESSION[metric.name], outputs.references, outputs.predictions)
+    if problem in ("entities", "tags"):
+        return _of_tags(metric, outputs)
     if metric.needs == "scores":
         assert outputs.scores is not None
         return _SCORES[metric.name](outputs.references, outputs.scores)
@@ -45,6 +49,35 @@ def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
     ratio, average = _RATIOS[metric.module], metric.options.get("average", "binary")
     only_present = problem == "single_label"
     return lambda weights: _averaged(ratio, str(average), counts(weights), only_present)
+
+
+def _of_tags(metric: Metric, outputs: Outputs) -> Statistic:
+    """Of counts in each text, so that a resample holds a text as a whole."""
+    if metric.name.startswith("entity_"):
+        rows = [[entities_of(tags) for tags in part] for part in (outputs.predictions, outputs.references)]
+    else:  # each word is one, with its tag for a type
+        rows = [
+            [[(tag, place, place + 1) for place, tag in enumerate(tags)] for tags in part]
+            for part in (outputs.predictions, outputs.references)
+        ]
+    hits, predicted, actual = (table.T for table in counted(*rows))
+    if metric.name == "token_accuracy":
+        return lambda weights: _ratio(hits.sum(axis=0) @ weights, actual.sum(axis=0) @ weights)
+    ratio = _RATIOS[metric.key.removeprefix("overall_").removeprefix("macro_")]
+    average = str(metric.options["average"])
+    return lambda weights: _averaged(ratio, average, (hits @ weights, predicted @ weights, actual @ weights), True)
+
+
+def counted(predictions: Sequence[Sequence[Entity]], references: Sequence[Sequence[Entity]]) -> Counts:
+    """Entities that are right, predicted and true in each text: three arrays `(texts, types)`, types sorted by name."""
+    kinds = sorted({kind for part in (predictions, references) for row in part for kind, *_ in row})
+    place = {kind: number for number, kind in enumerate(kinds)}
+    tables = np.zeros((3, len(references), len(kinds)))
+    for row, (said, true) in enumerate(zip(predictions, references, strict=True)):
+        for table, entities in zip(tables, (set(said) & set(true), said, true), strict=True):
+            for kind, *_ in entities:
+                table[row, place[kind]] += 1
+    return tables[0], tables[1], tables[2]
 
 
 def item_losses(references: IntArray, scores: FloatArray) -> FloatArray:

@@ -247,13 +247,15 @@ def _keeps_head(base: Base, shape: Shape, body: Body) -> bool:
 def _configured(base: Base, shape: Shape) -> Any:
     """The configuration of the classifier: the base's, or a pooled one around it."""
     names = shape.labels.names
+    kinds = {
+        "single_label": "single_label_classification",
+        "multi_label": "multi_label_classification",
+        "regression": "regression",
+    }
     labelled = {
         "id2label": dict(enumerate(names)),  # num_labels is derived from it
         "label2id": {name: place for place, name in enumerate(names)},
-        "problem_type": {
-            "single_label": "single_label_classification",
-            "multi_label": "multi_label_classification",
-        }.get(shape.labels.problem, "regression"),
+        "problem_type": kinds.get(shape.labels.problem),
     }
     if base.tokenizer is not None:
         labelled["pad_token_id"] = base.tokenizer.pad_token_id

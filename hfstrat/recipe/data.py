@@ -10,7 +10,9 @@ from pydantic import Discriminator, Field, Tag
 
 from hfstrat.spec import Spec
 
-TABLE_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"}
+TABLE_SUFFIXES = {
+    ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".iob2",
+}  # fmt: skip
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch and NumPy take alike
@@ -25,8 +27,9 @@ class PerClass(Spec):
 
 class _Data(Spec):
     columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
-    """The column of each role: `text`, `text_pair`, `label`, `id`. A role that is left out is read from a column
-    of its own name. Several label columns of 0/1 make a multi-label task."""
+    """The column of each role: `text`, `text_pair`, `label`, `id`; for words `tokens` and `tags`, or `text` and
+    `spans`. A role that is left out is read from a column of its own name. Several label columns of 0/1 make a
+    multi-label task."""
 
     train: str = "auto"
     """The split or file to train on; auto: the split named train, or the only one."""
@@ -46,7 +49,7 @@ class _Data(Spec):
 
 
 class FileData(_Data):
-    """A csv, tsv, json, jsonl or parquet file, or a folder of them."""
+    """A csv, tsv, json, jsonl, parquet or CoNLL file, or a folder of them."""
 
     kind: Literal["files"] = "files"
     source: str

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from hfstrat.errors import Problem, RecipeError, did_you_mean
-from hfstrat.metrics import Outputs, score
+from hfstrat.metrics import CLASSES, Outputs, score
 from hfstrat.recipe.facts import Facts
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.strategies.base import Setting, Sizes
+from hfstrat.tasks import TextClassification
 from hfstrat.tasks.base import Labels
 
 # Tokens that go through the model at once; more gain no speed and cost memory in proportion.
@@ -59,7 +60,7 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
     decisions = []
     for path, setting in settings.items():
         section, field = path.split(".")
-        if data[section][field] == "auto":
+        if data[section].get(field) == "auto":
             data[section][field] = setting.value
             decisions.append(Decision(path, setting.value, setting.reason))
     if data["evaluate"]["select_by"] == "auto":
@@ -162,7 +163,7 @@ def check_metrics(recipe: Recipe, labels: Labels) -> list[Problem]:
     names = recipe.task.default_metrics(labels.problem) if metrics == "auto" else metrics
     problems = []
     nothing, chances = np.empty(0), np.empty((0, len(labels.names)))
-    outputs = Outputs(nothing, nothing, None if labels.problem == "regression" else chances, len(labels.names))
+    outputs = Outputs(nothing, nothing, chances if labels.problem in CLASSES else None, len(labels.names))
     for name in names:
         try:
             score([name], labels.problem, outputs)
@@ -191,9 +192,10 @@ def _check(recipe: Recipe, facts: Facts) -> None:
         needs = "there is no validation split"
         if recipe.train.early_stopping is not None:
             problems.append(Problem(f"{needs} to stop early by", "train.early_stopping", hint="Set data.validation"))
-        if recipe.task.calibrate:
+        if recipe.task.calibrates:
             problems.append(Problem(f"{needs} to calibrate on", "task.calibrate", hint="Set data.validation"))
-    if recipe.task.label_separator and recipe.task.problem not in ("auto", "multi_label"):
+    task = recipe.task
+    if isinstance(task, TextClassification) and task.label_separator and task.problem not in ("auto", "multi_label"):
         problems.append(Problem("only several labels are separated", "task.label_separator", hint="Remove it"))
     given = recipe.task.max_length
     if isinstance(given, int) and facts.limit is not None and given > facts.limit:

@@ -15,12 +15,13 @@ from hfstrat.report.tables import Measure, count, duration, markdown_table, scor
 from hfstrat.runs.directory import Run
 
 Case = Literal["native", "native-adapter", "pooled", "pooled-adapter"]
-Problem = Literal["single_label", "multi_label", "regression"]
+Problem = Literal["single_label", "multi_label", "regression", "entities", "tags"]
 
 MOST_LABELS = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _OF_FOLDER = 64  # characters of a SHA-256; the fingerprint of a Hub id is a commit, which is shorter
-_TASK_NAMES = {"text-classification": "Text Classification"}
+_TASK_NAMES = {"text-classification": "Text Classification", "token-classification": "Token Classification"}
+_OF_WORDS = ("entities", "tags")
 
 
 def card(run: Run, *, resolved: Mapping[str, Any], folder: str = "path/to/this/folder") -> str:
@@ -79,7 +80,7 @@ def public_base(resolved: Mapping[str, Any], env: Mapping[str, Any]) -> str | No
 def case_of(resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> Case:
     """Which kind of artefact a run leaves."""
     adapter = bool(plan.get("adapter"))
-    if resolved["task"].get("pooling") == "native":
+    if resolved["task"].get("pooling", "native") == "native":
         return "native-adapter" if adapter else "native"
     return "pooled-adapter" if adapter else "pooled"
 
@@ -181,7 +182,7 @@ def _usage(
         (env.get("labels") or {}).get("problem") or task["problem"],
         int(saved.get("max_length") or task["max_length"]),
         float(saved.get("threshold") or 0.5),
-        task.get("stride", 0) if task.get("long_texts") == "windows" else None,
+        int(saved.get("stride", task.get("stride", 0))) if task.get("long_texts") == "windows" else None,
         revision=((env.get("model") or {}).get("adapter_of") or resolved["model"]).get("revision") if base else None,
         pairs="text_pair" in (resolved["data"].get("columns") or {}),
         remote_code=bool(resolved["model"].get("code") or resolved["model"].get("trust_remote_code")),
@@ -342,7 +343,7 @@ def snippet(
     remote_code: bool = False,
     storage: Mapping[str, Any] | None = None,
 ) -> str:
-    """Python that loads an artefact without hfstrat and leaves `logits` and `labels` for some `texts`.
+    """Python that loads an artefact without hfstrat, and leaves `logits` and `labels` for some `texts`, or `found`.
 
     Args:
         case: Which kind of artefact.
@@ -362,11 +363,11 @@ def snippet(
     )
     trust = ", trust_remote_code=True"
     lines = [
-        *_imports(case, bool(storage)),
+        *_imports(case, bool(storage), problem),
         "",
         f"folder = {_quoted(folder_placeholder)}",
         *(_quantization(storage) if storage else ()),
-        *_loading(case, base, options, trust if remote_code else ""),
+        *_loading(case, base, options, trust if remote_code else "", _auto(problem)),
         *(_unpacked() if storage and storage["bits"] == 4 else ()),
         *(["model = PeftModel.from_pretrained(base, folder).eval()"] if case.endswith("adapter") else ()),
         # The configuration names that file too, and transformers would ask at the terminal whether to run it.
@@ -374,11 +375,28 @@ def snippet(
         "",
         'texts = ["a first text", "a second one"]',
         *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),
-        *_forward(max_length, windows, pairs),
-        *_decision(problem, threshold),
-        "print(labels)",
+        *(
+            _tagging(problem, windows)
+            if problem in _OF_WORDS
+            else [*_forward(max_length, windows, pairs), *_decision(problem, threshold), "print(labels)"]
+        ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _auto(problem: Problem) -> str:
+    return "AutoModelForTokenClassification" if problem in _OF_WORDS else "AutoModelForSequenceClassification"
+
+
+def _tagging(problem: Problem, windows: int | None) -> list[str]:
+    """Lines that leave the entities, or the tags of all tokens, of each text."""
+    options = ', aggregation_strategy="first"' if problem == "entities" else ""
+    stride = f", stride={windows}" if windows is not None and options else ""
+    return [
+        f'tagger = pipeline("token-classification", model=model, tokenizer=tokenizer{options}{stride})',
+        "found = tagger(texts)",
+        "print(found)",
+    ]
 
 
 def _quoted(text: str) -> str:
@@ -386,13 +404,14 @@ def _quoted(text: str) -> str:
     return json.dumps(text)
 
 
-def _imports(case: Case, quantized: bool) -> list[str]:
-    autos = ["AutoModelForSequenceClassification", "AutoTokenizer"]
+def _imports(case: Case, quantized: bool, problem: Problem) -> list[str]:
+    autos = [_auto(problem), "AutoTokenizer"]
     if case == "native-adapter":
         autos.insert(0, "AutoConfig")
     if case == "pooled-adapter":
-        autos.remove("AutoModelForSequenceClassification")
+        autos.remove(_auto(problem))
     autos += ["BitsAndBytesConfig"] if quantized else []
+    autos += ["pipeline"] if problem in _OF_WORDS else []
     lines = ["import torch"]
     if case.endswith("adapter"):
         lines.append("from peft import PeftModel")
@@ -419,9 +438,8 @@ def _quantization(storage: Mapping[str, Any]) -> list[str]:
     return ["quantization = BitsAndBytesConfig(", *lines, f"    llm_int8_skip_modules={skip},", ")"]
 
 
-def _loading(case: Case, base: str, options: str, trust: str) -> list[str]:
+def _loading(case: Case, base: str, options: str, trust: str, auto: str) -> list[str]:
     """Lines that leave `model`, or for an adapter `base`."""
-    auto = "AutoModelForSequenceClassification"
     # In single precision, as it was scored: bases are often stored in half of it.
     precision = "dtype=torch.float32"
     if case == "native":

@@ -56,8 +56,8 @@ def run_floor(kind: Floor, recipe: Recipe, folder: Path, memory: Any = None, obs
             threshold = 0.5
             if "validation" in material.examples:
                 held_out = material.examples["validation"]
-                threshold = judge.threshold(predict(held_out), held_out.targets)
-            result = judge.write(folder, split, part.ids, part.targets, judge.decode(predict(part), threshold))
+                threshold = judge.threshold(predict(held_out), held_out)
+            result = judge.write(folder, split, part, judge.decode(predict(part), threshold))
         write_json(folder / "plan.json", _plan(kind, recipe.seed, size))
         write_json(folder / "env.json", _environment(material, recipe))
         write_json(folder / "audit.json", material.audit)
@@ -107,7 +107,7 @@ def _tfidf(material: Material, judge: Judge) -> tuple[Predict, int]:
     seen = vectorizer.transform(_joined(held_out))
     best: tuple[Score, Linear] | None = None
     for linear in _path(features, np.asarray(train.targets), material.labels, "validation" in material.examples):
-        score = judge.score(linear.logits(seen), held_out.targets)
+        score = judge.score(linear.logits(seen), held_out)
         if best is None or score > best[0]:
             best = score, linear
     assert best is not None, "a path has at least one strength"

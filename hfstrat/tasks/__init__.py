@@ -1,9 +1,20 @@
-"""The tasks: one file each, one line each here."""
+"""The tasks: one file each, one line each in the union below."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
+from hfstrat.tasks.task import TaskSpec
 from hfstrat.tasks.text_classification import TextClassification
+from hfstrat.tasks.token_classification import TokenClassification
 
-Task = TextClassification
+__all__ = ["TASKS", "Task", "TaskSpec", "TextClassification", "TokenClassification"]
 
-TASKS = {"text_classification": TextClassification}
+Task = Annotated[TextClassification | TokenClassification, Field(discriminator="kind")]
+
+TASKS: dict[str, type[TaskSpec]] = {
+    "text_classification": TextClassification,
+    "token_classification": TokenClassification,
+}

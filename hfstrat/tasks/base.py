@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Problem = Literal["single_label", "multi_label", "regression"]
+Problem = Literal["single_label", "multi_label", "regression", "entities", "tags"]
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -21,9 +21,9 @@ class Labels:
     """What the targets of a task are.
 
     Args:
-        problem: Exclusive classes, independent classes, or numbers.
+        problem: Exclusive classes, independent classes, or numbers; of words, tags that mark entities, or any tags.
         names: Names of the classes, or of the numbers; their order is the order of the logits.
-        counts: Training examples of each class; empty for regression.
+        counts: Training units of each class; empty for regression.
     """
 
     problem: Problem
@@ -32,23 +32,77 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Words:
+    """Where the words of some texts stand.
+
+    Args:
+        offsets: First word of each text, and the end: `(texts + 1,)`.
+        starts: First character of each word in its text: `(words,)`.
+        ends: The character after its last one: `(words,)`.
+    """
+
+    offsets: IntArray
+    starts: IntArray
+    ends: IntArray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def owners(self) -> IntArray:
+        """The text of each word: `(words,)`."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Words]) -> Words:
+        """The words of all parts."""
+        counts = [np.diff(part.offsets) for part in parts]
+        return cls(
+            np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts))]),
+            np.concatenate([part.starts for part in parts]),
+            np.concatenate([part.ends for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
 class Examples:
     """One split as the user wrote it.
+
+    What is decided about is a unit: an example, or each word of it.
 
     Args:
         ids: A stable name for each example.
         texts: First texts.
         pairs: Second texts, for pairs.
-        targets: Class indices `(n,)`, 0/1 `(n, classes)` or numbers `(n, outputs)`; None without labels.
+        targets: Class indices `(units,)`, 0/1 `(units, classes)` or numbers `(units, outputs)`; None without labels.
+        words: The words of the texts, where those are the units.
     """
 
     ids: tuple[str, ...]
     texts: Sequence[str]
     pairs: Sequence[str] | None
     targets: IntArray | FloatArray | None
+    words: Words | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def units(self) -> int:
+        """How many things are decided about."""
+        return len(self) if self.words is None else len(self.words)
+
+    def and_unlabelled(self, more: Examples) -> Examples:
+        """These examples, and others whose targets do not count."""
+        assert self.targets is not None, "labelled examples have targets"
+        blank = np.zeros((more.units, *self.targets.shape[1:]), self.targets.dtype)
+        return Examples(
+            (*self.ids, *more.ids),
+            [*self.texts, *more.texts],
+            None if self.pairs is None else [*self.pairs, *(more.pairs or ())],
+            np.concatenate([self.targets, blank]),
+            None if self.words is None or more.words is None else Words.joined([self.words, more.words]),
+        )
 
 
 @dataclass(frozen=True)
@@ -137,31 +191,50 @@ class Encoded:
     """One split, tokenised.
 
     Args:
-        ids: A stable name for each example.
+        examples: What was tokenised.
         columns: Token columns by the model's argument name (`input_ids`, `token_type_ids`), a row a window.
         windows: First window of each example, and the end: `(n + 1,)`; without windows, `0 … n`.
-        targets: As in `Examples`.
         truncated: Examples that lost tokens.
         pad: What fills each column.
         left: Whether padding goes to the left.
-        teacher: A teacher's logits, float32 `(n, classes)`; None without a teacher.
-        labelled: Whether each example's target counts, bool `(n,)`; None when all do.
+        units: For each token the unit that the model's output at it is about, -1 for none, as `input_ids`; None where
+            the model has one output for each example.
+        teacher: A teacher's logits, float32 `(units, classes)`; None without a teacher.
+        labelled: Whether each unit's target counts, bool `(units,)`; None when all do.
         hidden: What the frozen blocks give for each token, where that is not computed again; else None.
     """
 
-    ids: tuple[str, ...]
+    examples: Examples
     columns: Mapping[str, Ragged]
     windows: IntArray
-    targets: IntArray | FloatArray | None
     truncated: int
     pad: Mapping[str, int]
     left: bool = False
+    units: Ragged | None = None
     teacher: FloatArray | None = None
     labelled: npt.NDArray[np.bool_] | None = None
     hidden: Hidden | None = None
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.examples)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """A stable name for each example."""
+        return self.examples.ids
+
+    @property
+    def targets(self) -> IntArray | FloatArray | None:
+        """What is true of each unit, as in `Examples`."""
+        return self.examples.targets
+
+    def units_of(self, rows: IntArray) -> IntArray:
+        """The units of some examples that the model says something about."""
+        if self.units is None:
+            return rows
+        source, mask = self.units.places(self.windows_of(rows), left=self.left)
+        found = self.units.values[source[mask]]
+        return found[found >= 0]
 
     def windows_of(self, rows: IntArray) -> IntArray:
         """The windows of some examples, one example after the other."""
@@ -190,7 +263,7 @@ class Encoded:
 
     def with_targets(self, targets: IntArray | FloatArray) -> Encoded:
         """The same tokens with other targets."""
-        return replace(self, targets=targets)
+        return replace(self, examples=replace(self.examples, targets=targets))
 
     def with_teacher(self, logits: FloatArray) -> Encoded:
         """The same tokens with a teacher's logits."""
@@ -202,16 +275,18 @@ class Encoded:
 
     def and_unlabelled(self, more: Encoded) -> Encoded:
         """These examples, and others whose targets do not count."""
-        assert self.targets is not None, "labelled examples have targets"
-        blank = np.zeros((len(more), *self.targets.shape[1:]), self.targets.dtype)
+        units, own = None, self.examples.units
+        if self.units is not None and more.units is not None:
+            moved = np.where(more.units.values < 0, -1, more.units.values + own)
+            units = Ragged.joined([self.units, Ragged(moved, more.units.offsets)])
         return replace(
             self,
-            ids=(*self.ids, *more.ids),
+            examples=self.examples.and_unlabelled(more.examples),
             columns={name: Ragged.joined([column, more.columns[name]]) for name, column in self.columns.items()},
             windows=np.concatenate([self.windows, self.windows[-1] + more.windows[1:]]),
-            targets=np.concatenate([self.targets, blank]),
             truncated=self.truncated + more.truncated,
-            labelled=np.arange(len(self) + len(more)) < len(self),
+            units=units,
+            labelled=np.arange(own + more.examples.units) < own,
         )
 
 
@@ -220,9 +295,9 @@ class Decoded:
     """What a model says about a split.
 
     Args:
-        logits: float32 `(n, classes)`.
-        scores: Probabilities, or the numbers themselves for regression: float64 `(n, classes)`.
-        predictions: Class indices `(n,)`, 0/1 `(n, classes)`, or numbers `(n, outputs)`.
+        logits: float32 `(units, classes)`; NaN where the model did not see a unit.
+        scores: Probabilities, or the numbers themselves for regression: float64 `(units, classes)`.
+        predictions: Class indices `(units,)`, 0/1 `(units, classes)`, or numbers `(units, outputs)`.
     """
 
     logits: FloatArray

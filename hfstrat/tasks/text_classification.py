@@ -4,45 +4,36 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from hfstrat.errors import DataError, did_you_mean
 from hfstrat.errors import Problem as Trouble
-from hfstrat.spec import Spec
-from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged
+from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem
+from hfstrat.tasks.task import Columns, TaskSpec, ids_of, softmax, texts_of
+from hfstrat.tasks.windows import tokens_of
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-AT_ONCE = 10_000  # texts that are tokenised together
-Columns = Mapping[str, str | tuple[str, ...]]
 
-
-class TextClassification(Spec):
+class TextClassification(TaskSpec):
     """Give texts a class, several classes, or a number."""
 
-    kind: Literal["text_classification"]
+    kind: Literal["text_classification"] = "text_classification"
 
-    problem: Problem | Literal["auto"] = "auto"
+    problem: Literal["single_label", "multi_label", "regression", "auto"] = "auto"
     """single_label, multi_label or regression; auto: from the label column's values."""
     labels: tuple[str, ...] | None = None
     """Names of the classes in the order of the logits; left out: the classes of the training split, sorted."""
     label_separator: str | None = None
     """What separates the labels in one cell (`sports|politics`); makes the task multi-label."""
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """Weights in the loss: balanced (n / (classes · count)), or by name; left out: all one."""
-    max_length: Annotated[int, Field(ge=4)] | Literal["auto"] = "auto"
-    """Tokens that the model sees of a text; auto: the longest text, at most what the model takes and 512."""
     long_texts: Literal["truncate", "windows"] = "truncate"
     """Longer texts: cut (and counted), or cut into overlapping windows whose logits are averaged."""
-    stride: Annotated[int, Field(ge=0)] = 32
-    """Tokens that neighbouring windows share."""
     pooling: Literal["auto", "native", "cls", "mean", "last"] = "auto"
     """How tokens become one vector: the model's own head (native), the first token, the mean, the last; auto: what a
     sentence-transformers checkpoint declares, else native."""
@@ -64,51 +55,18 @@ class TextClassification(Spec):
     peft_task_type: ClassVar[str] = "SEQ_CLS"
     pipeline_tag: ClassVar[str] = "text-classification"
     roles: ClassVar[tuple[str, ...]] = ("text", "label", "text_pair", "id")
+    texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     encoding: ClassVar[tuple[str, ...]] = ("long_texts", "stride")
-    """Fields that decide which tokens a text becomes, beside the length of a window."""
 
     # --- data -----------------------------------------------------------------------------------------------
 
-    def columns(self, given: Columns, available: Sequence[str], *, labelled: bool = True) -> dict[str, Any]:
-        """The column of each role.
+    def needed(self, given: Columns, available: Sequence[str], *, labelled: bool) -> set[str]:
+        """The text, whatever is given a column, and the label where targets are needed."""
+        return {"text", *given, "label"} - (set() if labelled else {"label"})
 
-        Args:
-            given: `data.columns` of the recipe.
-            available: Columns of the data.
-            labelled: Whether targets are needed.
-
-        Raises:
-            DataError: A role is unknown, or its column is not there.
-        """
-        problems = [
-            Trouble(
-                f"'{role}' is not a role of text_classification", f"data.columns.{role}", hint=_near(role, self.roles)
-            )
-            for role in given
-            if role not in self.roles
-        ]
-        chosen: dict[str, Any] = {}
-        for role in self.roles:
-            column = given.get(role, role)
-            names = (column,) if isinstance(column, str) else column
-            missing = [name for name in names if name not in available]
-            needed = role in given or role == "text"
-            if role == "label":
-                needed = labelled
-            if not missing:
-                chosen[role] = column
-            elif needed:
-                problems += [
-                    Trouble(
-                        f"no column '{name}' for the role {role}",
-                        f"data.columns.{role}",
-                        hint=_columns_hint(name, available),
-                    )
-                    for name in missing
-                ]
-        if problems:
-            raise DataError(problems)
-        return chosen
+    def strata(self, columns: Columns) -> str | tuple[str, ...] | None:
+        """The label."""
+        return columns["label"]
 
     def find_problem(self, train: Dataset, columns: Mapping[str, Any]) -> tuple[Problem, str]:
         """Which problem the label column poses, and why.
@@ -186,11 +144,9 @@ class TextClassification(Spec):
         Raises:
             DataError: A label is not known.
         """
-        rows = split["_row"][:] if "_row" in split.column_names else range(len(split))
-        ids = split[columns["id"]][:] if "id" in columns else [f"{name}:{row}" for row in rows]
-        pairs = _texts(split, columns["text_pair"]) if "text_pair" in columns else None
+        pairs = texts_of(split, columns["text_pair"]) if "text_pair" in columns else None
         targets = self._targets(split, name, columns["label"], labels) if labels is not None else None
-        return Examples(tuple(str(value) for value in ids), _texts(split, columns["text"]), pairs, targets)
+        return Examples(ids_of(split, name, columns), texts_of(split, columns["text"]), pairs, targets)
 
     def _cells(self, split: Dataset, column: str | tuple[str, ...]) -> list[tuple[str, ...]]:
         """Label names of each row, none for a missing label."""
@@ -250,183 +206,69 @@ class TextClassification(Spec):
         Raises:
             DataError: That leaves no room for a text.
         """
-        windows = self.long_texts == "windows"
-        special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
-        room = max_length - special
-        if room < 1 + (examples.pairs is not None):
-            message = f"{max_length} tokens leave no room for text beside {special} special ones"
-            raise DataError(Trouble(message, "task.max_length", hint="Raise it"))
-        rows: dict[str, list[Ragged]] = {}
-        owners: list[IntArray] = []
-        whole = ((places, 0) for places in _chunks(np.arange(len(examples))))
-        for places, stride in self._alike(tokenizer, examples, room) if windows else whole:
-            options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-            if windows:
-                options |= {"return_overflowing_tokens": True, "stride": stride}
-            if windows and examples.pairs is not None:
-                options["truncation"] = "only_second"
-            texts = [
-                [column[place] for place in places] for column in (examples.texts, examples.pairs) if column is not None
-            ]
-            tokens: Any = tokenizer(*texts, **options)
-            for name in tokenizer.model_input_names:
-                if name in tokens:
-                    rows.setdefault(name, []).append(Ragged.of(tokens[name]))
-            owners.append(places[tokens["overflow_to_sample_mapping"]] if windows else places)
-        owner = np.concatenate([np.zeros(0, np.int64), *owners])
-        order = np.argsort(owner, kind="stable")
-        columns = {name: Ragged.joined(parts).taken(order) for name, parts in rows.items()}
-        return Encoded(
-            ids=examples.ids,
-            columns=columns,
-            windows=np.searchsorted(owner[order], np.arange(len(examples) + 1)),
-            targets=examples.targets,
-            truncated=0 if windows else _count_truncated(tokenizer, examples, columns["input_ids"].lengths, max_length),
-            pad={
-                name: tokenizer.pad_token_type_id if name == "token_type_ids" else int(tokenizer.pad_token_id or 0)
-                for name in columns
-            },
-            left=tokenizer.padding_side == "left",
-        )
+        tokens = tokens_of(tokenizer, examples, max_length, windows=self.in_windows, stride=self.stride)
+        return Encoded(examples, tokens.columns, tokens.windows, tokens.truncated, tokens.pad, tokens.left)
 
-    def _alike(
-        self, tokenizer: PreTrainedTokenizerBase, examples: Examples, room: int
-    ) -> Iterator[tuple[IntArray, int]]:
-        """Examples whose windows share as many tokens, and how many: half of what is new in one, at most.
+    @property
+    def in_windows(self) -> bool:
+        """As `long_texts` says."""
+        return self.long_texts == "windows"
 
-        Raises:
-            DataError: A first text of a pair leaves no room for the second one.
-        """
-        rooms = np.full(len(examples), room)
-        if examples.pairs is not None:
-            rooms -= _lengths(tokenizer, examples.texts)
-        if (rooms < 1).any():
-            message = "a first text of a pair is so long that no window has room for the second one"
-            hint = "Raise it, name the shorter texts as `text`, or set task.long_texts: truncate"
-            raise DataError(Trouble(message, "task.max_length", hint=hint))
-        strides = np.minimum(self.stride, rooms // 2)
-        for stride in np.unique(strides):
-            yield from ((places, int(stride)) for places in _chunks(np.flatnonzero(strides == stride)))
+    # --- decisions ------------------------------------------------------------------------------------------
 
-    # --- loss and decisions ---------------------------------------------------------------------------------
+    @property
+    def calibrates(self) -> bool:
+        """As `calibrate` says."""
+        return self.calibrate
 
-    def weights(self, labels: Labels) -> FloatArray | None:
-        """Weight of each class in the loss, float64 `(classes,)`; None when all are one.
+    def threshold(self, logits: FloatArray, examples: Examples, problem: Problem) -> float:
+        """The probability from which a label is given, for several labels."""
+        if problem != "multi_label":
+            return 0.5
+        return choose_threshold(_sigmoid(logits.astype(np.float64)), np.asarray(examples.targets))
 
-        Raises:
-            DataError: `class_weights` names a class that does not exist, or weighs numbers.
-        """
-        if self.class_weights is None:
-            return None
-        if labels.problem == "regression":
-            raise DataError(Trouble("numbers have no class weights", "task.class_weights", hint="Remove it"))
-        counts = np.asarray(labels.counts, dtype=np.float64)
-        if self.class_weights == "balanced":
-            balanced: FloatArray = counts.sum() / (len(counts) * np.maximum(counts, 1.0))
-            return balanced
-        unknown = [name for name in self.class_weights if name not in labels.names]
-        if unknown:
-            raise DataError(
-                [Trouble(f"'{n}' is not a label", "task.class_weights", hint=_near(n, labels.names)) for n in unknown]
-            )
-        return np.asarray([self.class_weights.get(name, 1.0) for name in labels.names], dtype=np.float64)
-
-    @staticmethod
-    def loss(
-        logits: torch.Tensor,
-        targets: torch.Tensor,
-        problem: Problem,
-        *,
-        weights: torch.Tensor | None = None,
-        label_smoothing: float = 0.0,
-    ) -> torch.Tensor:
-        """Sum of the losses, a scalar; `weight` is what to divide it by.
-
-        Args:
-            logits: float `(batch, classes)`.
-            targets: As in `Examples.targets`.
-            problem: Cross-entropy, binary cross-entropy averaged over classes, or squared error.
-            weights: Class weights `(classes,)`.
-            label_smoothing: Share of the target spread over all classes.
-        """
-        from torch.nn import functional
-
-        weights = None if weights is None else weights.to(logits.dtype)
-        if problem == "single_label":
-            return functional.cross_entropy(
-                logits, targets, weight=weights, reduction="sum", label_smoothing=label_smoothing
-            )
-        targets = targets.to(logits.dtype)
-        if problem == "regression":
-            return (logits - targets).square().mean(1).sum()
-        if label_smoothing:
-            targets = targets * (1 - label_smoothing) + label_smoothing / 2
-        losses = functional.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
-        return losses.mean(1).sum()
-
-    @staticmethod
-    def distillation_loss(
-        logits: torch.Tensor, teacher: torch.Tensor, problem: Problem, temperature: float
-    ) -> torch.Tensor:
-        """Loss of each example against a teacher's outputs `(batch,)`, times T² so that gradients keep their size.
-
-        Args:
-            logits: float `(batch, classes)`.
-            teacher: The teacher's logits, likewise.
-            problem: Divergence of the softened distributions; cross-entropy of each softened class; squared error.
-            temperature: T (Hinton et al. 2015, arXiv:1503.02531).
-        """
-        from torch.nn import functional
-
-        teacher = teacher.to(logits.dtype)
-        if problem == "regression":
-            return (logits - teacher).square().mean(1)
-        if problem == "multi_label":
-            soft = (teacher / temperature).sigmoid()
-            losses = functional.binary_cross_entropy_with_logits(logits / temperature, soft, reduction="none")
-            return losses.mean(1) * temperature**2
-        own, soft = (logits / temperature).log_softmax(1), (teacher / temperature).log_softmax(1)
-        return functional.kl_div(own, soft, reduction="none", log_target=True).sum(1) * temperature**2
-
-    @staticmethod
-    def weight(targets: torch.Tensor, problem: Problem, *, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """What a sum of losses is divided by: the number of targets, or the sum of their class weights.
-
-        It depends on targets alone, so an update's divisor is known before its first forward pass.
-        """
-        import torch
-
-        if weights is not None and problem == "single_label":
-            return weights[targets].sum()
-        share = 1.0 if weights is None else float(weights.mean())
-        return torch.tensor(share * len(targets))
-
-    @staticmethod
-    def decode(logits: FloatArray, problem: Problem, threshold: float = 0.5) -> Decoded:
-        """Probabilities and decisions from logits.
-
-        Args:
-            logits: `(n, classes)`.
-            problem: Softmax, sigmoid, or the numbers themselves.
-            threshold: Probability from which a label is given, for several labels.
-        """
+    def decode(self, logits: FloatArray, labels: Labels, threshold: float = 0.5) -> Decoded:
+        """Softmax, sigmoid, or the numbers themselves; the threshold is a probability."""
         wide = logits.astype(np.float64)
-        if problem == "regression":
+        if labels.problem == "regression":
             return Decoded(logits, wide, wide)
-        if problem == "multi_label":
-            scores = 1.0 / (1.0 + np.exp(-wide))
+        if labels.problem == "multi_label":
+            scores = _sigmoid(wide)
             return Decoded(logits, scores, (scores >= threshold).astype(np.int64))
-        shifted = np.exp(wide - wide.max(axis=1, keepdims=True))
-        return Decoded(logits, shifted / shifted.sum(axis=1, keepdims=True), wide.argmax(axis=1))
+        return Decoded(logits, softmax(logits), wide.argmax(axis=1))
 
-    @staticmethod
-    def default_metrics(problem: Problem) -> tuple[str, ...]:
-        """Metrics of a problem; the first one selects."""
+    def default_metrics(self, problem: Problem) -> tuple[str, ...]:
+        """Accuracy, F1 of several labels, or the root of the squared error."""
         return {
-            "single_label": ("accuracy", "f1_macro", "log_loss", "ece"),
             "multi_label": ("f1_micro", "f1_macro", "accuracy", "log_loss"),
             "regression": ("rmse", "mae", "r_squared", "spearmanr"),
-        }[problem]
+        }.get(problem, ("accuracy", "f1_macro", "log_loss", "ece"))
+
+    def measured(self, values: Any, examples: Examples, labels: Labels) -> Any:
+        """As they are; one number of each example without its second axis."""
+        single = labels.problem == "regression" and len(labels.names) == 1
+        return np.asarray(values)[:, 0] if single else np.asarray(values)
+
+    def named(self, values: Any, examples: Examples, labels: Labels) -> list[Any]:
+        """Class indices as names, 0/1 rows as lists of names, numbers as they are."""
+        values, names = np.asarray(values), labels.names
+        if values.ndim == 1:
+            return [names[int(value)] for value in values]
+        if values.dtype.kind == "i":
+            return [[names[int(place)] for place in np.flatnonzero(row)] for row in values]
+        return [float(row[0]) for row in values] if values.shape[1] == 1 else [row.tolist() for row in values]
+
+    def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
+        """Scores and logits."""
+        return {"scores": list(decoded.scores), "logits": list(decoded.logits)}
+
+    def records(self, decoded: Decoded, examples: Examples, labels: Labels) -> list[dict[str, Any]]:
+        """`{"prediction": …, "scores": {label: probability}}` each; for numbers the prediction alone."""
+        predictions = self.named(decoded.predictions, examples, labels)
+        if labels.problem == "regression":
+            return [{"prediction": prediction} for prediction in predictions]
+        scores = [dict(zip(labels.names, map(float, row), strict=True)) for row in decoded.scores]
+        return [{"prediction": one, "scores": row} for one, row in zip(predictions, scores, strict=True)]
 
 
 def choose_threshold(scores: FloatArray, targets: IntArray) -> float:
@@ -446,34 +288,9 @@ def choose_threshold(scores: FloatArray, targets: IntArray) -> float:
     return float((ranked[best] + below) / 2)
 
 
-def _columns_hint(name: str, available: Sequence[str]) -> str:
-    return f"{did_you_mean(name, available, show_all=0)} The columns are: {', '.join(available)}".strip()
-
-
-def _chunks(places: IntArray) -> Iterator[IntArray]:
-    """Places in parts: what a tokenizer returns takes many times the memory of the ids that are kept of it."""
-    for start in range(0, len(places), AT_ONCE):
-        yield places[start : start + AT_ONCE]
-
-
-def _texts_of(examples: Examples, places: IntArray) -> list[list[str]]:
-    """What a tokenizer is given of some examples: first texts, and second ones where there are any."""
-    columns = (examples.texts,) if examples.pairs is None else (examples.texts, examples.pairs)
-    return [[column[place] for place in places] for column in columns]
-
-
-def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> IntArray:
-    """Tokens of each text, without special ones: `(n,)`."""
-    found = []
-    for places in _chunks(np.arange(len(texts))):
-        part = [texts[place] for place in places]
-        rows = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-        found += [len(row) for row in rows]
-    return np.array(found, dtype=np.int64)
-
-
-def _texts(split: Dataset, column: str) -> list[str]:
-    return ["" if value is None else str(value) for value in split[column][:]]
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    found: FloatArray = 1.0 / (1.0 + np.exp(-logits))
+    return found
 
 
 def _label_name(value: Any) -> str:
@@ -494,18 +311,3 @@ def _label_order(name: str) -> tuple[int, float, str]:
         return (0, float(name), name)
     except ValueError:
         return (1, 0.0, name)
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    return did_you_mean(word, list(known))
-
-
-def _count_truncated(tokenizer: PreTrainedTokenizerBase, examples: Examples, lengths: IntArray, max_length: int) -> int:
-    """How many examples are longer than the model sees; only full rows are tokenised again."""
-    count = 0
-    for places in _chunks(np.flatnonzero(lengths >= max_length)):
-        texts = [
-            [column[place] for place in places] for column in (examples.texts, examples.pairs) if column is not None
-        ]
-        count += sum(len(row) > max_length for row in tokenizer(*texts, truncation=False, verbose=False)["input_ids"])
-    return count

@@ -69,11 +69,13 @@ class Update:
 
 
 def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Tensor:
-    """Logits of each example, fp32 or wider `(examples, classes)`; windows of an example are averaged."""
+    """Logits of each unit, fp32 or wider `(units, classes)`; windows of an example that is one are averaged."""
     inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
     if batch.hidden is not None:
         hand_over(model, batch.hidden.to(device, non_blocking=True))
     logits: torch.Tensor = model(**inputs).logits
+    if batch.picked is not None:
+        logits = logits.flatten(0, 1).index_select(0, batch.picked.to(device, non_blocking=True))
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if batch.owner is None:

@@ -26,7 +26,9 @@ def logits(
     accelerator: Accelerator | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> FloatArray:
-    """Logits of a split in the split's order, float32 `(n, classes)`, on every process.
+    """Logits of a split's units in their order, float32 `(units, classes)`, on every process.
+
+    Units that no window holds have NaN.
 
     Args:
         model: The model; it is in eval mode meanwhile, and afterwards as it was.
@@ -41,22 +43,27 @@ def logits(
     process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = accelerator.device if accelerator else next(model.parameters()).device
     rows: list[np.ndarray] = []
+    units: list[np.ndarray] = []
     values: np.ndarray | None = None  # filled in place: there may be much of it
     with evaluating(model), torch.inference_mode(), accelerator.autocast() if accelerator else nullcontext():
         for batch in evaluation_batches(data, batch_size, process, processes):
             found = logits_of(model, batch, device).float().cpu().numpy()
-            values = np.empty((len(data), *found.shape[1:]), np.float32) if values is None else values
-            values[batch.rows] = found
+            if values is None:
+                values = np.full((data.examples.units, *found.shape[1:]), np.nan, np.float32)
+            values[batch.units] = found
             rows.append(batch.rows)
+            units.append(batch.units)
             if progress is not None:
                 progress(len(batch.rows))
     if processes > 1:
         from accelerate.utils import gather_object
 
-        mine = [] if values is None else [(part, values[part]) for part in rows]
+        mine = [] if values is None else [(*part, values[part[1]]) for part in zip(rows, units, strict=True)]
         parts = gather_object(mine)
-        rows = [part for part, _ in parts]
-        values = np.concatenate([found for _, found in parts])[np.argsort(np.concatenate(rows))]
+        rows = [part[0] for part in parts]
+        values = np.full((data.examples.units, *parts[0][2].shape[1:]), np.nan, np.float32)
+        for _, places, found in parts:
+            values[places] = found
     scored = np.sort(np.concatenate(rows))
     assert values is not None, "a split has examples"
     assert np.array_equal(scored, np.arange(len(data))), "each example is scored once"

@@ -34,7 +34,7 @@ def run(source: Path, output: Path | None, force: bool = False) -> str:
     """Look at data and write a recipe for it.
 
     Args:
-        source: A csv, tsv, json, jsonl or parquet file, a folder of them, or another value of `data.source`.
+        source: A csv, tsv, json, jsonl, parquet or CoNLL file, a folder of them, or another value of `data.source`.
         output: Where the recipe goes; None to return it only.
         force: Overwrite `output`.
 
@@ -124,7 +124,7 @@ def _model() -> str:
 
 
 def _task(guess: Guess) -> str:
-    lines = ["task:", "  kind: text_classification", f"  problem: {guess.problem}"]
+    lines = ["task:", f"  kind: {guess.kind}", f"  problem: {guess.problem}"]
     if guess.label_separator:
         lines.append(f"  label_separator: {_scalar(guess.label_separator)}")
     return "\n".join([*lines, "  # max_length: auto           # tokens that the model sees of a text"])

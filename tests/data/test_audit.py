@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Value
 
-from hfstrat.data.audit import Audit, audit
+from hfstrat.data.audit import Audit, audit_texts
 from hfstrat.data.splits import Splits
 
 COLUMNS: dict[str, str | tuple[str, ...]] = {"text": "text", "label": "label"}
@@ -23,7 +23,7 @@ def fine(count: int = 12) -> Dataset:
 
 
 def look(train: Dataset, test: Dataset | None = None, problem: Any = "single_label", **columns: Any) -> Audit:
-    return audit(Splits(train, None, test, ()), {**COLUMNS, **columns}, problem)
+    return audit_texts(Splits(train, None, test, ()), {**COLUMNS, **columns}, problem)
 
 
 def test_good_rows_have_neither_problems_nor_warnings() -> None:
@@ -153,7 +153,7 @@ def test_several_labels_in_lists_cells_and_columns() -> None:
     lists = table(["a", "b", "c"], [["x"], ["x", "y"], []])
     assert look(lists, problem="multi_label").label_counts["train"] == {"x": 2, "y": 1}
     cells = table(["a", "b"], ["x|y", "x"])
-    found = audit(Splits(cells, None, None, ()), COLUMNS, "multi_label", label_separator="|")
+    found = audit_texts(Splits(cells, None, None, ()), COLUMNS, "multi_label", label_separator="|")
     assert found.label_counts["train"] == {"x": 2, "y": 1}
     flags = table(["a", "b"], ["", ""]).add_column("one", [1, 0]).add_column("two", [1, 2])
     found = look(flags, problem="multi_label", label=("one", "two"))

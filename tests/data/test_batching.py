@@ -24,11 +24,11 @@ def encoded(windows: list[int], longest: int = 9, *, left: bool = False, seed: i
     if lengths is None:
         lengths = np.random.default_rng(seed).integers(1, longest + 1, len(owner))
     rows = [[int(place)] * int(length) for place, length in zip(owner, lengths, strict=True)]
+    ids = tuple(str(place) for place in range(len(windows)))
     return Encoded(
-        ids=tuple(str(place) for place in range(len(windows))),
+        examples=Examples(ids, [""] * len(ids), None, np.arange(len(ids))),
         columns={"input_ids": Ragged.of(rows), "token_type_ids": Ragged.of([[7] * len(row) for row in rows])},
         windows=np.concatenate([[0], np.cumsum(windows)]),
-        targets=np.arange(len(windows)),
         truncated=0,
         pad={"input_ids": PAD, "token_type_ids": 0},
         left=left,

@@ -27,7 +27,7 @@ PLACES: dict[str, tuple[Any, str, str]] = {
     "checkpoint: begun": (checkpoint, "_write_tensors", "before"),
     "checkpoint: half of it": (checkpoint, "_write_tensors", "after"),
     "checkpoint: no seal": (checkpoint, "_write_bytes", "after"),
-    "checkpoint: not renamed": (checkpoint, "_flush", "before"),
+    "checkpoint: not renamed": (Path, "rename", "before"),
     "checkpoint: renamed": (checkpoints.files, "prune", "before"),
     "checkpoint: pruned": (checkpoints.files, "prune", "after"),
     "cache: features": (solving, "_solution", "before"),
@@ -36,7 +36,7 @@ PLACES: dict[str, tuple[Any, str, str]] = {
     "beginning": (beginning, "newest", "before"),
     "artifact: weights": (sealing.artifact, "save", "after"),
     "artifact: loaded": (sealing.artifact, "load", "before"),
-    "artifact: predictions": (judge, "write_predictions", "after"),
+    "artifact: predictions": (judge.Judge, "_write_predictions", "after"),
     "artifact: digests": (sealing, "_write_digests", "after"),
 }
 

@@ -10,6 +10,7 @@ import torch
 
 from hfstrat.training import checkpoint
 from hfstrat.training.checkpoint import Damaged, newest, paths, prune, read, write
+from tests.faults.server import PLACES
 
 GROUPS = {
     "current": {"layer.weight": torch.randn(5, 3), "layer.bias": torch.zeros(3), "steps": torch.tensor(7.0)},
@@ -17,6 +18,13 @@ GROUPS = {
     "best": {},
 }
 DATA = {"stage": 1, "update": 30, "score": [float("-inf"), -0.25]}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_can_still_be_killed_there(place):
+    """The slow tests kill runs in functions that they name."""
+    owner, name, _ = PLACES[place]
+    assert callable(getattr(owner, name))
 
 
 def test_what_was_written_is_read(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from seqeval import metrics as seqeval
 from sklearn import metrics as sk
 
 from hfstrat.errors import RecipeError
@@ -54,7 +55,27 @@ def regression(n: int = 240, columns: int | None = None, seed: int = 0) -> Outpu
     return Outputs(references, references + np.round(generator.normal(0, 1, shape), 1), None, columns or 1)
 
 
+def of_words(names: tuple[str, ...], n: int, seed: int) -> Outputs:
+    """Tags of texts of one to nine words, of which three in four are right."""
+    generator = np.random.default_rng(seed)
+    references = [list(map(str, generator.choice(names, generator.integers(1, 10)))) for _ in range(n)]
+    predictions = [
+        [tag if generator.random() < 0.75 else str(generator.choice(names)) for tag in tags] for tags in references
+    ]
+    return Outputs(references, predictions, None, len(names))
+
+
+def entities(n: int = 240, seed: int = 0) -> Outputs:
+    return of_words(("O", "O", "B-name", "I-name", "B-place", "I-place"), n, seed)
+
+
+def tags(n: int = 240, seed: int = 0) -> Outputs:
+    return of_words(("ADJ", "NOUN", "VERB"), n, seed)
+
+
 MADE: dict[str, Callable[..., Outputs]] = {
+    "entities": entities,
+    "tags": tags,
     "single_label": single_label,
     "multi_label": multi_label,
     "regression": regression,
@@ -81,6 +102,13 @@ def independent(name: str, problem: str, o: Outputs) -> float:
     """The metric by scikit-learn or SciPy, or by a loop where they do not have it."""
     y, p, s = o.references, o.predictions, o.scores
     base, _, average = name.partition("_")
+    if base == "entity":
+        options = {"average": "macro" if average.endswith("macro") else "micro", "zero_division": 0}
+        function = {"f1": seqeval.f1_score, "precision": seqeval.precision_score, "recall": seqeval.recall_score}
+        return float(function[average.removesuffix("_macro")](y, p, **options))
+    if base in ("tag", "token"):
+        y, p = ([tag for row in rows for tag in row] for rows in (y, p))
+        return float(sk.f1_score(y, p, average="macro") if base == "tag" else sk.accuracy_score(y, p))
     if base in ("f1", "precision", "recall"):
         function = {"f1": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}[base]
         return float(function(y, p, average=average or "binary", zero_division=0))
@@ -111,6 +139,9 @@ def independent(name: str, problem: str, o: Outputs) -> float:
 
 
 def taken(o: Outputs, items: np.ndarray) -> Outputs:
+    if isinstance(o.references, list):
+        rows = ([part[item] for item in items] for part in (o.references, o.predictions))
+        return Outputs(*rows, None, o.num_labels)
     return Outputs(
         o.references[items], o.predictions[items], None if o.scores is None else o.scores[items], o.num_labels
     )
@@ -435,7 +466,7 @@ def test_unknown_name_is_a_module_of_the_hub() -> None:
         "someone/theirs",
         "theirs",
         unit="",
-        problems=frozenset({"single_label", "multi_label", "regression"}),
+        problems=frozenset({"single_label", "multi_label", "regression", "entities", "tags"}),
         interval=None,
     )
     assert suggest("acuracy") == "accuracy"

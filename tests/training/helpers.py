@@ -134,7 +134,7 @@ def weights(model: nn.Module) -> Weights:
     return {name: parameter.detach().clone() for name, parameter in named_parameters(model)}
 
 
-def prepared_for(given: Mapping[str, Any], rows: Rows) -> Prepared:
+def prepared_for(given: Mapping[str, Any], rows: Rows | Mapping[str, Rows]) -> Prepared:
     """What is known before a weight is read."""
     parsed, source = load(given, ())
     return prepare(parsed, Machine("cpu", 1, 1, 1, False), memory=memory(rows), source=source)

@@ -1,0 +1,50 @@
+"""The audit of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hfstrat.data.audit import Audit, Report, audit_texts, check_texts
+from hfstrat.data.audit_words import audit_words, check_words
+from hfstrat.errors import Problem
+from hfstrat.tasks import TaskSpec, TextClassification
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hfstrat.data.splits import Splits
+
+Columns = Mapping[str, str | tuple[str, ...]]
+
+
+def audit(task: TaskSpec, splits: Splits, columns: Columns, problem: Any) -> Audit:
+    """Look for everything that is wrong with the rows.
+
+    Args:
+        task: What is learned.
+        splits: The rows of each role.
+        columns: The column of each role; roles that are left out are not looked at.
+        problem: What the labels are.
+    """
+    if isinstance(task, TextClassification):
+        return audit_texts(splits, columns, problem, label_separator=task.label_separator)
+    return audit_words(splits, columns, problem)
+
+
+def problems_of_rows(task: TaskSpec, name: str, rows: Dataset, columns: Columns, problem: Any) -> tuple[Problem, ...]:
+    """What has to be mended before rows can be scored, however few they are and whatever labels they have.
+
+    Args:
+        task: What is learned.
+        name: What to call them.
+        rows: The rows.
+        columns: As in `audit`.
+        problem: As in `audit`.
+    """
+    report = Report()
+    if isinstance(task, TextClassification):
+        check_texts(report, [(name, rows)], columns, problem, task.label_separator)
+    else:
+        check_words(report, name, rows, columns, problem)
+    return tuple(report.problems)

@@ -1,0 +1,157 @@
+"""Texts as windows of tokens that a model can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hfstrat.errors import DataError
+from hfstrat.errors import Problem as Trouble
+from hfstrat.tasks.base import Examples, IntArray, Ragged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+AT_ONCE = 10_000  # texts that are tokenised together
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Some texts, tokenised.
+
+    Args:
+        columns: Token columns by the model's argument name, a row a window.
+        windows: First window of each text, and the end: `(n + 1,)`.
+        truncated: Texts that lost tokens.
+        pad: What fills each column.
+        left: Whether padding goes to the left.
+        starts: The character at which each token begins in its text, as `input_ids`; None unless asked for.
+        ends: The character after it.
+    """
+
+    columns: dict[str, Ragged]
+    windows: IntArray
+    truncated: int
+    pad: dict[str, int]
+    left: bool
+    starts: Ragged | None = None
+    ends: Ragged | None = None
+
+
+def tokens_of(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Examples,
+    max_length: int,
+    *,
+    windows: bool,
+    stride: int = 0,
+    offsets: bool = False,
+) -> Tokens:
+    """Tokenise texts, or pairs of texts.
+
+    Args:
+        tokenizer: The model's tokenizer; it must have a padding token.
+        examples: The texts.
+        max_length: Tokens of a window, special tokens included.
+        windows: Whether longer texts are cut into overlapping windows, and not just cut; of pairs the second ones are.
+        stride: Tokens that neighbouring windows share, at most.
+        offsets: Whether characters are wanted.
+
+    Raises:
+        DataError: The length leaves no room for a text.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
+    room = max_length - special
+    if room < 1 + (examples.pairs is not None):
+        message = f"{max_length} tokens leave no room for text beside {special} special ones"
+        raise DataError(Trouble(message, "task.max_length", hint="Raise it"))
+    rows: dict[str, list[Ragged]] = {}
+    owners: list[IntArray] = []
+    whole = ((places, 0) for places in _chunks(np.arange(len(examples))))
+    for places, shared in _alike(tokenizer, examples, room, stride) if windows else whole:
+        options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+        if windows:
+            options |= {"return_overflowing_tokens": True, "stride": shared}
+        if windows and examples.pairs is not None:
+            options["truncation"] = "only_second"
+        if offsets:
+            options["return_offsets_mapping"] = True
+        tokens: Any = tokenizer(*_texts_of(examples, places), **options)
+        for name in tokenizer.model_input_names:
+            if name in tokens:
+                rows.setdefault(name, []).append(Ragged.of(tokens[name]))
+        if offsets:
+            for place, name in enumerate(("starts", "ends")):
+                chars = [[pair[place] for pair in row] for row in tokens["offset_mapping"]]
+                rows.setdefault(name, []).append(Ragged.of(chars))
+        owners.append(places[tokens["overflow_to_sample_mapping"]] if windows else places)
+    owner = np.concatenate([np.zeros(0, np.int64), *owners])
+    order = np.argsort(owner, kind="stable")
+    columns = {name: Ragged.joined(parts).taken(order) for name, parts in rows.items()}
+    starts, ends = columns.pop("starts", None), columns.pop("ends", None)
+    return Tokens(
+        columns=columns,
+        windows=np.searchsorted(owner[order], np.arange(len(examples) + 1)),
+        truncated=0 if windows else _count_truncated(tokenizer, examples, columns["input_ids"].lengths, max_length),
+        pad={
+            name: tokenizer.pad_token_type_id if name == "token_type_ids" else int(tokenizer.pad_token_id or 0)
+            for name in columns
+        },
+        left=tokenizer.padding_side == "left",
+        starts=starts,
+        ends=ends,
+    )
+
+
+def _alike(
+    tokenizer: PreTrainedTokenizerBase, examples: Examples, room: int, stride: int
+) -> Iterator[tuple[IntArray, int]]:
+    """Examples whose windows share as many tokens, and how many: half of what is new in one, at most.
+
+    Raises:
+        DataError: A first text of a pair leaves no room for the second one.
+    """
+    rooms = np.full(len(examples), room)
+    if examples.pairs is not None:
+        rooms -= _lengths(tokenizer, examples.texts)
+    if (rooms < 1).any():
+        message = "a first text of a pair is so long that no window has room for the second one"
+        hint = "Raise it, name the shorter texts as `text`, or set task.long_texts: truncate"
+        raise DataError(Trouble(message, "task.max_length", hint=hint))
+    strides = np.minimum(stride, rooms // 2)
+    for shared in np.unique(strides):
+        yield from ((places, int(shared)) for places in _chunks(np.flatnonzero(strides == shared)))
+
+
+def _chunks(places: IntArray) -> Iterator[IntArray]:
+    """Places in parts: what a tokenizer returns takes many times the memory of the ids that are kept of it."""
+    for start in range(0, len(places), AT_ONCE):
+        yield places[start : start + AT_ONCE]
+
+
+def _texts_of(examples: Examples, places: IntArray) -> list[list[str]]:
+    """What a tokenizer is given of some examples: first texts, and second ones where there are any."""
+    columns = (examples.texts,) if examples.pairs is None else (examples.texts, examples.pairs)
+    return [[column[place] for place in places] for column in columns]
+
+
+def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> IntArray:
+    """Tokens of each text, without special ones: `(n,)`."""
+    found = []
+    for places in _chunks(np.arange(len(texts))):
+        part = [texts[place] for place in places]
+        rows = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        found += [len(row) for row in rows]
+    return np.array(found, dtype=np.int64)
+
+
+def _count_truncated(tokenizer: PreTrainedTokenizerBase, examples: Examples, lengths: IntArray, max_length: int) -> int:
+    """How many examples are longer than the model sees; only full rows are tokenised again."""
+    count = 0
+    for places in _chunks(np.flatnonzero(lengths >= max_length)):
+        rows = tokenizer(*_texts_of(examples, places), truncation=False, verbose=False)["input_ids"]
+        count += sum(len(row) > max_length for row in rows)
+    return count

@@ -1,0 +1,396 @@
+"""Token classification: words and their tokens, what is decided about each, and runs from end to end."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+import hfstrat as hf
+from hfstrat.data.batching import collate
+from hfstrat.errors import DataError, RecipeError
+from hfstrat.inference import Predictor
+from hfstrat.judge import Judge
+from hfstrat.runs.events import Observer
+from hfstrat.tags import entities_of
+from hfstrat.tasks import TokenClassification
+from hfstrat.tasks.base import Encoded, Labels
+from hfstrat.tasks.token_classification import snap, spans_in
+from hfstrat.training import scoring
+from tests import elsewhere, tiny
+from tests.training import helpers
+
+TASK = TokenClassification(kind="token_classification")
+WORDS = tiny.SHARED_TEXT.split()
+KINDS = {
+    "name": (tiny.CLASS_WORDS["positive"], tiny.CLASS_WORDS["funny"]),
+    "place": (tiny.CLASS_WORDS["negative"], tiny.CLASS_WORDS["scary"]),
+}
+
+
+def tagged(n: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of `tokens` and `tags`: words of one class are a name, of another a place; words of two others go on."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        tokens: list[str] = []
+        tags: list[str] = []
+        for _ in range(rng.integers(3, 9)):
+            if rng.random() < 0.35:
+                kind = str(rng.choice(list(KINDS)))
+                begins, goes_on = KINDS[kind]
+                count = int(rng.integers(0, 3))
+                tokens += [str(rng.choice(begins)), *(str(rng.choice(goes_on)) for _ in range(count))]
+                tags += [f"B-{kind}", *[f"I-{kind}"] * count]
+            else:
+                tokens.append(str(rng.choice(WORDS)))
+                tags.append("O")
+        rows.append({"tokens": tokens, "tags": tags})
+    return rows
+
+
+def with_spans(row: dict[str, Any]) -> dict[str, Any]:
+    """The same as a text with spans of characters."""
+    starts = np.cumsum([0, *(len(word) + 1 for word in row["tokens"])])
+    spans = [
+        {"start": int(starts[first]), "end": int(starts[end]) - 1, "label": kind}
+        for kind, first, end in entities_of(row["tags"])
+    ]
+    return {"text": " ".join(row["tokens"]), "spans": spans}
+
+
+def recipe(base: Path, strategy: str | dict[str, Any] = "head", **sections: Any) -> dict[str, Any]:
+    task = {"kind": "token_classification", **sections.pop("task", {})}
+    given = helpers.recipe(base, strategy, evaluate={"metrics": ["entity_f1"]}, **sections)
+    return {**given, "task": task}
+
+
+def encoded(tokenizer: Any, rows: list[dict[str, Any]], length: int = 64, task: TokenClassification = TASK) -> Encoded:
+    split = Dataset.from_list(rows)
+    columns = task.columns({}, split.column_names, labelled=False)
+    return task.encode(tokenizer, task.read(split, "train", columns, None), length)
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", "gpt2", "llama", "t5"])
+def tokenizer(request, tiny_base):
+    return AutoTokenizer.from_pretrained(tiny_base(request.param))
+
+
+# --- words and tokens ----------------------------------------------------------------------------------------
+
+
+def test_each_word_is_decided_about_at_its_first_token(tokenizer):
+    data = encoded(tokenizer, tagged(20), 512)
+    words = data.examples.words
+    ids, units = data.columns["input_ids"], data.units
+    assert sorted(units.values[units.values >= 0]) == list(range(len(words)))
+    for row in range(len(data)):
+        tokens = ids.values[ids.offsets[row] : ids.offsets[row + 1]]
+        said = units.values[ids.offsets[row] : ids.offsets[row + 1]]
+        text, places = data.examples.texts[row], [*np.flatnonzero(said >= 0), len(tokens)]
+        for first, end in pairwise(places):
+            word = said[first]
+            pieces = tokenizer.decode(tokens[first:end], skip_special_tokens=True)
+            assert pieces.strip() == text[words.starts[word] : words.ends[word]]
+
+
+def test_a_word_in_several_windows_is_decided_about_where_it_has_most_around_it(tiny_base):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
+    rows = [{"tokens": tagged(1, seed)[0]["tokens"] * 6} for seed in range(5)]
+    data = encoded(tokenizer, rows, 24, TASK.model_copy(update={"stride": 8}))
+    words, units = data.examples.words, data.units
+    assert data.truncated == 0
+    assert sorted(units.values[units.values >= 0]) == list(range(len(words)))
+    cut = {"truncation": True, "max_length": 24, "stride": 8, "return_overflowing_tokens": True}
+    tokens = tokenizer(list(data.examples.texts), **cut, return_offsets_mapping=True)
+    assert len(tokens["input_ids"]) > 2 * len(rows)
+    starts = {(row, int(words.starts[word])): word for word, row in enumerate(words.owners)}
+    most: dict[int, int] = {}
+    chosen: dict[int, int] = {}
+    for window, (row, offsets) in enumerate(
+        zip(tokens["overflow_to_sample_mapping"], tokens["offset_mapping"], strict=True)
+    ):
+        for place, (start, end) in enumerate(offsets):
+            around = min(place, len(offsets) - 1 - place)
+            if end > start and (word := starts.get((row, start))) is not None:
+                most[word] = max(most.get(word, 0), around)
+            if (unit := int(units.values[units.offsets[window] + place])) >= 0:
+                chosen[unit] = around
+    assert chosen == most
+
+
+def test_words_that_are_cut_off_are_counted_and_outside(tiny_base):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
+    cut = TASK.model_copy(update={"long_texts": "truncate"})
+    data = encoded(tokenizer, [{"tokens": WORDS}, {"tokens": WORDS[:3]}], 8, cut)
+    assert data.truncated == 1
+    seen = set(data.units.values[data.units.values >= 0].tolist())
+    logits = np.full((len(data.examples.words), 3), np.nan, np.float32)
+    logits[sorted(seen)] = [0, 5, 0]
+    labels = Labels("entities", ("O", "B-x", "I-x"))
+    decoded = cut.decode(logits, labels)
+    first, second = cut.named(decoded.predictions, data.examples, labels)
+    assert first == [*["B-x"] * (len(seen) - 3), *["O"] * (len(WORDS) - len(seen) + 3)]
+    assert second == ["B-x"] * 3
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_what_is_read_at_a_word_is_what_the_model_says_there(tiny_base, data):
+    """Whatever the batch, its padding and the side that is padded."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base(data.draw(st.sampled_from(["bert", "llama"]))))
+    tokenizer.padding_side = data.draw(st.sampled_from(["left", "right"]))
+    found = encoded(tokenizer, tagged(9, data.draw(st.integers(0, 5))), 16)
+    rows = np.array(data.draw(st.permutations(range(9))))[: data.draw(st.integers(1, 9))]
+    batch = collate(found, rows)
+    # A model whose logits are the ids that it reads.
+    logits = batch.inputs["input_ids"].flatten()[batch.picked]
+    first = {int(unit): int(found.columns["input_ids"].values[place]) for place, unit in enumerate(found.units.values)}
+    assert logits.tolist() == [first[int(unit)] for unit in batch.units]
+    assert sorted(batch.units) == sorted(found.units_of(rows))
+    assert batch.owner is None
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def test_tags_and_spans_of_the_same_texts_are_the_same_examples():
+    rows = tagged(30)
+    both = []
+    for part in (rows, [with_spans(row) for row in rows]):
+        split = Dataset.from_list(part)
+        columns = TASK.columns({}, split.column_names)
+        problem, _ = TASK.find_problem(split, columns)
+        labels = TASK.find_labels(split, columns, problem)
+        both.append((problem, labels, TASK.read(split, "train", columns, labels)))
+    (problem, labels, words), (_, other, spans) = both
+    assert problem == "entities"
+    assert (labels.names, labels.counts) == (other.names, other.counts)
+    assert labels.names == ("O", "B-name", "I-name", "B-place", "I-place")
+    assert words.texts == spans.texts
+    assert np.array_equal(words.targets, spans.targets)
+    assert [labels.names[value] for value in words.targets] == [tag for row in rows for tag in row["tags"]]
+    for one, two in ((words.words.offsets, spans.words.offsets), (words.words.starts, spans.words.starts)):
+        assert np.array_equal(one, two)
+
+
+def test_class_labels_and_cells_of_text_are_read_as_lists():
+    names = ["O", "B-name", "I-name"]
+    kind = Features({"tokens": List(Value("string")), "tags": List(ClassLabel(names=names))})
+    listed = Dataset.from_dict({"tokens": [["a", "b"], ["c"]], "tags": [[1, 2], [0]]}, features=kind)
+    joined = Dataset.from_dict({"tokens": ["a b", "c"], "tags": ["B-name I-name", "O"]})
+    found = []
+    for split in (listed, joined):
+        columns = TASK.columns({}, split.column_names)
+        found.append(TASK.read(split, "train", columns, TASK.find_labels(split, columns, "entities")))
+    assert found[0].texts == found[1].texts == ["a b", "c"]
+    assert found[0].targets.tolist() == found[1].targets.tolist() == [1, 2, 0]
+
+
+def test_spans_are_snapped_to_words_and_the_longest_is_kept():
+    #        0123456789012345
+    text = "Anna-Lena Maier ist"
+    words = TASK.examples(("x",), [text], None).words
+    entities, changes = snap([("a", 0, 15), ("b", 10, 15)], words.starts, words.ends)
+    assert (entities, changes) == ([("a", 0, 4)], ["dropped"])
+    entities, changes = snap([("a", 1, 4), ("b", 16, 19)], words.starts, words.ends)
+    assert (entities, changes) == ([("a", 0, 1), ("b", 4, 5)], ["moved"])
+    assert spans_in([[0, 4, "a"], {"start": 5, "end": 9, "type": "b"}]) == [("a", 0, 4), ("b", 5, 9)]
+
+
+@pytest.mark.parametrize("cell", [[{"start": 0, "end": 1}], [[0, 1]], ["a"], [{"start": "x", "end": 2, "label": "a"}]])
+def test_spans_that_cannot_be_read(cell):
+    with pytest.raises(ValueError, match="span"):
+        spans_in(cell)
+
+
+def test_data_without_the_columns_names_them(tiny_base, tmp_path):
+    rows = [{"words": row["tokens"], "ner": row["tags"]} for row in tagged(12)]
+    with pytest.raises(DataError) as caught:
+        hf.train(recipe(tiny_base("bert")), data=helpers.memory(rows), runs=tmp_path)
+    assert {problem.path for problem in caught.value.problems} == {"data.columns.tokens", "data.columns.tags"}
+    assert "words, ner" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "path"),
+    [
+        ({3: {"tags": ["O"]}}, "numbers of 'tokens' and 'tags' differ: row 3", "data.columns.tags"),
+        ({4: {"tokens": [], "tags": []}}, "whose 'tokens' is empty: row 4", "data.columns.tokens"),
+        ({5: {"tokens": ["a", " "], "tags": ["O", "O"]}}, "an empty word in 'tokens': row 5", "data.columns.tokens"),
+        ({6: {"tags": None}}, "without 'tags': row 6", "data.columns.tags"),
+    ],
+)
+def test_rows_that_do_not_fit_are_errors_with_their_numbers(tiny_base, tmp_path, changed, said, path):
+    rows = [{**row, **changed.get(place, {})} for place, row in enumerate(tagged(40))]
+    given = recipe(tiny_base("bert"))
+    data = helpers.memory({"train": rows, "validation": tagged(5, 1), "test": tagged(5, 2)})
+    given["data"] = {"source": "memory"}
+    with pytest.raises(DataError) as caught:
+        hf.train(given, data=data, runs=tmp_path)
+    (problem,) = caught.value.problems
+    assert said in problem.message
+    assert problem.path == path
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_odd_in_tags_is_a_warning(tiny_base):
+    rows = tagged(40)
+    rows[7] = {"tokens": ["a", "great", "film"], "tags": ["O", "I-name", "O"]}
+    rows[8] = {"tokens": ["a", "great", "story"], "tags": ["O", "B-name", "O"]}
+    rows[9] = {"tokens": ["a", "great", "story"], "tags": ["O", "O", "O"]}
+    given = recipe(tiny_base("bert"))
+    given["data"] = {"source": "memory"}
+    warnings = helpers.prepared_for(given, {"train": rows, "test": [rows[8]]}).material.warnings
+    for part in (
+        "tags that go on with an entity that is not there, such as 'I-name' of word 1 in row 7 (row 7)",
+        "rows whose text occurs before: row 9",
+        "texts with different labels, such as rows 8 (name great) and 9 (no label)",
+        "1 of 1 rows whose text is also in train",
+    ):
+        assert any(part in warning for warning in warnings), (part, warnings)
+
+
+def test_spans_that_leave_their_text_or_cut_words(tiny_base, tmp_path):
+    rows = [with_spans(row) for row in tagged(40)]
+    bad = {"text": "short", "spans": [{"start": 3, "end": 9, "label": "name"}]}
+    data = helpers.memory({"train": [*rows, bad], "validation": rows[:5], "test": rows[5:10]})
+    given = recipe(tiny_base("bert"), data={"source": "memory"})
+    given["data"] = {"source": "memory"}
+    with pytest.raises(DataError, match="not within its text: row 40"):
+        hf.train(given, data=data, runs=tmp_path)
+
+
+def test_types_that_train_does_not_have(tiny_base, tmp_path):
+    other = [{"tokens": ["a", "b"], "tags": ["B-odd", "O"]}]
+    given = recipe(tiny_base("bert"))
+    given["data"] = {"source": "memory"}
+    with pytest.raises(DataError, match=r"split test has 1 entity type\(s\) that train does not have: 'odd'"):
+        hf.train(given, data=helpers.memory({"train": tagged(40), "test": tagged(4, 1) + other}), runs=tmp_path)
+
+
+def test_metrics_of_other_problems_are_refused(tiny_base, tmp_path):
+    given = recipe(tiny_base("bert"))
+    given["evaluate"] = {"metrics": ["f1_macro"]}
+    with pytest.raises(RecipeError, match="not defined for a entities problem"):
+        hf.train(given, data=helpers.memory(tagged(40)), runs=tmp_path)
+
+
+# --- runs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def done(tiny_base, tmp_path_factory):
+    """A run that was trained until it knows its words."""
+    given = recipe(tiny_base("bert", **helpers.LIVELY), {"kind": "full"}, train={"epochs": 15, "lr": 1e-2})
+    given["evaluate"] = {}
+    return helpers.train(given, tagged(160), tmp_path_factory.mktemp("done"))
+
+
+def test_a_run_learns_and_says_what_it_scored(done):
+    metrics = done.run.metrics
+    assert list(metrics["metrics"]) == ["entity_f1", "entity_precision", "entity_recall", "token_accuracy"]
+    f1 = metrics["metrics"]["entity_f1"]
+    assert f1["value"] > 0.9
+    assert f1["low"] <= f1["value"] <= f1["high"]
+    assert f1["interval"] == "bootstrap"
+    assert set(metrics["by_type"]) == set(KINDS)
+    table = done.run.predictions()
+    references = [list(row) for row in table["reference"]]
+    assert [len(row) for row in table["words"]] == [len(row) for row in references] == [len(s) for s in table["scores"]]
+    test = done.prepared.material.examples["test"]
+    assert [" ".join(row) for row in table["words"]] == list(test.texts)
+    judge = Judge(done.prepared.recipe.task, done.prepared.material.labels, ("entity_f1",), "entity_f1")
+    decoded = judge.decode(scoring.logits(done.model, done.prepared.encoded["test"], 64))
+    assert judge.measure(decoded, test, intervals=False)["entity_f1"].value == pytest.approx(f1["value"], abs=1e-9)
+
+
+def test_predictions_are_entities_with_their_characters(done):
+    predictor = Predictor.of(done.run.path)
+    text = "the film about Great  people, and (awful) music"
+    (found,) = predictor.predict([text.lower()])
+    for entity in found["prediction"]:
+        assert text.lower()[entity["start"] : entity["end"]] == entity["text"]
+        assert 0 < entity["score"] <= 1
+    assert [(one["label"], one["text"]) for one in found["prediction"]] == [("name", "great"), ("place", "awful")]
+    assert predictor.predict([]) == []
+
+
+@pytest.mark.parametrize("form", ["tokens", "text"])
+def test_a_file_of_words_or_of_texts_is_predicted(done, tmp_path, form):
+    rows = tagged(7, seed=9)
+    file = tmp_path / "new.jsonl"
+    lines = [{"tokens": row["tokens"]} if form == "tokens" else {"text": " ".join(row["tokens"])} for row in rows]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = list(Predictor.of(done.run.path).predict_file(file, Observer()))
+    assert [record["id"] for record in found] == [str(place) for place in range(7)]
+    expected = [[entity[0] for entity in entities_of(row["tags"])] for row in rows]
+    said = [[entity["label"] for entity in record["prediction"]] for record in found]
+    assert sum(a == b for a, b in zip(said, expected, strict=True)) >= 5
+
+
+def test_another_file_is_scored(done, tmp_path):
+    file = tmp_path / "new.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in tagged(20, seed=5)))
+    result = hf.evaluate(done.run.path, str(file))
+    assert result["n"] == 20
+    assert result["metrics"]["entity_f1"]["value"] > 0.8
+
+
+def test_the_card_s_own_lines_find_the_same_entities(done, user):
+    """Of texts whose words are those into which the pipeline cuts them."""
+    texts = [" ".join(row["tokens"]) for row in tagged(8, seed=3)]
+    lines = "found = [[(e['entity_group'], int(e['start']), int(e['end'])) for e in row] for row in found]"
+    found = user.run(f"{elsewhere.program(done.run, None, texts)}{lines}\nlogits, labels = torch.zeros(1), found\n")
+    own = [
+        [[one["label"], one["start"], one["end"]] for one in record["prediction"]]
+        for record in Predictor.of(done.run.path).predict(texts)
+    ]
+    assert any(own)
+    assert [[list(entity) for entity in row] for row in found["labels"]] == own
+
+
+def test_each_word_counts_once_in_the_loss(tiny_base):
+    """The loss of an update is the mean over its words, in whatever micro-batches, and windows count none twice."""
+    base = tiny_base("bert", **helpers.LIVELY)
+    runs = []
+    for micro in (8, 2):
+        train = {"max_steps": 3, "lr": 1e-3}
+        given = recipe(base, {"kind": "full", "head_init": "random"}, task={"max_length": 8, "stride": 2}, train=train)
+        prepared = helpers.prepared_for(given, tagged(24))
+        data = prepared.encoded["train"]
+        assert len(data.columns["input_ids"].lengths) > len(data)
+        runs.append(helpers.fitted(prepared, micro))
+    (one, losses), (other, others) = runs
+    assert losses == pytest.approx(others, rel=1e-10)
+    assert helpers.largest_difference(one, other) < 1e-10
+
+
+def test_a_head_is_solved_on_the_features_of_words(tiny_base, tmp_path):
+    found = helpers.train(recipe(tiny_base("bert", **helpers.LIVELY)), tagged(160), tmp_path)
+    assert [stage.kind for stage in found.prepared.plan.stages] == ["solve"]
+    data = found.prepared.encoded["train"]
+    right = scoring.logits(found.model, data, 64).argmax(axis=1) == data.targets
+    shares = np.bincount(data.targets) / len(data.targets)
+    assert right.mean() > shares.max() + 0.08
+
+
+def test_tags_that_stand_for_themselves(tiny_base, tmp_path):
+    kinds = {tag: tag.split("-")[-1].upper() for row in tagged(40) for tag in row["tags"]}
+    rows = [{"tokens": row["tokens"], "tags": [kinds[tag] for tag in row["tags"]]} for row in tagged(120)]
+    given = recipe(tiny_base("bert", **helpers.LIVELY))
+    given["evaluate"] = {}
+    found = helpers.train(given, rows, tmp_path)
+    assert found.prepared.material.labels.problem == "tags"
+    assert list(found.run.metrics["metrics"]) == ["token_accuracy", "tag_f1_macro"]
+    assert found.run.metrics["metrics"]["token_accuracy"]["value"] > 0.5
+    (record,) = Predictor.of(found.run.path).predict(["the great film"])
+    assert [one["text"] for one in record["prediction"]] == ["the", "great", "film"]
