@@ -259,7 +259,7 @@ def open_start(recipe: Recipe, body: Body) -> Base:
         UsageError: It cannot be used.
     """
     with naming(body.origin) if body.origin is not None else nullcontext():
-        return open_base(recipe.model, body)
+        return open_base(recipe.model, body, recipe.task.auto_class)
 
 
 def with_vocabulary(base: Base, vocabulary: Vocabulary, examples: Examples, observer: Observer) -> Base:
@@ -465,11 +465,13 @@ def _facts(
 
 
 def _truncation(encoded: Mapping[str, Encoded], recipe: Recipe) -> list[str]:
+    if recipe.task.in_windows:
+        what = "have words of which the tokenizer makes no token; nothing is decided about these"
+    else:
+        cut = f"are longer than {recipe.task.max_length} tokens and were cut"
+        what = f"{cut}; `task.long_texts: windows` reads all of them"
     return [
-        f"{part.truncated} of {len(part)} texts in {name} are longer than {recipe.task.max_length} tokens and were "
-        "cut; `task.long_texts: windows` reads all of them"
-        for name, part in encoded.items()
-        if part.truncated
+        f"{part.truncated} of {len(part)} texts in {name} {what}" for name, part in encoded.items() if part.truncated
     ]
 
 

@@ -10,6 +10,7 @@ from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
+from hfstrat.report.samples import SAMPLES, samples
 from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.state import State
@@ -63,6 +64,8 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         phase.tokens += data.tokens
         decoded = state.judge.decode(logits, state.threshold)
         result = state.judge.write(run.path, split, data.examples, decoded)
+    if shown := samples(run):
+        write_text(run.path / SAMPLES, shown)
     plan = outline(prepared)
     plan["parameters"]["stored"] = stored
     write_json(run.path / "plan.json", plan)
@@ -79,7 +82,7 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
 
 def _write_digests(folder: Path) -> None:
     """Write down the SHA-256 of everything that a finished run holds, for whoever doubts it later."""
-    written = [folder / name for name in RECORDS]
+    written = [folder / name for name in (*RECORDS, *([SAMPLES] if (folder / SAMPLES).is_file() else []))]
     written += sorted(file for file in (folder / "artifact").rglob("*") if file.is_file())
     write_json(folder / DIGESTS, {str(file.relative_to(folder)): digest(file) for file in written})
 

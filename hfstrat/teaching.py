@@ -92,9 +92,10 @@ def open_teacher(distillation: Distillation, labels: Labels, recipe: Recipe) -> 
         UsageError: It is not there, or has other labels.
     """
     with naming(distillation.teacher):
-        base = open_base(ModelSpec(base=distillation.teacher, trust_remote_code=recipe.model.trust_remote_code))
+        spec = ModelSpec(base=distillation.teacher, trust_remote_code=recipe.model.trust_remote_code)
+        base = open_base(spec, auto_class=recipe.task.auto_class)
     if base.labels is None:
-        hint = "Name a classifier whose configuration names its labels (id2label)"
+        hint = "Name a model for the same task whose configuration names its labels (id2label)"
         raise ModelError(
             Problem(f"{distillation.teacher} does not say what its outputs are", "strategy.teacher", hint=hint)
         )

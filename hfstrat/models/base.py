@@ -210,12 +210,17 @@ def _in_package(base: str) -> str:
     return str(folder)
 
 
-def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - frozen
+def open_base(
+    spec: ModelSpec,
+    body: Body = Body(),  # noqa: B008 - frozen
+    auto_class: str = "AutoModelForSequenceClassification",
+) -> Base:
     """Find a base model and read its configuration and tokenizer.
 
     Args:
         spec: The recipe's `model`.
         body: What the strategy builds from it.
+        auto_class: Auto class of the task, whose heads have labels.
 
     Raises:
         UsageError: It is not there, cannot be reached, is not a model, or is not what the strategy needs.
@@ -243,7 +248,7 @@ def open_base(spec: ModelSpec, body: Body = Body()) -> Base:  # noqa: B008 - fro
     if body.weights == "pretrained":
         _check_files(location, adapter, origin)
     pooling, normalize, declared = _sentence_transformer(location, hub)
-    labels, ours = _labels(config), getattr(config, "hfstrat", None) or {}
+    labels, ours = _labels(config, auto_class), getattr(config, "hfstrat", None) or {}
     pooled = isinstance(config, PooledConfig)
     if isinstance(config, PooledConfig):
         pooling, normalize, config = config.pooling, config.normalize, config.backbone_config
@@ -323,9 +328,10 @@ def _is_pooled(location: str, hub: Mapping[str, Any]) -> bool:
     return (_json(location, "config.json", hub) or {}).get("model_type") == PooledConfig.model_type
 
 
-def _labels(config: PretrainedConfig) -> tuple[str, ...] | None:
-    """Names of a classifier's outputs, unless they are the ones that every configuration has."""
-    heads = any("ForSequenceClassification" in name for name in config.architectures or ())
+def _labels(config: PretrainedConfig, auto_class: str) -> tuple[str, ...] | None:
+    """Names of the outputs of a task's head, unless they are the ones that every configuration has."""
+    ending = auto_class.removeprefix("AutoModel")
+    heads = any(ending in name for name in config.architectures or ())
     names = tuple(name for _, name in sorted((config.id2label or {}).items())) if heads else ()
     return names if names and not all(name == f"LABEL_{place}" for place, name in enumerate(names)) else None
 

@@ -177,8 +177,12 @@ def _check(base: Base, shape: Shape, body: Body) -> None:
         what = f"{base.code.file.name} has no class …{ending} for {type(base.config).__name__}"
         problems.append(Problem(what, "model.code", hint="A class is found by how its name ends, and its config_class"))
     if base.head[0] != "native" and shape.pooling == "native" and body.weights == "pretrained":
+        what, path = f"{base.name} pools its tokens, and has no head of its own", "task.pooling"
         hint = "Leave task.pooling out"
-        problems.append(Problem(f"{base.name} pools its tokens, and has no head of its own", "task.pooling", hint=hint))
+        if not shape.auto_class.endswith("ForSequenceClassification"):
+            what, path = f"{base.name} is a classifier of texts that pools its tokens", "model.base"
+            hint = "Name what it was trained from"
+        problems.append(Problem(what, path, hint=hint))
     # Its configuration could not be read back from inside a pooled one.
     if (base.code is not None or _is_remote(base.config)) and shape.pooling != "native":
         hint = "Set task.pooling: native, and write the pooling into the architecture"
@@ -341,7 +345,7 @@ def _smaller(
 ) -> tuple[PreTrainedModel, list[str]]:
     """Every so many-th block of a model."""
     anatomy = find_anatomy(model, fresh, len(shape.labels.names), random=body.weights == "random")
-    smaller = cut(model.config, anatomy, body.every)
+    smaller = cut(model.config, anatomy, body.every, shape.auto_class)
     target = _from_config(smaller.config, shape, how)
     names = [name for name, _ in target.named_parameters()]
     if body.weights == "pretrained" and not how.meta:

@@ -66,13 +66,14 @@ def kept_blocks(count: int, every: int) -> tuple[int, ...]:
     return tuple((2 * place * (count - 1) + last - 1) // (2 * last) for place in range(last + 1))
 
 
-def cut(config: PretrainedConfig, anatomy: Anatomy, every: int) -> Cut:
+def cut(config: PretrainedConfig, anatomy: Anatomy, every: int, auto_class: str | None = None) -> Cut:
     """Keep every so many-th block of a model.
 
     Args:
         config: Configuration of the model, which stays as it is.
         anatomy: Where it keeps its blocks.
         every: 1 keeps all, 2 half of them.
+        auto_class: Auto class of the model; None: of the bare body.
 
     Raises:
         RecipeError: A model of this architecture cannot be made smaller in this way.
@@ -90,7 +91,7 @@ def cut(config: PretrainedConfig, anatomy: Anatomy, every: int) -> Cut:
     if not counted:
         # Stages of a convolutional network, above all, whose widths differ.
         raise RecipeError(_uncuttable(config, "its configuration does not say how many blocks there are"))
-    if not _fits(config, smaller, anatomy):
+    if not _fits(config, smaller, anatomy, auto_class):
         raise RecipeError(_uncuttable(config, "a smaller one is not made of the same blocks"))
     return smaller
 
@@ -129,7 +130,7 @@ def _shorten(config: PretrainedConfig, lengths: Mapping[int, tuple[int, ...]]) -
     return counted
 
 
-def _fits(config: PretrainedConfig, smaller: Cut, anatomy: Anatomy) -> bool:
+def _fits(config: PretrainedConfig, smaller: Cut, anatomy: Anatomy, auto_class: str | None) -> bool:
     """Whether the smaller model's tensors are those of the larger one without the blocks that are left out."""
     dropped = tuple(
         f"{block}."
@@ -138,9 +139,9 @@ def _fits(config: PretrainedConfig, smaller: Cut, anatomy: Anatomy) -> bool:
         if place not in kept
     )
     try:
-        before = _shapes(config, anatomy.backbone)
+        before = _shapes(config, anatomy.backbone, auto_class)
         # As it will be read from its file.
-        after = _shapes(type(config).from_dict(smaller.config.to_dict()), anatomy.backbone)
+        after = _shapes(type(config).from_dict(smaller.config.to_dict()), anatomy.backbone, auto_class)
         found = {smaller.source(name): shape for name, shape in after.items()}
     except Exception as error:  # whatever a configuration or a model says to numbers that do not go together
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -148,10 +149,11 @@ def _fits(config: PretrainedConfig, smaller: Cut, anatomy: Anatomy) -> bool:
     return found == {name: shape for name, shape in before.items() if not name.startswith(dropped)}
 
 
-def _shapes(config: PretrainedConfig, backbone: str) -> dict[str, torch.Size]:
-    """Shapes of all tensors by the names that they have in the classifier; nothing is allocated."""
+def _shapes(config: PretrainedConfig, backbone: str, auto_class: str | None) -> dict[str, torch.Size]:
+    """Shapes of all tensors by the names that they have in the whole model; nothing is allocated."""
     register()
-    autos = [getattr(transformers, name) for name in _AUTO_CLASSES]
+    names = _AUTO_CLASSES if auto_class is None else (auto_class, *_AUTO_CLASSES)
+    autos = [getattr(transformers, name) for name in names]
     auto = next((auto for auto in autos if type(config) in auto._model_mapping), transformers.AutoModel)
     with torch.device("meta"):
         state = auto.from_config(config).state_dict()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from hfstrat.metrics import METRICS
+from hfstrat.report.samples import SAMPLES
 from hfstrat.report.tables import Measure, count, duration, markdown_table, score, size
 from hfstrat.runs.directory import Run
 
@@ -38,6 +39,7 @@ def card(run: Run, *, resolved: Mapping[str, Any], folder: str = "path/to/this/f
         _introduction(run, resolved, plan, base),
         _usage(run, resolved, plan, env, base, folder),
         _scores(run),
+        _samples(run, resolved),
         _training(run, resolved, plan, env),
         _cost(run, plan, env),
         _limits(run, env),
@@ -225,9 +227,26 @@ def _scores(run: Run) -> str:
     rows = [(name, score(Measure.over([entry])), str(entry.get("interval") or "")) for name, entry in metrics.items()]
     table = markdown_table(("metric", "value [95 % interval]", "interval by"), rows)
     n = run.metrics.get("n")
-    return (
-        f"## Scores\n\nOn the {run.metrics.get('split', 'test')} split{f' of {n:,} examples' if n else ''}:\n\n{table}"
-    )
+    part = f"On the {run.metrics.get('split', 'test')} split{f' of {n:,} examples' if n else ''}"
+    return f"## Scores\n\n{part}:\n\n{table}{_by_type(run)}"
+
+
+def _by_type(run: Run) -> str:
+    """Scores of each type of entity."""
+    kinds: Mapping[str, Any] = run.metrics.get("by_type") or {}
+    rows = [
+        (f"`{kind}`", *(f"{one[name]:.3f}" for name in ("precision", "recall", "f1")), f"{one['number']:,}")
+        for kind, one in kinds.items()
+    ]
+    return "\n" + markdown_table(("type", "precision", "recall", "F1", "in the split"), rows) if rows else ""
+
+
+def _samples(run: Run, resolved: Mapping[str, Any]) -> str:
+    """Test examples where they are public anyway: a card is pushed, and the rows of a file may be nobody's affair."""
+    file = run.path / SAMPLES
+    if resolved["data"]["kind"] not in ("hub", "builtin") or not file.is_file():
+        return ""
+    return f"## Samples\n\nOf the {run.metrics.get('split', 'test')} split:\n\n{file.read_text('utf-8')}"
 
 
 def _training(run: Run, resolved: Mapping[str, Any], plan: Mapping[str, Any], env: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ def arms_of(
         RecipeError: An arm is neither strategy nor floor, or two have one name.
     """
     block = recipe.compare
-    asked: Sequence[str | ArmSpec] = words or block.arms or (*FLOORS, *STRATEGIES)
+    asked: Sequence[str | ArmSpec] = words or block.arms or (*recipe.task.floors, *STRATEGIES)
     # What is wrong with an argument stands nowhere in the recipe.
     specs = [_spec(arm, recipe, "" if words else f"compare.arms.{place}") for place, arm in enumerate(asked)]
     chosen = block.seeds if seeds is None else _seeds(seeds)
@@ -80,19 +80,23 @@ def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 
 
 def _spec(arm: str | ArmSpec, recipe: Recipe, path: str) -> ArmSpec:
+    floor = arm.floor if isinstance(arm, ArmSpec) else arm if arm in FLOORS else None
+    if floor is not None and floor not in recipe.task.floors:
+        hint = f"Its floors are {' and '.join(recipe.task.floors)}"
+        raise RecipeError(Problem(f"{floor} is not a floor of {recipe.task.kind}", path, hint=hint))
     if isinstance(arm, ArmSpec):
         if (arm.floor is None) == (arm.strategy is None):
             raise RecipeError(Problem("an arm is either a floor or a strategy", path))
         return arm
-    if arm in FLOORS:
-        return ArmSpec.model_validate({"floor": arm})
+    if floor is not None:
+        return ArmSpec.model_validate({"floor": floor})
     if arm == recipe.strategy.kind:
         return ArmSpec(strategy=recipe.strategy)
     if arm in STRATEGIES:
         # A teacher is the one field that has no default, and here there is one at hand.
         given = {"teacher": f"{ARM}full"} if "teacher" in STRATEGIES[arm].model_fields else {}
         return ArmSpec(strategy=STRATEGIES[arm].model_validate(given))
-    hint = did_you_mean(arm, [*FLOORS, *STRATEGIES])
+    hint = did_you_mean(arm, [*recipe.task.floors, *STRATEGIES])
     raise RecipeError(Problem(f"'{arm}' is neither a strategy nor a floor", path, hint=hint))
 
 

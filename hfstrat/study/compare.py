@@ -17,6 +17,8 @@ import numpy as np
 from hfstrat.beginning import as_written
 from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
 from hfstrat.execute import quiet
+from hfstrat.metrics import METRICS, WORDS, Outputs
+from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
@@ -28,7 +30,7 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
 from hfstrat.study import worker
 from hfstrat.study.arms import Arm, arms_of, without_teacher
-from hfstrat.study.statistics import Difference, detectable_difference, paired_difference
+from hfstrat.study.statistics import Difference, detectable_difference, paired_difference, paired_difference_of
 from hfstrat.tasks.base import Labels
 from hfstrat.training.machine import machine
 from hfstrat.training.signals import Signals
@@ -318,6 +320,9 @@ def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dic
     best = tables.best_line(lines, metric)
     if best is None:
         return {}
+    problem = (Run(folder / best.runs[0]).read("env.json") or {}).get("labels", {}).get("problem")
+    if problem in WORDS and metric in METRICS:
+        return _differences_of(folder, lines, best, metric, str(problem))
     scores = {line.arm: _item_scores(folder, line.runs) for line in lines if line.state == "done"}
     reference = scores[best.arm]
     return {
@@ -325,6 +330,24 @@ def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dic
         for arm, found in scores.items()
         if arm != best.arm and found.shape[1] == reference.shape[1]
     }
+
+
+def _differences_of(
+    folder: Path, lines: Sequence[tables.Line], best: tables.Line, metric: str, problem: str
+) -> dict[str, Difference]:
+    """The same for words, whose score is no mean over texts: both arms are scored on the same resampled texts."""
+
+    def scores(line: tables.Line) -> tuple[list[Statistic], int]:
+        found: list[Statistic] = []
+        for name in line.runs:
+            frame = Run(folder / name).predictions()
+            said, true = ([list(tags) for tags in frame[column]] for column in ("prediction", "reference"))
+            found.append(statistic(METRICS[metric], problem, Outputs(true, said, None, 0)))
+        return found, len(frame)
+
+    reference, n = scores(best)
+    done = {line.arm: scores(line) for line in lines if line.state == "done" and line is not best}
+    return {arm: paired_difference_of(found, reference, n) for arm, (found, items) in done.items() if items == n}
 
 
 def _item_scores(folder: Path, runs: Sequence[str]) -> np.ndarray:

@@ -20,6 +20,7 @@ from hfstrat.runs.directory import Run, clear, locked, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.tasks.base import Examples, FloatArray, Labels
+from hfstrat.tasks.token_classification import spelled
 
 # Inverse L2 strengths of the linear model over TF-IDF, chosen on validation.
 STRENGTHS = (1.0, 10.0, 100.0)
@@ -93,7 +94,24 @@ def _majority(material: Material, judge: Judge) -> tuple[Predict, int]:
     else:
         shares = np.bincount(targets, minlength=len(labels.names)) / len(targets)
         answer = np.log(np.maximum(shares, 1e-12))
-    return lambda examples: np.tile(answer.astype(np.float32), (len(examples), 1)), len(answer)
+    return lambda examples: np.tile(answer.astype(np.float32), (examples.units, 1)), len(answer)
+
+
+def _lookup(material: Material, judge: Judge) -> tuple[Predict, int]:
+    """For each word the share of its tags in training; one that did not occur there gets the shares of all words."""
+    train, classes = material.examples["train"], len(material.labels.names)
+    spelt = [word for row in spelled(train) for word in row]
+    place = {word: number for number, word in enumerate(sorted(set(spelt)))}
+    cells = np.array([place[word] for word in spelt]) * classes + np.asarray(train.targets)
+    counts = np.bincount(cells, minlength=(len(place) + 1) * classes).reshape(-1, classes).astype(np.float64)
+    counts[-1] = counts.sum(axis=0)
+    logits = np.log(np.maximum(counts / counts.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+    def predict(examples: Examples) -> FloatArray:
+        found: FloatArray = logits[[place.get(word, -1) for row in spelled(examples) for word in row]]
+        return found
+
+    return predict, int(logits.size)
 
 
 def _tfidf(material: Material, judge: Judge) -> tuple[Predict, int]:
@@ -185,4 +203,8 @@ def _joined(examples: Examples) -> list[str]:
     return [f"{text} {pair}" for text, pair in zip(examples.texts, examples.pairs, strict=True)]
 
 
-FLOORS: dict[Floor, Callable[[Material, Judge], tuple[Predict, int]]] = {"majority": _majority, "tfidf": _tfidf}
+FLOORS: dict[Floor, Callable[[Material, Judge], tuple[Predict, int]]] = {
+    "majority": _majority,
+    "tfidf": _tfidf,
+    "lookup": _lookup,
+}

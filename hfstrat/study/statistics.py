@@ -7,6 +7,7 @@ about their difference, so a paired comparison resolves far less than two interv
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hfstrat.metrics.intervals import bootstrap, percentile
+from hfstrat.metrics.resampled import Statistic
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -64,6 +66,29 @@ def paired_difference(
     bounds = percentile(replicates, value, level)
     assert bounds is not None  # a mean is defined on every resample
     return Difference(value, *bounds, resamples)
+
+
+def paired_difference_of(
+    a: Sequence[Statistic], b: Sequence[Statistic], n: int, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> Difference:
+    """As `paired_difference`, of scores that are no means over items, such as the F1 of entities.
+
+    Args:
+        a: For each seed of the first strategy its score as a function of the items' weights `(n, r)`.
+        b: The same for the other strategy.
+        n: How many items there are.
+        resamples: How many times items are drawn.
+        seed: Of the bootstrap.
+        level: Coverage.
+    """
+
+    def difference(weights: FloatArray) -> FloatArray:
+        first, second = (np.mean([one(weights) for one in part], axis=0) for part in (a, b))
+        return np.asarray(first - second)
+
+    value = float(difference(np.ones((n, 1)))[0])
+    bounds = percentile(bootstrap(difference, n, resamples, seed), value, level)
+    return Difference(value, *(bounds or (float("nan"), float("nan"))), resamples)
 
 
 def mcnemar_exact(a: npt.ArrayLike, b: npt.ArrayLike) -> float:

@@ -34,8 +34,8 @@ class TaskSpec(Spec):
     """Roles by which rows are the same or not."""
     encoding: ClassVar[tuple[str, ...]]
     """Fields that decide which tokens a text becomes, beside the length of a window."""
-    unit: ClassVar[str] = "text"
-    """What is decided about, in a word."""
+    floors: ClassVar[tuple[str, ...]]
+    """What can be reached without a neural network, by its name in a comparison."""
 
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Weights in the loss: balanced (n / (classes · count)), or by name; left out: all one."""

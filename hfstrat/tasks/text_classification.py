@@ -57,6 +57,7 @@ class TextClassification(TaskSpec):
     roles: ClassVar[tuple[str, ...]] = ("text", "label", "text_pair", "id")
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     encoding: ClassVar[tuple[str, ...]] = ("long_texts", "stride")
+    floors: ClassVar[tuple[str, ...]] = ("majority", "tfidf")
 
     # --- data -----------------------------------------------------------------------------------------------
 

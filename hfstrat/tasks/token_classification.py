@@ -46,7 +46,7 @@ class TokenClassification(TaskSpec):
     roles: ClassVar[tuple[str, ...]] = ("tokens", "tags", "text", "spans", "id")
     texts: ClassVar[tuple[str, ...]] = ("tokens", "text")
     encoding: ClassVar[tuple[str, ...]] = ("long_texts", "stride")
-    unit: ClassVar[str] = "word"
+    floors: ClassVar[tuple[str, ...]] = ("majority", "lookup")
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class TokenClassification(TaskSpec):
         assert examples.words is not None, "this task reads words"
         certain = decoded.scores.max(axis=1)
         return {
-            "words": [list(_texts_of(examples, place)) for place in range(len(examples))],
+            "words": spelled(examples),
             "scores": [certain[first:end] for first, end in _bounds(examples.words)],
         }
 
@@ -326,12 +326,15 @@ def _bounds(words: Words) -> list[tuple[int, int]]:
     return list(zip(words.offsets[:-1].tolist(), words.offsets[1:].tolist(), strict=True))
 
 
-def _texts_of(examples: Examples, place: int) -> Iterator[str]:
-    """The words of a text."""
-    words, text = examples.words, examples.texts[place]
+def spelled(examples: Examples) -> list[list[str]]:
+    """The words of each text."""
+    words = examples.words
     assert words is not None, "this task reads words"
-    for word in range(words.offsets[place], words.offsets[place + 1]):
-        yield text[words.starts[word] : words.ends[word]]
+    starts, ends = words.starts.tolist(), words.ends.tolist()
+    return [
+        [text[starts[word] : ends[word]] for word in range(first, end)]
+        for text, (first, end) in zip(examples.texts, _bounds(words), strict=True)
+    ]
 
 
 def _first_tokens(examples: Examples, words: Words, tokens: Tokens) -> Ragged:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hfstrat.recipe.loading import load
 from hfstrat.report.display import Run
+from hfstrat.report.samples import SAMPLES
 from hfstrat.verbs.progress import observer, show
 
 
@@ -35,6 +36,8 @@ def _show(done: Run, as_json: bool) -> None:
     show(done)
     show(f"\n{done.artifact} holds the model and its card. Next: `hfstrat show {done.path}` draws what trained, ")
     show(f"`hfstrat predict {done.path} FILE` uses it, `hfstrat compare RECIPE` tries other strategies.")
+    if (done.path / SAMPLES).is_file():
+        show(f"{done.path / SAMPLES} has some of what it was asked, what is true, and what it said.")
 
 
 def _is_main_process() -> bool:

@@ -97,6 +97,53 @@ def test_no_text_or_no_label(columns: dict[str, Any]) -> None:
         guess(table(**columns))
 
 
+SENTENCES = [["Ann", "Lee", "left"], ["in", "old", "Rome"]]
+TAGS = [["B-per", "I-per", "O"], ["O", "O", "B-loc"]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "roles", "problem"),
+    [
+        (
+            {"tokens": [["Ann", "Lee", "left"], ["in", "old", "Rome"]], "ner_tags": TAGS},
+            ("tokens", "ner_tags"),
+            "entities",
+        ),
+        ({"y": TAGS, "x": [["Ann", "Lee", "left"], ["in", "old", "Rome"]]}, ("x", "y"), "entities"),
+        (
+            {"id": [1, 2], "words": [["a", "dog"], ["the", "cat"]], "pos": [["DET", "NOUN"], ["DET", "NOUN"]]},
+            ("words", "pos"),
+            "tags",
+        ),
+        (  # parts of speech beside entities
+            {
+                "tokens": [["Ann", "left"], ["to", "Rome"]],
+                "pos": [["N", "V"], ["P", "N"]],
+                "ner": [["B-a", "O"], ["O", "B-b"]],
+            },
+            ("tokens", "ner"),
+            "entities",
+        ),
+    ],
+)
+def test_words_and_their_tags(columns: dict[str, Any], roles: tuple[str, str], problem: str) -> None:
+    found = guess(table(**columns))
+    assert (found.kind, found.problem) == ("token_classification", problem)
+    assert found.columns == dict(zip(("tokens", "tags"), roles, strict=True))
+
+
+def test_a_text_and_spans_in_it() -> None:
+    spans = [[{"start": 0, "end": 3, "label": "per"}], []]
+    found = guess(table(id=["a", "b"], text=["Ann left the house", "nobody else is here"], entities=spans))
+    assert (found.kind, found.problem) == ("token_classification", "entities")
+    assert found.columns == {"text": "text", "spans": "entities"}
+
+
+def test_lists_that_are_no_words_are_labels_as_before() -> None:
+    found = guess(table(text=texts(4), tags=[["a"], ["b", "c"], [], ["a"]]))
+    assert (found.kind, found.problem) == ("text_classification", "multi_label")
+
+
 # --- hfstrat init -------------------------------------------------------------------------------------------
 
 
@@ -119,6 +166,20 @@ def test_the_recipe_of_any_csv_is_valid_and_reads_its_data(tmp_path: Path, heade
     assert set(data.columns) == {"text", "label"}
     assert set(data.columns.values()) <= set(parts.train.column_names)
     assert recipe["name"] == "my-data"
+
+
+def test_the_recipe_of_words_is_valid_and_reads_its_data(tmp_path: Path) -> None:
+    source = tmp_path / "ner.conll"
+    source.write_text("Ann B-per\nleft O\n\nin O\nRome B-loc\n\n" * 4, encoding="utf-8")
+    text = init.run(source, None, False)
+    recipe = yaml.safe_load(text)
+    assert recipe["task"]["kind"] == "token_classification"
+    task = TASKS["token_classification"].model_validate_json(yaml_to_json(recipe["task"]))
+    data = TypeAdapter(DataSpec).validate_json(yaml_to_json(recipe["data"]))
+    train = load(data).splits["train"]
+    columns = task.columns(data.columns, train.column_names)
+    labels = task.find_labels(train, columns, "entities")
+    assert task.read(train, "train", columns, labels).texts[:2] == ["Ann left", "in Rome"]
 
 
 def yaml_to_json(value: Any) -> str:

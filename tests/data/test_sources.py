@@ -32,6 +32,33 @@ def said(path: Path, text: str | bytes, **more: str) -> str:
     return str(caught.value)
 
 
+def test_conll_files_are_sentences_of_words(tmp_path: Path) -> None:
+    text = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n\nPeter NNP B-PER\n"
+    assert read(tmp_path / "a.conll", text).to_list() == [
+        {"tokens": ["EU", "rejects"], "column_2": ["NNP", "VBZ"], "tags": ["B-ORG", "O"]},
+        {"tokens": ["Peter"], "column_2": ["NNP"], "tags": ["B-PER"]},
+    ]
+    assert read(tmp_path / "b.bio", "a b c\tO\r\nd\tB-x").to_list() == [
+        {"tokens": ["a b c", "d"], "tags": ["O", "B-x"]}
+    ]
+
+
+def test_universal_dependencies_have_their_own_names(tmp_path: Path) -> None:
+    line = "{}\t{}\t_\t{}\t_\t_\t0\t_\t_\t_\n"
+    text = (
+        "# text = vamos\n"
+        + line.format("1-2", "vámonos", "_")
+        + line.format(1, "vamos", "VERB")
+        + line.format(2, "nos", "PRON")
+    )
+    (row,) = read(tmp_path / "a.conllu", text).to_list()
+    assert (row["tokens"], row["upos"], row["number"]) == (["vamos", "nos"], ["VERB", "PRON"], ["1", "2"])
+
+
+def test_a_conll_line_that_is_too_short_is_named(tmp_path: Path) -> None:
+    assert "a.conll:3: this line has 1 columns, and the first one 2" in said(tmp_path / "a.conll", "a O\nb O\nc\n")
+
+
 def test_csv_keeps_labels_as_they_are_written(tmp_path: Path) -> None:
     rows = read(tmp_path / "a.csv", "text,code,flag,n,x\na,001,NA,1,1\nb,002,None,2,2.5\nc,003,nan,-3,1e-3\n")
     assert rows["code"][:] == ["001", "002", "003"]

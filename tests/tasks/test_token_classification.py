@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 import hfstrat as hf
 from hfstrat.data.batching import collate
 from hfstrat.errors import DataError, RecipeError
 from hfstrat.inference import Predictor
 from hfstrat.judge import Judge
+from hfstrat.prepare import Prepared
+from hfstrat.report.card import card as write_card
+from hfstrat.report.samples import samples
+from hfstrat.runs.directory import Run, write_json
 from hfstrat.runs.events import Observer
 from hfstrat.tags import entities_of
 from hfstrat.tasks import TokenClassification
@@ -26,6 +32,7 @@ from hfstrat.tasks.base import Encoded, Labels
 from hfstrat.tasks.token_classification import snap, spans_in
 from hfstrat.training import scoring
 from tests import elsewhere, tiny
+from tests.matrix import pairs
 from tests.training import helpers
 
 TASK = TokenClassification(kind="token_classification")
@@ -394,3 +401,102 @@ def test_tags_that_stand_for_themselves(tiny_base, tmp_path):
     assert found.run.metrics["metrics"]["token_accuracy"]["value"] > 0.5
     (record,) = Predictor.of(found.run.path).predict(["the great film"])
     assert [one["text"] for one in record["prediction"]] == ["the", "great", "film"]
+
+
+# --- comparisons ---------------------------------------------------------------------------------------------
+
+
+def test_strategies_are_compared_on_the_f1_of_entities(tiny_base, tmp_path):
+    given = recipe(tiny_base("bert", **helpers.LIVELY), train={"epochs": 2, "lr": 3e-3})
+    given["compare"] = {"arms": ["majority", "lookup", "head", "full"]}
+    found = hf.compare(given, data=helpers.memory(tagged(120)), runs=tmp_path, quiet=True)
+    scores = {run.path.name: run.metrics["metrics"]["entity_f1"]["value"] for run in found.runs}
+    assert scores["majority"] == 0.0
+    assert scores["lookup"] > 0.9, "in these texts a word nearly tells its tag"
+    assert set(found.differences) == {"majority", "head", "full"}
+    for arm, difference in found.differences.items():
+        own = next(value for name, value in scores.items() if name.partition("-")[0] == arm)
+        assert difference.value == pytest.approx(own - scores["lookup"], abs=1e-12)
+        assert difference.low <= difference.value <= difference.high
+
+
+def test_floors_of_texts_are_none_of_words(tiny_base, tmp_path):
+    with pytest.raises(RecipeError, match=r"tfidf is not a floor of token_classification.*majority and lookup"):
+        hf.compare(recipe(tiny_base("bert")), arms=["tfidf"], data=helpers.memory(tagged(40)), runs=tmp_path)
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2", "gpt2", "llama", "t5"])
+@pytest.mark.parametrize("strategy", ["scratch", "head", "partial", "full", "lora", "qlora", "ia3", "distill"])
+def test_every_strategy_tags_words_and_what_it_leaves_is_what_others_load(tiny_base, tmp_path, user, family, strategy):
+    settings = pairs.STRATEGIES[strategy]
+    if strategy == "distill":
+        settings = {**settings, "teacher": str(teacher(family, tiny_base, tmp_path / "teacher"))}
+    train = {"epochs": 1, "batch_size": 8, "lr": 1e-2}
+    given = recipe(pairs.base_of(family, tiny_base), settings, train=train)
+    found = helpers.train(given, tagged(40), tmp_path)
+    moved = pairs.different(found.before, found.after)
+    trains = [name for stage in found.prepared.plan.stages for name in trained_by(found.prepared, stage)]
+    assert moved
+    assert moved <= {*trains}
+    texts = list(found.prepared.material.examples["test"].texts)[:4]
+    lines = "tokens = tokenizer(texts[0], return_tensors='pt')\nlogits = model(**tokens).logits\n"
+    lines += "labels = tokens['input_ids'][0].tolist()\n"
+    program = elsewhere.program(found.run, found.prepared.base.location, texts)
+    answer = user.run(f"{program.partition('tagger = ')[0]}{lines}")
+    data = found.prepared.encoded["test"]
+    own = scoring.logits(found.model, data, 64)
+    ids, units = data.columns["input_ids"], data.units
+    assert answer["labels"] == ids.values[: ids.offsets[1]].tolist()
+    said = units.values[: ids.offsets[1]]
+    there = np.array(answer["logits"])[0][said >= 0]
+    assert there == pytest.approx(own[said[said >= 0]], abs=1e-4)
+
+
+def trained_by(prepared: Prepared, stage: Any) -> list[str]:
+    sizes = {**prepared.anatomy.parameters, **prepared.added.sizes}
+    return [name for name in sizes if prepared.plan.trains(name, stage, prepared.added.trains)]
+
+
+def teacher(family: str, bases: Any, folder: Path) -> Path:
+    """A tagger of four blocks for the same tags, not trained."""
+    base = pairs.base_of(family, bases, **pairs.FOUR_BLOCKS[family])
+    names = ("O", *(f"{position}-{kind}" for kind in KINDS for position in "BI"))
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+    torch.manual_seed(0)
+    AutoModelForTokenClassification.from_pretrained(base, **labels).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def test_a_run_shows_samples_that_its_card_keeps_to_itself(done):
+    """Rows of the user's own are nobody else's business, and cards are pushed."""
+    shown = (done.run.path / "samples.md").read_text()
+    assert "**" in shown
+    assert "(name)" in shown or "(place)" in shown
+    card = (done.run.artifact / "README.md").read_text()
+    assert "## Samples" not in card
+    assert "| `name` |" in card.replace("  ", " ")
+    resolved = json.loads(done.prepared.recipe.model_dump_json())
+    public = {**resolved, "data": {**resolved["data"], "kind": "hub", "source": "someone/entities"}}
+    assert "## Samples" in write_card(done.run, resolved=public)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            [(["Ann", "Lee", "left"], ["B-per", "I-per", "O"], ["B-per", "O", "O"])],
+            "- true: **Ann Lee** (per) left\n  <br>said: **Ann** (per) Lee left\n",
+        ),
+        ([(["a", "*b*"], ["O", "S-x_y"], ["O", "S-x_y"])], "- right: a **\\*b\\*** (x\\_y)\n"),
+        ([(["a", "b"], ["O", "O"], ["O", "O"])], ""),
+    ],
+)
+def test_samples_are_written_as_markdown(tmp_path, rows, expected):
+    run = Run(tmp_path)
+    write_json(tmp_path / "env.json", {"labels": {"problem": "entities"}})
+    words, references, predictions = zip(*rows, strict=True)
+    pandas.DataFrame({"words": words, "reference": references, "prediction": predictions}).to_parquet(
+        tmp_path / "predictions.parquet"
+    )
+    assert samples(run) == expected
