@@ -303,7 +303,7 @@ def environment(prepared: Prepared, accelerator: Accelerator) -> dict[str, Any]:
             "digest": prepared.digest,
             "rows": material.rows,
         },
-        "labels": {"problem": material.labels.problem, "names": material.labels.names},
+        "labels": asdict(material.labels),
         "splits": list(material.reasons),
         "requested": as_written(prepared.requested),
     }

@@ -68,7 +68,8 @@ class Predictor:
         run = finished(path)
         recipe = build(parse(run.recipe() or "", str(run.path / "recipe.yaml")))
         env = run.read("env.json") or {}
-        labels = Labels(env["labels"]["problem"], tuple(env["labels"]["names"]))
+        known = env["labels"]
+        labels = Labels(known["problem"], tuple(known["names"]), tuple(known.get("counts", ())))
         if recipe.model.code is not None:  # as it was when it was trained
             load_code(run.artifact / Path(recipe.model.code).name)
         adapted, trust = artifact.case_of(run.artifact).endswith("adapter"), recipe.model.trust_remote_code
@@ -81,7 +82,9 @@ class Predictor:
         settings = getattr(AutoConfig.from_pretrained(run.artifact, trust_remote_code=trust), "hfstrat", {})
         judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))
         tokenizer = AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=trust)
-        return cls(run, recipe, model, tokenizer, judge, float(settings.get("threshold", 0.5)))
+        return cls(
+            run, recipe, model, tokenizer, judge, float(settings.get("threshold", recipe.task.default_threshold))
+        )
 
     @cached_property
     def max_length(self) -> int:
@@ -92,7 +95,7 @@ class Predictor:
         """Logits, probabilities and decisions for some texts."""
         encoded = self.recipe.task.encode(self.tokenizer, examples, self.max_length)
         logits = scoring.logits(self.model, encoded, self.recipe.evaluate.batch_size)
-        return self.judge.decode(logits, self.threshold)
+        return self.judge.decode(self.recipe.task.collected(logits, encoded), self.threshold)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A prediction for each text.
@@ -103,11 +106,12 @@ class Predictor:
 
         Returns:
             For classes `{"prediction": …, "scores": {label: probability}}` each; for numbers `{"prediction": value}`;
-            for words `{"prediction": [{"label", "text", "start", "end", "score"}, …]}`.
+            for words `{"prediction": [{"label", "text", "start", "end", "score"}, …]}`; for questions
+            `{"prediction": answer, "start", "end", "score"}`.
         """
         if not len(texts):
             return []
-        if pairs is None and "text_pair" in self.recipe.data.columns:
+        if pairs is None and self.recipe.task.needs_pairs(self.recipe.data.columns):
             hint = "Give a file with both columns, or in Python predict(texts, pairs)"
             raise UsageError(Problem(f"{self.run.path} was trained on pairs of texts", hint=hint))
         if pairs is not None and len(pairs) != len(texts):

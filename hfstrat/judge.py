@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hfstrat import metrics as table
 from hfstrat.runs.directory import write_json
 from hfstrat.tasks import TaskSpec
@@ -35,7 +33,7 @@ class Judge:
     select_by: str
 
     def decode(self, logits: FloatArray, threshold: float = 0.5) -> Decoded:
-        """Probabilities and decisions from logits `(units, classes)`."""
+        """Probabilities and decisions from logits, as the task has collected them."""
         return self.task.decode(logits, self.labels, threshold)
 
     def threshold(self, logits: FloatArray, examples: Examples) -> float:
@@ -51,22 +49,16 @@ class Judge:
 
     def outputs(self, decoded: Decoded, examples: Examples) -> table.Outputs:
         """Decisions and targets as metrics take them."""
-        references, predictions = (
-            self.task.measured(values, examples, self.labels) for values in (examples.targets, decoded.predictions)
+        return table.Outputs(
+            references=self.task.true_values(examples, self.labels),
+            predictions=self.task.measured(decoded.predictions, examples, self.labels),
+            scores=decoded.scores if self.labels.problem in table.CLASSES else None,
+            num_labels=len(self.labels.names),
         )
-        scores = decoded.scores if self.labels.problem in table.CLASSES else None
-        return table.Outputs(references, predictions, scores, len(self.labels.names))
 
-    def loss(self, logits: FloatArray, targets: Any) -> float:
+    def loss(self, logits: FloatArray, examples: Examples) -> float:
         """Mean loss over some units, class weights included; those that the model did not see are left out."""
-        import torch
-
-        seen = ~np.isnan(logits[:, 0])
-        answers, wide = torch.from_numpy(np.asarray(targets)[seen]), torch.from_numpy(logits[seen]).double()
-        weights = self.task.weights(self.labels)
-        shares = None if weights is None else torch.from_numpy(weights)
-        total = self.task.loss(wide, answers, self.labels.problem, weights=shares)
-        return float(total / self.task.weight(answers, self.labels.problem, weights=shares))
+        return self.task.mean_loss(logits, examples, self.labels)
 
     def score(self, logits: FloatArray, examples: Examples) -> Score:
         """What states are compared by, each at its own best threshold."""
@@ -74,7 +66,7 @@ class Judge:
         value = self.measure(decoded, examples, [self.select_by], intervals=False)[self.select_by].value
         up = table.lookup(self.select_by, self.labels.problem).higher_is_better
         signed = float("-inf") if value is None else value if up else -value
-        return signed, -self.loss(logits, examples.targets)
+        return signed, -self.loss(logits, examples)
 
     def metrics_json(self, split: str, n: int, measured: dict[str, table.Score]) -> dict[str, Any]:
         """`metrics.json`: each metric with its interval, unit and direction."""
@@ -104,6 +96,6 @@ class Judge:
 
         columns: dict[str, list[Any]] = {"id": list(examples.ids)}
         if examples.targets is not None:
-            columns["reference"] = self.task.named(examples.targets, examples, self.labels)
+            columns["reference"] = self.task.true_names(examples, self.labels)
         columns["prediction"] = self.task.named(decoded.predictions, examples, self.labels)
         parquet.write_table(pyarrow.table({**columns, **self.task.table(decoded, examples, self.labels)}), path)

@@ -169,6 +169,7 @@ def prepare(
     ledger, observer = ledger or Ledger(), observer or Observer()
     body = recipe.strategy.body()
     with located(source):
+        check_goes_with(recipe)
         with ledger.phase("load"):
             material, base = both(lambda: read_data(recipe, memory, source), lambda: open_start(recipe, body))
         if body.vocabulary is not None:
@@ -318,7 +319,7 @@ def shape_of(recipe: Recipe, base: Base, labels: Labels) -> Shape:
     """What the model looks like, before dropout and attention are settled."""
     pooling, normalize = choose_pooling(recipe, base)
     asked = None if recipe.model.attention == "auto" else recipe.model.attention
-    return Shape(recipe.task.auto_class, labels, pooling[0], normalize, asked)
+    return Shape(recipe.task.auto_class, labels, pooling[0], normalize, asked, solvable=recipe.task.solvable)
 
 
 def check_strategy(recipe: Recipe, labels: Labels) -> None:
@@ -327,6 +328,7 @@ def check_strategy(recipe: Recipe, labels: Labels) -> None:
     Raises:
         UsageError: It cannot.
     """
+    check_goes_with(recipe)
     body = recipe.strategy.body()
     base = open_start(recipe, body)
     shape = shape_of(recipe, base, labels)
@@ -334,6 +336,14 @@ def check_strategy(recipe: Recipe, labels: Labels) -> None:
     plan = recipe.strategy.plan(anatomy, updates=1000)
     check_all_train(plan, anatomy)
     plan_adapter(base, shape, plan, recipe.task.peft_task_type)
+
+
+def check_goes_with(recipe: Recipe) -> None:
+    """Raise for a strategy that the task cannot be learned by."""
+    kind, task = recipe.strategy.kind, recipe.task
+    if kind in task.refused:
+        what = f"{kind} does not go with {task.kind}: {task.refused[kind]}"
+        raise RecipeError(Problem(what, "strategy.kind", hint="Use another strategy"))
 
 
 def check_all_train(plan: Plan, anatomy: Anatomy) -> None:

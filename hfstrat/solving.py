@@ -54,7 +54,7 @@ def _features(output: str, model: nn.Module, state: State) -> dict[str, torch.Te
 def _solution(stage: Solve, features: Mapping[str, torch.Tensor], layer: Any, state: State) -> Solution:
     """The output layer, at the strength with the lowest loss on what was held out."""
     name = "validation" if "validation" in features else "train"
-    targets = state.prepared.encoded[name].targets
+    examples = state.prepared.material.examples[name]
     seen = ~torch.isnan(features["train"][:, 0])
     solution = solve(
         features["train"] if bool(seen.all()) else features["train"][seen],
@@ -62,7 +62,7 @@ def _solution(stage: Solve, features: Mapping[str, torch.Tensor], layer: Any, st
         len(state.judge.labels.names),
         stage.l2,
         # By loss, which is smooth where few validation items make steps of accuracy.
-        lambda predict: -state.judge.loss(_numpy(predict(features[name])), targets),
+        lambda predict: -state.judge.loss(_numpy(predict(features[name])), examples),
         bias=layer.bias is not None,
         max_iterations=stage.max_iterations,
         progress=lambda l2, score: state.observer.advance(1, l2=l2, loss=-score),

@@ -50,7 +50,7 @@ class State:
         best_score: Its validation score.
         best_at: Where it was reached.
         trained: Names of all parameters that trained in any stage.
-        threshold: Probability from which a label is given.
+        threshold: Of decisions, such as the probability from which a label is given.
         micro: Examples that go through the model at once on each process.
         exact: Whether a repeat of the run would give the same bytes.
         rows: Rows that alone get gradients, int64 `(n,)` by parameter; rows that train without the others are none.
@@ -73,7 +73,7 @@ class State:
     best_score: Score | None = None
     best_at: str = ""
     trained: set[str] = field(default_factory=set)
-    threshold: float = 0.5
+    threshold: float = field(init=False)
     micro: int = 1
     exact: bool = True
     rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -82,6 +82,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.held_out = self.prepared.encoded.get("validation")
+        self.threshold = self.judge.task.default_threshold
 
     def placed(self) -> nn.Module:
         """The model, put where it is trained; quantised weights are put there when they are loaded, and stay."""
@@ -97,7 +98,7 @@ class State:
             self.best = snapshot(self.trained_tensors(self.model))
 
     def logits(self, model: nn.Module) -> FloatArray | None:
-        """What a model says about the validation split; None when there is none.
+        """What a model says about the validation split, as the task collects it; None when there is none.
 
         Raises:
             Interrupted: A signal asked the run to end; only where no other process waits.
@@ -106,13 +107,14 @@ class State:
             return None
         alone = self.accelerator.num_processes == 1
         with self.ledger.phase("evaluate"):
-            return scoring.logits(
+            found = scoring.logits(
                 model,
                 self.held_out,
                 self.prepared.recipe.evaluate.batch_size,
                 self.accelerator,
                 (lambda _: self.signals.check()) if alone else None,
             )
+            return self.judge.task.collected(found, self.held_out)
 
     def settle_micro(self) -> None:
         """Write the size of micro-batches into the recipe, when it was found before the first update."""
@@ -176,7 +178,7 @@ def decide(state: State) -> None:
     """Settle what is chosen on validation after training: temperature and threshold."""
     task, problem, data = state.prepared.recipe.task, state.judge.labels.problem, state.held_out
     calibrate = task.calibrates and problem != "regression"
-    if data is None or not (calibrate or problem == "multi_label"):
+    if data is None or not (calibrate or task.thresholded(problem)):
         return
     logits = state.logits(state.model)
     assert logits is not None, "there is a validation split"

@@ -38,8 +38,8 @@ def tokenized(task: TaskSpec, tokenizer: PreTrainedTokenizerBase, examples: Exam
         DataError: As of `task.encode`.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    # Where words stand among the tokens is not kept.
-    if len(examples) < FEWEST or backend is None or examples.words is not None:
+    # Where words and answers stand among the tokens is not kept.
+    if len(examples) < FEWEST or backend is None or not task.one_output:
         return task.encode(tokenizer, examples, max_length)
     key = _key(task, tokenizer, examples, max_length)
     kept = store.find(key)

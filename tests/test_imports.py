@@ -17,7 +17,7 @@ HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", 
 # Each layer may import those before it, and within itself only its own package.
 TORCH_FREE = (
     ("errors", "redact"),
-    ("spec", "tags"),
+    ("spec", "tags", "answers"),
     ("strategies", "tasks", "metrics"),
     ("recipe",),
     ("runs",),
@@ -53,6 +53,7 @@ TENSOR_MAY = (
     "errors",
     "spec",
     "tags",
+    "answers",
     "tasks",
     "strategies.plan",
     "recipe.model",

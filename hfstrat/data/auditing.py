@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.data.audit import Audit, Report, audit_texts, check_texts
+from hfstrat.data.audit_answers import audit_answers, check_answers
 from hfstrat.data.audit_words import audit_words, check_words
 from hfstrat.errors import Problem
-from hfstrat.tasks import TaskSpec, TextClassification
+from hfstrat.tasks import QuestionAnswering, TaskSpec, TextClassification
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,6 +30,8 @@ def audit(task: TaskSpec, splits: Splits, columns: Columns, problem: Any) -> Aud
     """
     if isinstance(task, TextClassification):
         return audit_texts(splits, columns, problem, label_separator=task.label_separator)
+    if isinstance(task, QuestionAnswering):
+        return audit_answers(splits, columns)
     return audit_words(splits, columns, problem)
 
 
@@ -45,6 +48,8 @@ def problems_of_rows(task: TaskSpec, name: str, rows: Dataset, columns: Columns,
     report = Report()
     if isinstance(task, TextClassification):
         check_texts(report, [(name, rows)], columns, problem, task.label_separator)
+    elif isinstance(task, QuestionAnswering):
+        check_answers(report, name, rows, columns)
     else:
         check_words(report, name, rows, columns, problem)
     return tuple(report.problems)

@@ -287,6 +287,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _list_in(file: Path, value: Any) -> list[dict[str, Any]]:
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         value = value["data"]
+        if value and all(isinstance(one, dict) and isinstance(one.get("paragraphs"), list) for one in value):
+            value = list(_questions(value))
     if isinstance(value, dict) and not any(isinstance(cell, (dict, list)) for cell in value.values()):
         value = [value]
     if not isinstance(value, list):
@@ -295,6 +297,24 @@ def _list_in(file: Path, value: Any) -> list[dict[str, Any]]:
         if not isinstance(item, dict):
             raise _error(file, f"item {place} is not an object", 'Each item is written {"text": …, "label": …}')
     return value
+
+
+def _questions(articles: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a file as SQuAD, and CUAD after it, are published: articles of paragraphs of questions."""
+    for article in articles:
+        for paragraph in article["paragraphs"]:
+            for one in paragraph.get("qas") or ():
+                answers = one.get("answers") or []
+                yield {
+                    "id": one.get("id"),
+                    "title": article.get("title"),
+                    "question": one.get("question"),
+                    "context": paragraph.get("context"),
+                    "answers": {
+                        "text": [answer["text"] for answer in answers],
+                        "answer_start": [answer["answer_start"] for answer in answers],
+                    },
+                }
 
 
 def _lines(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:

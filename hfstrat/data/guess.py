@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hfstrat.errors import DataError, Problem
 from hfstrat.tags import mark_entities
+from hfstrat.tasks.question_answering import answers_in
 from hfstrat.tasks.token_classification import cells_of, spans_in
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ class Guess:
 
     Args:
         columns: The column of each role.
-        problem: What the label is.
+        problem: What the label is; None where the task has one kind only.
         label_separator: What separates several labels in one cell.
         reasons: A sentence for each choice.
         kind: The task.
     """
 
     columns: dict[str, str | tuple[str, ...]]
-    problem: Literal["single_label", "multi_label", "regression", "entities", "tags"]
+    problem: Literal["single_label", "multi_label", "regression", "entities", "tags"] | None
     label_separator: str | None
     reasons: tuple[str, ...]
     kind: str = "text_classification"
@@ -102,7 +103,7 @@ def guess(rows: Dataset) -> Guess:
     columns = [_Column(name, rows[name][:]) for name in rows.column_names]
     columns = [column for column in columns if column.filled]
     useful = [column for column in columns if not _is_id(column, columns)]
-    if (found := _tagged(rows, useful) or _marked(useful)) is not None:
+    if (found := _asked(columns) or _tagged(rows, useful) or _marked(useful)) is not None:
         return found
     label = _label(useful, columns)
     texts = _texts([column for column in useful if column.is_text and column not in label], columns)
@@ -114,6 +115,35 @@ def guess(rows: Dataset) -> Guess:
         reasons.append(f"'{texts[1].name}' is the second text: {texts[1].words:.1f} words on average")
     roles["label"] = label[0].name if len(label) == 1 else tuple(column.name for column in label)
     return Guess(roles, problem, separator, (*reasons, why))
+
+
+# --- questions ----------------------------------------------------------------------------------------------
+
+
+def _asked(columns: Sequence[_Column]) -> Guess | None:
+    """Questions about contexts: three columns of these names, of which answers are parts of contexts."""
+    by_word = {_word(column.name): column for column in columns}
+    question, context = by_word.get("question"), by_word.get("context") or by_word.get("passage")
+    answers = by_word.get("answers") or by_word.get("answer")
+    if question is None or context is None or answers is None or not (question.is_text and context.is_text):
+        return None
+    found = []
+    try:
+        for cell, text in zip(answers.values, context.values, strict=True):
+            found.append(bool(answers_in(cell, text or "")))
+    except (ValueError, TypeError):
+        return None
+    reasons = (
+        f"'{question.name}' is the question: {question.words:.1f} words on average",
+        f"'{context.name}' is the context: {context.words:.1f} words on average",
+        f"'{answers.name}' is the answers in it: {found.count(False)} of {len(found)} questions have none",
+    )
+    roles: dict[str, str | tuple[str, ...]] = {
+        "question": question.name,
+        "context": context.name,
+        "answers": answers.name,
+    }
+    return Guess(roles, None, None, reasons, "question_answering")
 
 
 # --- words --------------------------------------------------------------------------------------------------

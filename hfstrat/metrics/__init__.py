@@ -27,6 +27,7 @@ CLASSES = frozenset({"single_label", "multi_label"})
 REGRESSION = frozenset({"regression"})
 ENTITIES = frozenset({"entities"})
 WORDS = frozenset({"entities", "tags"})
+ANSWERS = frozenset({"spans"})
 
 # The area under the curve costs items × classes for each resample. Beyond this many cells it gets fewer resamples
 # (77 classes of 40 items: 1000; ten times as many items: 105), which makes the interval noisier, not wider.
@@ -45,7 +46,8 @@ class Metric:
         higher_is_better: Which way is up.
         unit: Unit of the value.
         needs: Whether it is computed from decisions or from probabilities.
-        problems: Where it is defined: some of "single_label", "multi_label", "regression", "entities" and "tags".
+        problems: Where it is defined: some of "single_label", "multi_label", "regression", "entities", "tags" and
+            "spans".
         options: Keyword arguments of the module's `compute`.
         interval: How its interval is computed; None for a metric that is not in the table.
     """
@@ -103,6 +105,8 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("entity_f1_macro", "seqeval", "macro_f1", problems=ENTITIES, options={"average": "macro"}),
         Metric("token_accuracy", "seqeval", "overall_accuracy", problems=WORDS),
+        Metric("exact_match", "squad", "exact_match", problems=ANSWERS),
+        Metric("answer_f1", "squad", "f1", problems=ANSWERS),
         Metric("tag_f1_macro", "f1", "f1", problems=frozenset({"tags"}), options={"average": "macro"}),
     )
 }
@@ -113,9 +117,9 @@ class Outputs:
     """What a model said about a split, and what is true.
 
     Args:
-        references: Class indices int64 `(n,)`; 0/1 `(n, labels)`; numbers `(n,)` or `(n, outputs)`; or the tags of the
-            words of each text.
-        predictions: As `references`.
+        references: Class indices int64 `(n,)`; 0/1 `(n, labels)`; numbers `(n,)` or `(n, outputs)`; the tags of the
+            words of each text; or all answers to each question.
+        predictions: As `references`; one answer to each question, empty for none.
         scores: Probabilities float64 `(n, classes)` or `(n, labels)`; None for a regression.
         num_labels: How many classes, labels or outputs there are.
     """
@@ -166,7 +170,7 @@ def lookup(name: str, problem: str) -> Metric:
     """
     metric = METRICS.get(name)
     if metric is None:
-        everywhere = CLASSES | REGRESSION | WORDS
+        everywhere = CLASSES | REGRESSION | WORDS | ANSWERS
         return Metric(name, name, _last_part(name), unit="", problems=everywhere, interval=None)
     if problem not in metric.problems:
         usable = [other.name for other in METRICS.values() if problem in other.problems]
@@ -256,6 +260,9 @@ def _value(metric: Metric, problem: str, outputs: Outputs) -> float:
         warnings.simplefilter("ignore")
         if problem == "regression":
             return _regression_value(metric, modules.load(metric.module), outputs)
+        if problem in ANSWERS:
+            result = modules.load(metric.module).compute(predictions=outputs.predictions, references=outputs.references)
+            return float(result[metric.key])
         if problem in WORDS:
             return _value_of_tags(metric, modules.load(metric.module), outputs)
         if metric.needs == "scores":

@@ -24,6 +24,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from hfstrat.answers import answer_f1, exact_match
 from hfstrat.errors import Problem, RecipeError
 from hfstrat.metrics import METRICS, suggest
 from hfstrat.metrics.resampled import calibration_gaps, counted, item_losses
@@ -134,6 +135,27 @@ class Seqeval(_Module):
             **{f"overall_{name}": value for name, value in overall.items()},
             "overall_accuracy": right / sum(words) if sum(words) else float("nan"),
             "macro_f1": float(np.mean([result[kind]["f1"] for kind in kinds])) if kinds else 0.0,
+        }
+
+
+class Squad(_Module):
+    """Exact match and F1 of answers as SQuAD 2.0 counts them, as fractions."""
+
+    summary = (
+        "Share of answers that are exactly right, and mean F1 of their words; an empty one says that there is none."
+    )
+    arguments = "predictions: a text each; references: all right answers to each question, none where there is none."
+    references_url = "https://rajpurkar.github.io/SQuAD-explorer/"
+
+    def _columns(self) -> dict[str, Any]:
+        text = datasets.Value("string")
+        return {"predictions": text, "references": datasets.Sequence(text)}
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Result:
+        pairs = list(zip(predictions, references, strict=True))
+        return {
+            "exact_match": float(np.mean([exact_match(said, true) for said, true in pairs])),
+            "f1": float(np.mean([answer_f1(said, true) for said, true in pairs])),
         }
 
 
@@ -377,6 +399,7 @@ class Ece(_Scores):
 MODULES: dict[str, type[_Module]] = {
     "accuracy": Accuracy,
     "seqeval": Seqeval,
+    "squad": Squad,
     "ece": Ece,
     "f1": F1,
     "log_loss": LogLoss,

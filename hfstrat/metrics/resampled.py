@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from hfstrat.answers import answer_f1, exact_match
 from hfstrat.tags import Entity, entities_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
         return _of_columns(_REGRESSION[metric.name], outputs.references, outputs.predictions)
     if problem in ("entities", "tags"):
         return _of_tags(metric, outputs)
+    if problem == "spans":
+        one = _ANSWERS[metric.name]
+        pairs = zip(outputs.predictions, outputs.references, strict=True)
+        return _mean(np.array([one(said, true) for said, true in pairs]))
     if metric.needs == "scores":
         assert outputs.scores is not None
         return _SCORES[metric.name](outputs.references, outputs.scores)
@@ -314,6 +319,7 @@ _RATIOS: dict[str, Callable[[FloatArray, FloatArray, FloatArray], FloatArray]] =
     "precision": lambda hits, predicted, actual: _ratio(hits, predicted),
     "recall": lambda hits, predicted, actual: _ratio(hits, actual),
 }
+_ANSWERS = {"exact_match": exact_match, "answer_f1": answer_f1}
 _SCORES: dict[str, Callable[[IntArray, FloatArray], Statistic]] = {
     "ece": _ece,
     "log_loss": _log_loss,

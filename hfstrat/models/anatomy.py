@@ -64,13 +64,13 @@ def module_at(model: nn.Module, path: str) -> tuple[nn.Module, str, nn.Module]:
     raise KeyError(path)
 
 
-def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int, *, random: bool = False) -> Anatomy:
+def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int | None, *, random: bool = False) -> Anatomy:
     """Find the parts of a model without adapters.
 
     Args:
         model: A transformers model, on any device, meta included.
         fresh: Names of parameters that the checkpoint does not have.
-        num_labels: Width of the output.
+        num_labels: Width of the output layer; None where it is of no interest.
         random: Whether there is no checkpoint, so that every parameter is fresh.
 
     Raises:
@@ -115,7 +115,9 @@ def _backbone(model: nn.Module) -> tuple[str, nn.Module]:
     body = getattr(model, name, None) if name else None
     if not isinstance(body, nn.Module):
         message = f"{type(model).__name__} does not part its backbone from its head"
-        raise ModelError(Problem(message, "model.base", hint="Use pooling: mean"))
+        raise ModelError(
+            Problem(message, "model.base", hint="Name another base, or to classify texts set task.pooling: mean")
+        )
     return name, body
 
 
@@ -152,7 +154,7 @@ def _head(model: nn.Module, backbone: str, parameters: Collection[str], fresh: s
     return (*_outermost(whole), *beside)
 
 
-def _output(model: nn.Module, head: Collection[str], num_labels: int) -> tuple[str | None, bool]:
+def _output(model: nn.Module, head: Collection[str], num_labels: int | None) -> tuple[str | None, bool]:
     """The last linear module of the head that is as wide as there are labels, and whether it has a bias."""
     found = [
         (name, module.bias is not None)

@@ -332,6 +332,8 @@ def _labels(config: PretrainedConfig, auto_class: str) -> tuple[str, ...] | None
     """Names of the outputs of a task's head, unless they are the ones that every configuration has."""
     ending = auto_class.removeprefix("AutoModel")
     heads = any(ending in name for name in config.architectures or ())
+    if heads and ending == "ForQuestionAnswering":
+        return ("start", "end")  # whatever they are called
     names = tuple(name for _, name in sorted((config.id2label or {}).items())) if heads else ()
     return names if names and not all(name == f"LABEL_{place}" for place, name in enumerate(names)) else None
 

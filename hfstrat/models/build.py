@@ -43,6 +43,7 @@ class Shape:
         normalize: Whether the pooled vector has length one.
         attention: Attention implementation; None for the model's own choice.
         dropout: Dropout inside the model; None leaves the configuration as it is.
+        solvable: Whether its output layer can be solved on features.
     """
 
     auto_class: str
@@ -51,6 +52,12 @@ class Shape:
     normalize: bool
     attention: str | None = None
     dropout: float | None = None
+    solvable: bool = True
+
+    @property
+    def outputs(self) -> int | None:
+        """Width of an output layer that may be solved; None where none may."""
+        return len(self.labels.names) if self.solvable else None
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def plan_shape(base: Base, shape: Shape, body: Body = Body()) -> tuple[Anatomy, 
     _check(base, shape, body)
     model, fresh = _load(base, shape, body, _How(meta=True))
     inner: Any = getattr(model, "backbone", model) if isinstance(model, PooledForSequenceClassification) else model
-    anatomy = find_anatomy(model, fresh, len(shape.labels.names), random=body.weights == "random")
+    anatomy = find_anatomy(model, fresh, shape.outputs, random=body.weights == "random")
     if base.adapter is None and body.weights == "pretrained":
         _check_body(base, anatomy)
     if base.adapter is not None and body.weights == "pretrained":
@@ -344,7 +351,7 @@ def _smaller(
     model: PreTrainedModel, fresh: list[str], shape: Shape, body: Body, how: _How
 ) -> tuple[PreTrainedModel, list[str]]:
     """Every so many-th block of a model."""
-    anatomy = find_anatomy(model, fresh, len(shape.labels.names), random=body.weights == "random")
+    anatomy = find_anatomy(model, fresh, shape.outputs, random=body.weights == "random")
     smaller = cut(model.config, anatomy, body.every, shape.auto_class)
     target = _from_config(smaller.config, shape, how)
     names = [name for name, _ in target.named_parameters()]

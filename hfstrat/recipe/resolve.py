@@ -206,7 +206,8 @@ def _check(recipe: Recipe, facts: Facts) -> None:
     if epochs is not None and recipe.train.epochs not in ("auto", epochs.value):
         message = f"train.max_steps says {recipe.train.max_steps} updates, which are {epochs.value:g} epochs"
         problems.append(Problem(message, "train.epochs", hint="Remove one of the two"))
-    if recipe.train.label_smoothing and facts.labels.problem == "regression":
-        problems.append(Problem("numbers have no label smoothing", "train.label_smoothing", hint="Remove it"))
+    if recipe.train.label_smoothing and facts.labels.problem in ("regression", "spans"):
+        what = "numbers" if facts.labels.problem == "regression" else "places of answers"
+        problems.append(Problem(f"{what} have no label smoothing", "train.label_smoothing", hint="Remove it"))
     if problems:
         raise RecipeError(problems)

@@ -16,13 +16,17 @@ from hfstrat.report.tables import Measure, count, duration, markdown_table, scor
 from hfstrat.runs.directory import Run
 
 Case = Literal["native", "native-adapter", "pooled", "pooled-adapter"]
-Problem = Literal["single_label", "multi_label", "regression", "entities", "tags"]
+Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans"]
 
 MOST_LABELS = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _OF_FOLDER = 64  # characters of a SHA-256; the fingerprint of a Hub id is a commit, which is shorter
 _TASK_NAMES = {"text-classification": "Text Classification", "token-classification": "Token Classification"}
-_OF_WORDS = ("entities", "tags")
+_AUTOS = {
+    "entities": "AutoModelForTokenClassification",
+    "tags": "AutoModelForTokenClassification",
+    "spans": "AutoModelForQuestionAnswering",
+}
 
 
 def card(run: Run, *, resolved: Mapping[str, Any], folder: str = "path/to/this/folder") -> str:
@@ -183,15 +187,24 @@ def _usage(
         base or "path/to/the/base/model",
         (env.get("labels") or {}).get("problem") or task["problem"],
         int(saved.get("max_length") or task["max_length"]),
-        float(saved.get("threshold") or 0.5),
-        int(saved.get("stride", task.get("stride", 0))) if task.get("long_texts") == "windows" else None,
+        _threshold(env, saved),
+        int(saved.get("stride", task.get("stride", 0))) if saved.get("long_texts") == "windows" else None,
         revision=((env.get("model") or {}).get("adapter_of") or resolved["model"]).get("revision") if base else None,
-        pairs="text_pair" in (resolved["data"].get("columns") or {}),
+        pairs=bool({"text_pair", "context"} & {*(resolved["data"].get("columns") or {})}),
         remote_code=bool(resolved["model"].get("code") or resolved["model"].get("trust_remote_code")),
         storage=saved.get("storage"),
+        longest=int(task.get("max_answer_length") or 0),
     )
     needs = "torch transformers" + " peft" * case.endswith("adapter") + " bitsandbytes" * bool(saved.get("storage"))
     return f"## Use\n\n{_brings(case, env)}{_trusts(resolved)}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+
+
+def _threshold(env: Mapping[str, Any], saved: Mapping[str, Any]) -> float | None:
+    """Of decisions; None where each question has an answer."""
+    labels = env.get("labels") or {}
+    if labels.get("problem") == "spans" and list(labels.get("counts") or ())[1:] == [0]:
+        return None
+    return float(saved.get("threshold", 0.5))
 
 
 def _brings(case: Case, env: Mapping[str, Any]) -> str:
@@ -354,13 +367,14 @@ def snippet(
     base: str,
     problem: Problem,
     max_length: int,
-    threshold: float,
+    threshold: float | None,
     windows: int | None,
     *,
     revision: str | None = None,
     pairs: bool = False,
     remote_code: bool = False,
     storage: Mapping[str, Any] | None = None,
+    longest: int = 30,
 ) -> str:
     """Python that loads an artefact without hfstrat, and leaves `logits` and `labels` for some `texts`, or `found`.
 
@@ -370,12 +384,14 @@ def snippet(
         base: Hub id or folder of the base; only adapters need it.
         problem: What the logits mean.
         max_length: Tokens that the model sees at once.
-        threshold: Probability from which a label is given, for several labels.
+        threshold: Probability from which a label is given, for several labels; by how much an answer has to score
+            above none, None where there always is one.
         windows: Tokens that neighbouring windows of a long text share; None when long texts are cut.
         revision: Revision of the base.
         pairs: Whether the model reads pairs of texts.
         remote_code: Whether the base, or the artefact itself, brings its architecture as a file of Python.
         storage: How the base of an adapter was quantised, as the artefact's configuration says it.
+        longest: Tokens of an answer, at most.
     """
     options = (f", revision={_quoted(revision)}" if revision else "") + (
         ", quantization_config=quantization" if storage else ""
@@ -396,15 +412,48 @@ def snippet(
         *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),
         *(
             _tagging(problem, windows)
-            if problem in _OF_WORDS
-            else [*_forward(max_length, windows, pairs), *_decision(problem, threshold), "print(labels)"]
+            if _auto(problem) == "AutoModelForTokenClassification"
+            else _answering(max_length, windows or 0, longest, threshold)
+            if problem == "spans"
+            else [*_forward(max_length, windows, pairs), *_decision(problem, threshold or 0.5), "print(labels)"]
         ),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _auto(problem: Problem) -> str:
-    return "AutoModelForTokenClassification" if problem in _OF_WORDS else "AutoModelForSequenceClassification"
+    return _AUTOS.get(problem, "AutoModelForSequenceClassification")
+
+
+def _answering(max_length: int, stride: int, longest: int, threshold: float | None) -> list[str]:
+    """Lines that leave the answer to each of `texts` in its one of `pairs`; transformers has no pipeline for it."""
+    answer = "pair[best[1] : best[2]]"
+    return [
+        "labels = []",
+        "for text, pair in zip(texts, pairs):",
+        f'    tokens = tokenizer(text, pair, truncation="only_second", max_length={max_length}, stride={stride},',
+        "                       padding=True, return_overflowing_tokens=True, return_offsets_mapping=True,",
+        '                       return_tensors="pt")',
+        '    offsets = tokens.pop("offset_mapping").tolist()',
+        '    tokens.pop("overflow_to_sample_mapping")',
+        "    with torch.inference_mode():",
+        "        logits = torch.stack(model(**tokens)[:2])  # of the first and of the last token of an answer",
+        '    best, none = (float("-inf"), 0, 0), float("inf")',
+        "    for row, places in enumerate(offsets):",
+        "        first, last = logits[:, row].tolist()",
+        '        ids, mask = tokens["input_ids"][row].tolist(), tokens["attention_mask"][row]',
+        "        null = ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else int(mask.argmax())",
+        "        none = min(none, first[null] + last[null])",
+        "        sides = tokens.sequence_ids(row)",
+        "        inside = [i for i, (start, end) in enumerate(places) if sides[i] == 1 and end > start]",
+        f"        stretches = [(i, j) for i in inside for j in inside if i <= j < i + {longest}]",
+        "        spans = [(first[i] + last[j], places[i][0], places[j][1]) for i, j in stretches]",
+        "        best = max([best, *spans], key=lambda span: span[0])",
+        f"    labels.append({answer})"
+        if threshold is None
+        else f'    labels.append({answer} if best[0] - none >= {threshold!r} else "")',
+        "print(labels)",
+    ]
 
 
 def _tagging(problem: Problem, windows: int | None) -> list[str]:
@@ -430,7 +479,7 @@ def _imports(case: Case, quantized: bool, problem: Problem) -> list[str]:
     if case == "pooled-adapter":
         autos.remove(_auto(problem))
     autos += ["BitsAndBytesConfig"] if quantized else []
-    autos += ["pipeline"] if problem in _OF_WORDS else []
+    autos += ["pipeline"] if problem in ("entities", "tags") else []
     lines = ["import torch"]
     if case.endswith("adapter"):
         lines.append("from peft import PeftModel")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from hfstrat.answers import exact_match
 from hfstrat.runs.directory import Run
 from hfstrat.tags import entities_of
 
@@ -12,6 +13,7 @@ SAMPLES = "samples.md"
 """Where a run keeps them."""
 MOST = 8
 LONGEST = 60  # words of a text that are shown
+NEAR = 120  # characters of a context that are shown on each side of an answer
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#])")
 
 
@@ -23,23 +25,60 @@ def samples(run: Run, most: int = MOST) -> str:
         most: How many are shown, at most.
     """
     problem = ((run.read("env.json") or {}).get("labels") or {}).get("problem")
-    if problem not in ("entities", "tags"):
+    if problem in ("entities", "tags"):
+        wrong, right = _of_words(run, problem)
+    elif problem == "spans":
+        wrong, right = _of_questions(run)
+    else:
         return ""
-    frame = run.predictions()
-    rows = list(zip(frame["words"], frame["reference"], frame["prediction"], strict=True))
-    marked = [row for row in rows if problem == "tags" or any(entities_of(list(tags)) for tags in row[1:])]
-    wrong = [row for row in marked if list(row[1]) != list(row[2])]
-    right = [row for row in marked if list(row[1]) == list(row[2])]
     few = min(len(wrong), max(most // 2, most - len(right)))
     shown = [*wrong[:few], *right[: most - few]]
-    return "\n".join(_sample(*row, problem) for row in shown) + "\n" if shown else ""
+    return "\n".join(shown) + "\n" if shown else ""
 
 
-def _sample(words: Sequence[str], reference: Sequence[str], prediction: Sequence[str], problem: str) -> str:
-    said = _text(words, prediction, problem)
-    if list(reference) == list(prediction):
-        return f"- right: {said}"
-    return f"- true: {_text(words, reference, problem)}\n  <br>said: {said}"
+def _of_words(run: Run, problem: str) -> tuple[list[str], list[str]]:
+    """Texts with entities, or all with tags: those that are wrong, and those that are right."""
+    frame = run.predictions()
+    wrong, right = [], []
+    for words, *tags in zip(frame["words"], frame["reference"], frame["prediction"], strict=True):
+        true, said = (list(row) for row in tags)
+        if problem == "entities" and not (entities_of(true) or entities_of(said)):
+            continue
+        text = _text(words, said, problem)
+        if true == said:
+            right.append(f"- right: {text}")
+        else:
+            wrong.append(f"- true: {_text(words, true, problem)}\n  <br>said: {text}")
+    return wrong, right
+
+
+def _of_questions(run: Run) -> tuple[list[str], list[str]]:
+    """Questions with the answer in its context: those that are wrong, and those that are right."""
+    frame = run.predictions()
+    wrong, right = [], []
+    columns = ("question", "context", "start", "end", "prediction", "reference")
+    for question, context, start, end, said, true in zip(*(frame[name] for name in columns), strict=True):
+        asked = f"*{_plain(question)}*<br>{_around(context, start, end)}"
+        if exact_match(said, list(true)):
+            right.append(f"- right: {asked}")
+        else:
+            answers = " or ".join(f"**{_plain(answer)}**" for answer in dict.fromkeys(true)) or "no answer"
+            wrong.append(f"- wrong: {asked}\n  <br>true: {answers}")
+    return wrong, right
+
+
+def _around(context: str, start: int, end: int) -> str:
+    """A context with the answer in bold, and what stands about it."""
+    if start < 0:
+        return f"{_plain(context[: 2 * NEAR])}{' …' * (len(context) > 2 * NEAR)} → no answer"
+    before, after = context[max(0, start - NEAR) : start], context[end : end + NEAR]
+    parts = [_plain(before), f"**{_plain(context[start:end])}**", _plain(after)]
+    return "… " * (start > NEAR) + "".join(parts) + " …" * (end + NEAR < len(context))
+
+
+def _plain(text: str) -> str:
+    """A text that is no markup."""
+    return _MARKUP.sub(r"\\\1", re.sub(r"[\r\n]+", " ", text))
 
 
 def _text(words: Sequence[str], tags: Sequence[str], problem: str) -> str:
@@ -49,14 +88,13 @@ def _text(words: Sequence[str], tags: Sequence[str], problem: str) -> str:
 
 
 def _marked(words: Sequence[str], tags: Sequence[str], problem: str) -> Iterator[str]:
-    plain = [_MARKUP.sub(r"\\\1", str(word)) for word in words]
+    plain = [_plain(str(word)) for word in words]
     if problem == "tags":
         yield from (f"{word}/{tag}" for word, tag in zip(plain, tags, strict=True))
         return
     place = 0
     for kind, first, end in entities_of(list(tags)):
         yield from plain[place:first]
-        kind = _MARKUP.sub(r"\\\1", kind)
-        yield f"**{' '.join(plain[first:end])}**" + (f" ({kind})" if kind else "")
+        yield f"**{' '.join(plain[first:end])}**" + (f" ({_plain(kind)})" if kind else "")
         place = end
     yield from plain[place:]

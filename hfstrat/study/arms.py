@@ -49,7 +49,7 @@ def arms_of(
         RecipeError: An arm is neither strategy nor floor, or two have one name.
     """
     block = recipe.compare
-    asked: Sequence[str | ArmSpec] = words or block.arms or (*recipe.task.floors, *STRATEGIES)
+    asked: Sequence[str | ArmSpec] = words or block.arms or _usual(recipe)
     # What is wrong with an argument stands nowhere in the recipe.
     specs = [_spec(arm, recipe, "" if words else f"compare.arms.{place}") for place, arm in enumerate(asked)]
     chosen = block.seeds if seeds is None else _seeds(seeds)
@@ -71,6 +71,11 @@ def arms_of(
     return runs
 
 
+def _usual(recipe: Recipe) -> tuple[str, ...]:
+    """All floors and strategies that go with the task."""
+    return (*recipe.task.floors, *(kind for kind in STRATEGIES if kind not in recipe.task.refused))
+
+
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     try:
         return CompareSpec.model_validate_json(json.dumps({"seeds": list(seeds)})).seeds
@@ -82,7 +87,7 @@ def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 def _spec(arm: str | ArmSpec, recipe: Recipe, path: str) -> ArmSpec:
     floor = arm.floor if isinstance(arm, ArmSpec) else arm if arm in FLOORS else None
     if floor is not None and floor not in recipe.task.floors:
-        hint = f"Its floors are {' and '.join(recipe.task.floors)}"
+        hint = f"Its floors are {' and '.join(recipe.task.floors)}" if recipe.task.floors else "It has none"
         raise RecipeError(Problem(f"{floor} is not a floor of {recipe.task.kind}", path, hint=hint))
     if isinstance(arm, ArmSpec):
         if (arm.floor is None) == (arm.strategy is None):

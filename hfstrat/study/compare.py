@@ -17,7 +17,7 @@ import numpy as np
 from hfstrat.beginning import as_written
 from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
 from hfstrat.execute import quiet
-from hfstrat.metrics import METRICS, WORDS, Outputs
+from hfstrat.metrics import ANSWERS, METRICS, WORDS, Outputs
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
@@ -321,7 +321,7 @@ def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dic
     if best is None:
         return {}
     problem = (Run(folder / best.runs[0]).read("env.json") or {}).get("labels", {}).get("problem")
-    if problem in WORDS and metric in METRICS:
+    if problem in WORDS | ANSWERS and metric in METRICS:
         return _differences_of(folder, lines, best, metric, str(problem))
     scores = {line.arm: _item_scores(folder, line.runs) for line in lines if line.state == "done"}
     reference = scores[best.arm]
@@ -335,13 +335,14 @@ def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dic
 def _differences_of(
     folder: Path, lines: Sequence[tables.Line], best: tables.Line, metric: str, problem: str
 ) -> dict[str, Difference]:
-    """The same for words, whose score is no mean over texts: both arms are scored on the same resampled texts."""
+    """The same for what is no share of right items, such as the F1 of entities: both arms on the same resamples."""
 
     def scores(line: tables.Line) -> tuple[list[Statistic], int]:
         found: list[Statistic] = []
         for name in line.runs:
             frame = Run(folder / name).predictions()
-            said, true = ([list(tags) for tags in frame[column]] for column in ("prediction", "reference"))
+            said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
+            true = [list(one) for one in frame["reference"]]
             found.append(statistic(METRICS[metric], problem, Outputs(true, said, None, 0)))
         return found, len(frame)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def run_floor(kind: Floor, recipe: Recipe, folder: Path, memory: Any = None, obs
         split = next(name for name in ("test", "validation", "train") if name in material.examples)
         part = material.examples[split]
         with ledger.phase("evaluate"):
-            threshold = 0.5
+            threshold = recipe.task.default_threshold
             if "validation" in material.examples:
                 held_out = material.examples["validation"]
                 threshold = judge.threshold(predict(held_out), held_out)
@@ -79,7 +79,7 @@ def _environment(material: Material, recipe: Recipe) -> dict[str, Any]:
         **describe(),
         "device": "cpu",
         "data": {"origin": material.origin, "fingerprint": material.fingerprint, "rows": material.rows},
-        "labels": {"problem": material.labels.problem, "names": material.labels.names},
+        "labels": asdict(material.labels),
         "requested": json.loads(recipe.model_dump_json(exclude={"name", "compare"})),
     }
 

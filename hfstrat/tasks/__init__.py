@@ -6,15 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hfstrat.tasks.question_answering import QuestionAnswering
 from hfstrat.tasks.task import TaskSpec
 from hfstrat.tasks.text_classification import TextClassification
 from hfstrat.tasks.token_classification import TokenClassification
 
-__all__ = ["TASKS", "Task", "TaskSpec", "TextClassification", "TokenClassification"]
+__all__ = ["TASKS", "QuestionAnswering", "Task", "TaskSpec", "TextClassification", "TokenClassification"]
 
-Task = Annotated[TextClassification | TokenClassification, Field(discriminator="kind")]
+Task = Annotated[TextClassification | TokenClassification | QuestionAnswering, Field(discriminator="kind")]
 
 TASKS: dict[str, type[TaskSpec]] = {
     "text_classification": TextClassification,
     "token_classification": TokenClassification,
+    "question_answering": QuestionAnswering,
 }

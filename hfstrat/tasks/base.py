@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Problem = Literal["single_label", "multi_label", "regression", "entities", "tags"]
+Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans"]
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -65,6 +65,19 @@ class Words:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A part of a context that answers a question.
+
+    Args:
+        start: Its first character in the context.
+        text: It.
+    """
+
+    start: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Examples:
     """One split as the user wrote it.
 
@@ -74,8 +87,10 @@ class Examples:
         ids: A stable name for each example.
         texts: First texts.
         pairs: Second texts, for pairs.
-        targets: Class indices `(units,)`, 0/1 `(units, classes)` or numbers `(units, outputs)`; None without labels.
+        targets: Class indices `(units,)`, 0/1 `(units, classes)`, numbers `(units, outputs)`, or the characters of the
+            first answer `(n, 2)`, -1 where there is none; None without labels.
         words: The words of the texts, where those are the units.
+        answers: All answers to each question, where texts are questions about their pairs.
     """
 
     ids: tuple[str, ...]
@@ -83,6 +98,7 @@ class Examples:
     pairs: Sequence[str] | None
     targets: IntArray | FloatArray | None
     words: Words | None = None
+    answers: Sequence[Sequence[Answer]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -201,6 +217,8 @@ class Encoded:
             the model has one output for each example.
         teacher: A teacher's logits, float32 `(units, classes)`; None without a teacher.
         labelled: Whether each unit's target counts, bool `(units,)`; None when all do.
+        aims: What is true of each unit, where units are tokens; None where they are examples or words, which know.
+        spans: Window and characters of each unit that is a token, `(units, 3)`; characters are -1 for no answer.
         hidden: What the frozen blocks give for each token, where that is not computed again; else None.
     """
 
@@ -213,6 +231,8 @@ class Encoded:
     units: Ragged | None = None
     teacher: FloatArray | None = None
     labelled: npt.NDArray[np.bool_] | None = None
+    aims: IntArray | None = None
+    spans: IntArray | None = None
     hidden: Hidden | None = None
 
     def __len__(self) -> int:
@@ -225,8 +245,13 @@ class Encoded:
 
     @property
     def targets(self) -> IntArray | FloatArray | None:
-        """What is true of each unit, as in `Examples`."""
-        return self.examples.targets
+        """What is true of each unit: as in `Examples`, or of tokens as the task has it."""
+        return self.examples.targets if self.spans is None else self.aims
+
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return self.examples.units if self.spans is None else len(self.spans)
 
     def units_of(self, rows: IntArray) -> IntArray:
         """The units of some examples that the model says something about."""

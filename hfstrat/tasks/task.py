@@ -34,11 +34,17 @@ class TaskSpec(Spec):
     """Roles by which rows are the same or not."""
     encoding: ClassVar[tuple[str, ...]]
     """Fields that decide which tokens a text becomes, beside the length of a window."""
+    one_output: ClassVar[bool] = False
+    """Whether the model has one output for each text, and not one for each token."""
     floors: ClassVar[tuple[str, ...]]
     """What can be reached without a neural network, by its name in a comparison."""
+    solvable: ClassVar[bool] = True
+    """Whether the output layer can be solved on features that are computed once."""
+    default_threshold: ClassVar[float] = 0.5
+    """Of decisions, where no validation split chooses another one."""
+    refused: ClassVar[Mapping[str, str]] = {}
+    """Kinds of strategy that do not go with it, and why."""
 
-    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """Weights in the loss: balanced (n / (classes · count)), or by name; left out: all one."""
     max_length: Annotated[int, Field(ge=4)] | Literal["auto"] = "auto"
     """Tokens that the model sees of a text; auto: the longest text, at most what the model takes and 512."""
     stride: Annotated[int, Field(ge=0)] = 32
@@ -150,26 +156,8 @@ class TaskSpec(Spec):
     # --- loss -----------------------------------------------------------------------------------------------
 
     def weights(self, labels: Labels) -> FloatArray | None:
-        """Weight of each class in the loss, float64 `(classes,)`; None when all are one.
-
-        Raises:
-            DataError: `class_weights` names a class that does not exist, or weighs numbers.
-        """
-        if self.class_weights is None:
-            return None
-        if labels.problem == "regression":
-            raise DataError(Trouble("numbers have no class weights", "task.class_weights", hint="Remove it"))
-        counts = np.asarray(labels.counts, dtype=np.float64)
-        if self.class_weights == "balanced":
-            balanced: FloatArray = counts.sum() / (len(counts) * np.maximum(counts, 1.0))
-            return balanced
-        unknown = [name for name in self.class_weights if name not in labels.names]
-        if unknown:
-            hints = {name: did_you_mean(name, list(labels.names)) for name in unknown}
-            raise DataError(
-                [Trouble(f"'{name}' is not a label", "task.class_weights", hint=hint) for name, hint in hints.items()]
-            )
-        return np.asarray([self.class_weights.get(name, 1.0) for name in labels.names], dtype=np.float64)
+        """Weight of each class in the loss, float64 `(classes,)`; None when all are one."""
+        return None
 
     @staticmethod
     def loss(
@@ -250,9 +238,34 @@ class TaskSpec(Spec):
         """Whether a temperature is chosen on validation."""
         return False
 
+    def collected(self, logits: FloatArray, data: Encoded) -> FloatArray:
+        """What decisions are made from: the logits of units `(units, …)`, or what the task makes of those of tokens."""
+        return logits
+
+    def mean_loss(self, logits: FloatArray, examples: Examples, labels: Labels) -> float:
+        """Mean loss over the units that the model sees, class weights included.
+
+        Args:
+            logits: As `collected` gives them.
+            examples: What they are about.
+            labels: The classes.
+        """
+        import torch
+
+        seen = ~np.isnan(logits[:, 0])
+        targets, wide = torch.from_numpy(np.asarray(examples.targets)[seen]), torch.from_numpy(logits[seen]).double()
+        weights = self.weights(labels)
+        shares = None if weights is None else torch.from_numpy(weights)
+        total = self.loss(wide, targets, labels.problem, weights=shares)
+        return float(total / self.weight(targets, labels.problem, weights=shares))
+
+    def thresholded(self, problem: Problem) -> bool:
+        """Whether decisions have a threshold."""
+        return False
+
     def threshold(self, logits: FloatArray, examples: Examples, problem: Problem) -> float:
-        """The threshold of decisions that is best on these examples, where the problem has one; else 0.5."""
-        return 0.5
+        """The threshold of decisions that is best on these examples."""
+        return self.default_threshold
 
     def decode(self, logits: FloatArray, labels: Labels, threshold: float = 0.5) -> Decoded:
         """Probabilities and decisions from logits.
@@ -282,6 +295,18 @@ class TaskSpec(Spec):
         """Targets or decisions in words and numbers, for each example; the arguments are those of `measured`."""
         raise NotImplementedError
 
+    def true_values(self, examples: Examples, labels: Labels) -> Any:
+        """What is true of each example, as metrics take it."""
+        return self.measured(examples.targets, examples, labels)
+
+    def true_names(self, examples: Examples, labels: Labels) -> list[Any]:
+        """What is true of each example, in words and numbers."""
+        return self.named(examples.targets, examples, labels)
+
+    def needs_pairs(self, columns: Columns) -> bool:
+        """Whether a text comes with a second one, by the columns that a run was trained on."""
+        return False
+
     def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
         """Columns of `predictions.parquet` beside id, reference and prediction, a value for each example."""
         raise NotImplementedError
@@ -289,6 +314,35 @@ class TaskSpec(Spec):
     def records(self, decoded: Decoded, examples: Examples, labels: Labels) -> list[dict[str, Any]]:
         """What `predict` says of each example."""
         raise NotImplementedError
+
+
+class ClassesSpec(TaskSpec):
+    """A task that gives classes or numbers to units."""
+
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """Weights in the loss: balanced (n / (classes · count)), or by name; left out: all one."""
+
+    def weights(self, labels: Labels) -> FloatArray | None:
+        """Weight of each class in the loss, float64 `(classes,)`; None when all are one.
+
+        Raises:
+            DataError: `class_weights` names a class that does not exist, or weighs numbers.
+        """
+        if self.class_weights is None:
+            return None
+        if labels.problem == "regression":
+            raise DataError(Trouble("numbers have no class weights", "task.class_weights", hint="Remove it"))
+        counts = np.asarray(labels.counts, dtype=np.float64)
+        if self.class_weights == "balanced":
+            balanced: FloatArray = counts.sum() / (len(counts) * np.maximum(counts, 1.0))
+            return balanced
+        unknown = [name for name in self.class_weights if name not in labels.names]
+        if unknown:
+            hints = {name: did_you_mean(name, list(labels.names)) for name in unknown}
+            raise DataError(
+                [Trouble(f"'{name}' is not a label", "task.class_weights", hint=hint) for name, hint in hints.items()]
+            )
+        return np.asarray([self.class_weights.get(name, 1.0) for name in labels.names], dtype=np.float64)
 
 
 def softmax(logits: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ from pydantic import field_validator
 from hfstrat.errors import DataError, did_you_mean
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem
-from hfstrat.tasks.task import Columns, TaskSpec, ids_of, softmax, texts_of
+from hfstrat.tasks.task import ClassesSpec, Columns, ids_of, softmax, texts_of
 from hfstrat.tasks.windows import tokens_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class TextClassification(TaskSpec):
+class TextClassification(ClassesSpec):
     """Give texts a class, several classes, or a number."""
 
     kind: Literal["text_classification"] = "text_classification"
@@ -57,6 +57,7 @@ class TextClassification(TaskSpec):
     roles: ClassVar[tuple[str, ...]] = ("text", "label", "text_pair", "id")
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     encoding: ClassVar[tuple[str, ...]] = ("long_texts", "stride")
+    one_output: ClassVar[bool] = True
     floors: ClassVar[tuple[str, ...]] = ("majority", "tfidf")
 
     # --- data -----------------------------------------------------------------------------------------------
@@ -222,10 +223,18 @@ class TextClassification(TaskSpec):
         """As `calibrate` says."""
         return self.calibrate
 
+    def needs_pairs(self, columns: Columns) -> bool:
+        """Where it was trained on pairs."""
+        return "text_pair" in columns
+
+    def thresholded(self, problem: Problem) -> bool:
+        """Several labels are each given from a probability on."""
+        return problem == "multi_label"
+
     def threshold(self, logits: FloatArray, examples: Examples, problem: Problem) -> float:
         """The probability from which a label is given, for several labels."""
         if problem != "multi_label":
-            return 0.5
+            return self.default_threshold
         return choose_threshold(_sigmoid(logits.astype(np.float64)), np.asarray(examples.targets))
 
     def decode(self, logits: FloatArray, labels: Labels, threshold: float = 0.5) -> Decoded:

@@ -17,7 +17,7 @@ from hfstrat.errors import DataError, did_you_mean
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tags import OUTSIDE, Entity, completed, entities_of, in_order, mark_entities, written
 from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged, Words
-from hfstrat.tasks.task import Columns, TaskSpec, ids_of, softmax, texts_of
+from hfstrat.tasks.task import ClassesSpec, Columns, ids_of, softmax, texts_of
 from hfstrat.tasks.windows import Tokens, tokens_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
 
-class TokenClassification(TaskSpec):
+class TokenClassification(ClassesSpec):
     """Find entities in texts, or give each word a tag."""
 
     kind: Literal["token_classification"] = "token_classification"

@@ -30,6 +30,7 @@ class Tokens:
         left: Whether padding goes to the left.
         starts: The character at which each token begins in its text, as `input_ids`; None unless asked for.
         ends: The character after it.
+        second: 1 for each token of the second text of a pair, else 0; None unless asked for.
     """
 
     columns: dict[str, Ragged]
@@ -39,6 +40,7 @@ class Tokens:
     left: bool
     starts: Ragged | None = None
     ends: Ragged | None = None
+    second: Ragged | None = None
 
 
 def tokens_of(
@@ -58,7 +60,7 @@ def tokens_of(
         max_length: Tokens of a window, special tokens included.
         windows: Whether longer texts are cut into overlapping windows, and not just cut; of pairs the second ones are.
         stride: Tokens that neighbouring windows share, at most.
-        offsets: Whether characters are wanted.
+        offsets: Whether characters are wanted, and which text of a pair a token is of.
 
     Raises:
         DataError: The length leaves no room for a text.
@@ -87,11 +89,13 @@ def tokens_of(
             for place, name in enumerate(("starts", "ends")):
                 chars = [[pair[place] for pair in row] for row in tokens["offset_mapping"]]
                 rows.setdefault(name, []).append(Ragged.of(chars))
+            sides = [[int(side == 1) for side in encoding.sequence_ids] for encoding in tokens.encodings]
+            rows.setdefault("second", []).append(Ragged.of(sides))
         owners.append(places[tokens["overflow_to_sample_mapping"]] if windows else places)
     owner = np.concatenate([np.zeros(0, np.int64), *owners])
     order = np.argsort(owner, kind="stable")
     columns = {name: Ragged.joined(parts).taken(order) for name, parts in rows.items()}
-    starts, ends = columns.pop("starts", None), columns.pop("ends", None)
+    starts, ends, second = (columns.pop(name, None) for name in ("starts", "ends", "second"))
     return Tokens(
         columns=columns,
         windows=np.searchsorted(owner[order], np.arange(len(examples) + 1)),
@@ -103,6 +107,7 @@ def tokens_of(
         left=tokenizer.padding_side == "left",
         starts=starts,
         ends=ends,
+        second=second,
     )
 
 

@@ -73,7 +73,10 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Ten
     inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
     if batch.hidden is not None:
         hand_over(model, batch.hidden.to(device, non_blocking=True))
-    logits: torch.Tensor = model(**inputs).logits
+    found = model(**inputs)
+    logits: torch.Tensor | None = getattr(found, "logits", None)
+    if logits is None:  # a model that answers questions gives its two outputs for each token apart
+        logits = torch.stack([found.start_logits, found.end_logits], dim=-1)
     if batch.picked is not None:
         logits = logits.flatten(0, 1).index_select(0, batch.picked.to(device, non_blocking=True))
     if logits.dtype in (torch.bfloat16, torch.float16):

@@ -49,7 +49,7 @@ def logits(
         for batch in evaluation_batches(data, batch_size, process, processes):
             found = logits_of(model, batch, device).float().cpu().numpy()
             if values is None:
-                values = np.full((data.examples.units, *found.shape[1:]), np.nan, np.float32)
+                values = np.full((data.count, *found.shape[1:]), np.nan, np.float32)
             values[batch.units] = found
             rows.append(batch.rows)
             units.append(batch.units)
@@ -61,7 +61,7 @@ def logits(
         mine = [] if values is None else [(*part, values[part[1]]) for part in zip(rows, units, strict=True)]
         parts = gather_object(mine)
         rows = [part[0] for part in parts]
-        values = np.full((data.examples.units, *parts[0][2].shape[1:]), np.nan, np.float32)
+        values = np.full((data.count, *parts[0][2].shape[1:]), np.nan, np.float32)
         for _, places, found in parts:
             values[places] = found
     scored = np.sort(np.concatenate(rows))

@@ -124,7 +124,7 @@ def _model() -> str:
 
 
 def _task(guess: Guess) -> str:
-    lines = ["task:", f"  kind: {guess.kind}", f"  problem: {guess.problem}"]
+    lines = ["task:", f"  kind: {guess.kind}", *([f"  problem: {guess.problem}"] if guess.problem else [])]
     if guess.label_separator:
         lines.append(f"  label_separator: {_scalar(guess.label_separator)}")
     return "\n".join([*lines, "  # max_length: auto           # tokens that the model sees of a text"])
