@@ -475,11 +475,7 @@ def _facts(
 
 
 def _truncation(encoded: Mapping[str, Encoded], recipe: Recipe) -> list[str]:
-    if recipe.task.in_windows:
-        what = "have words of which the tokenizer makes no token; nothing is decided about these"
-    else:
-        cut = f"are longer than {recipe.task.max_length} tokens and were cut"
-        what = f"{cut}; `task.long_texts: windows` reads all of them"
+    what = recipe.task.lost(int(recipe.task.max_length))
     return [
         f"{part.truncated} of {len(part)} texts in {name} {what}" for name, part in encoded.items() if part.truncated
     ]

@@ -82,7 +82,7 @@ class QuestionAnswering(TaskSpec):
         if labels is None:
             return Examples(ids_of(split, name, columns), questions, contexts, None)
         answers = answers_of(split, columns)
-        targets = np.array([(row[0].start, row[0].start + len(row[0].text)) if row else NONE for row in answers])
+        targets = np.array([_stretch(row[0]) if row else NONE for row in answers])
         return Examples(
             ids_of(split, name, columns), questions, contexts, targets.reshape(-1, 2).astype(np.int64), answers=answers
         )
@@ -116,6 +116,10 @@ class QuestionAnswering(TaskSpec):
             aims=aims,
             spans=np.stack([places.window, places.start, places.end], axis=1)[places.candidates],
         )
+
+    def lost(self, max_length: int) -> str:
+        """Answers that the model is not shown."""
+        return f"have an answer that no window of {max_length} tokens holds as a whole"
 
     @property
     def in_windows(self) -> bool:
@@ -346,6 +350,12 @@ def _answer(text: Any, start: Any, context: str) -> Answer:
     return Answer(int(start), text)
 
 
+def _stretch(answer: Answer) -> tuple[int, int]:
+    """Characters of an answer without the blanks around it, of which there are no tokens."""
+    start = answer.start + len(answer.text) - len(answer.text.lstrip())
+    return start, max(start, answer.start + len(answer.text.rstrip()))
+
+
 class _Places:
     """What each token of a split is, `(tokens,)` each.
 
@@ -390,15 +400,12 @@ def _aims(places: _Places, targets: IntArray | FloatArray) -> tuple[IntArray, in
     window, start, end = (values[places.candidates] for values in (places.window, places.start, places.end))
     owner = places.owner[places.candidates]
     first, last = targets[owner, 0], targets[owner, 1] - 1
-    known = (first >= 0) & (start >= 0)
-    begins = known & (start <= first) & (first < end)
-    ends = known & (start <= last) & (last < end)
-    count = int(places.window[-1]) + 1 if len(places.window) else 0
-    # A character that several tokens make up begins at the first of them, and ends at the last one.
-    begins &= _only(begins, window, first_one=True)
-    ends &= _only(ends, window, first_one=False)
-    whole = (np.bincount(window, begins, count) > 0) & (np.bincount(window, ends, count) > 0)
     nothing = start < 0
+    part = (first >= 0) & ~nothing & (start <= last) & (end > first)
+    begins, ends = _only(part, window, first_one=True), _only(part, window, first_one=False)
+    count = int(places.window[-1]) + 1 if len(places.window) else 0
+    # A window may end within an answer, or begin there.
+    whole = np.bincount(window, part & (start <= first), count) * np.bincount(window, part & (end > last), count) > 0
     held = whole[window]
     aims = np.stack([window, np.where(held, begins, nothing), np.where(held, ends, nothing)], axis=1)
     answered = np.zeros(len(targets), bool)

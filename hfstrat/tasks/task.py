@@ -148,6 +148,11 @@ class TaskSpec(Spec):
         """
         raise NotImplementedError
 
+    def lost(self, max_length: int) -> str:
+        """What `Encoded.truncated` counts, as a sentence goes on after a number of texts."""
+        cut = f"are longer than {max_length} tokens and were cut"
+        return f"{cut}; `task.long_texts: windows` reads all of them"
+
     @property
     def in_windows(self) -> bool:
         """Whether texts that are longer than the model reads are cut into windows, and not just cut."""

@@ -169,6 +169,12 @@ class TokenClassification(ClassesSpec):
         lost = len(np.unique(examples.words.owners[~seen]))
         return Encoded(examples, tokens.columns, tokens.windows, lost, tokens.pad, tokens.left, units)
 
+    def lost(self, max_length: int) -> str:
+        """Words that were cut off, or of which there is no token."""
+        if not self.in_windows:
+            return super().lost(max_length)
+        return "have words of which the tokenizer makes no token; nothing is decided about these"
+
     @property
     def in_windows(self) -> bool:
         """As `long_texts` says."""
