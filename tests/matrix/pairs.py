@@ -117,6 +117,15 @@ class Pair:
         return {name for name in self.before if name in added or matches(name, stage.train)}
 
 
+def crossed(families: Sequence[str], strategies: Sequence[str]) -> list[Any]:
+    """Families and strategies as parameters: all strategies on bert and two on each by default, the others slow."""
+    return [
+        pytest.param(family, kind, marks=() if family == "bert" or kind in ("head", "lora") else pytest.mark.slow)
+        for family in families
+        for kind in strategies
+    ]
+
+
 def base_of(family: str, bases: Bases, **fields: Any) -> Path:
     """The tiny base of a family, whose logits are not all alike."""
     return bases(family, **LIVELY[family], **fields)

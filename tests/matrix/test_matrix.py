@@ -33,6 +33,9 @@ PAIRS: list[tuple[str, str, dict[str, Any]]] = [
     *((family, strategy, {"pooling": "mean"}) for family in ("bert", "llama") for strategy in STRATEGIES),
 ]
 TRAINED = [pair for pair in PAIRS if pair[:2] not in REFUSED]
+WHOLE = ("bert", "llama", "vit")
+"""Every strategy is trained on these by default, and on all others by `-m slow`."""
+USUAL = ("head", "full", "lora")
 
 SOLVED = ("bert", "albert", "gpt2", "llama", "qwen3", "vit", "resnet", "convnext")
 """Their heads have no parameters but those of the output layer."""
@@ -50,13 +53,21 @@ def name_of(pair: tuple[str, str, dict[str, Any]]) -> str:
     return "-".join([pair[0], *pair[2].values(), pair[1]])
 
 
+def tiers(given: list[tuple[str, str, dict[str, Any]]]) -> list[Any]:
+    usual = [(pair[0] in WHOLE and not pair[2]) or pair[1] in USUAL for pair in given]
+    return [
+        pytest.param(pair, id=name_of(pair), marks=() if one else pytest.mark.slow)
+        for pair, one in zip(given, usual, strict=True)
+    ]
+
+
 def trained(family: str, strategy: str, task: dict[str, Any], bases: pairs.Bases, folder: Path) -> Pair:
     if family in TEXT:
         return pairs.trained(family, strategy, bases, folder, **task)
     return senses.trained(family, strategy, bases, folder)
 
 
-@pytest.mark.parametrize("pair", TRAINED, ids=name_of)
+@pytest.mark.parametrize("pair", tiers(TRAINED))
 def test_what_is_planned_moves_and_is_what_others_load(tiny_base, tmp_path, user, pair):
     found = trained(*pair, tiny_base, tmp_path)
     if pair[1] == "head":
