@@ -350,7 +350,8 @@ def main() -> None:
     lines = [
         f"`{command}{f' --rows {words.rows}' if words.rows else ''}` on {platform.machine()}, {os.cpu_count()} cores, "
         f"{platform.python_implementation()} {platform.python_version()}; F1 on the test split, and the difference "
-        "with its 95 % interval. Seconds are of updates and evaluations, and mean something only where nothing else ran.",
+        "with its 95 % interval. Seconds are of updates and evaluations, and mean something only where nothing else "
+        "ran.",
         "",
         "| task | strategy | hfstrat | Trainer | difference | hfstrat took | Trainer took |",
         "|---|---|--:|--:|--:|--:|--:|",

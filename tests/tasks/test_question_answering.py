@@ -376,13 +376,9 @@ def test_an_architecture_without_a_body_of_its_own_is_refused(tiny_base, tmp_pat
 
 @pytest.mark.parametrize(
     ("family", "strategy"),
-    [
-        pytest.param(
-            family, strategy, marks=() if family == "bert" or strategy in ("head", "lora") else pytest.mark.slow
-        )
-        for family in ["bert", "deberta-v2", "gpt2", "llama", "bart"]
-        for strategy in ["scratch", "head", "partial", "full", "lora", "qlora", "ia3"]
-    ],
+    pairs.crossed(
+        ["bert", "deberta-v2", "gpt2", "llama", "bart"], ["scratch", "head", "partial", "full", "lora", "qlora", "ia3"]
+    ),
 )
 def test_every_strategy_answers_and_its_card_does_the_same(tiny_base, tmp_path, user, family, strategy):
     train = {"epochs": 1, "batch_size": 8, "lr": 1e-2}

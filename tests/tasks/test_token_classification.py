@@ -427,13 +427,10 @@ def test_floors_of_texts_are_none_of_words(tiny_base, tmp_path):
 
 @pytest.mark.parametrize(
     ("family", "strategy"),
-    [
-        pytest.param(
-            family, strategy, marks=() if family == "bert" or strategy in ("head", "lora") else pytest.mark.slow
-        )
-        for family in ["bert", "deberta-v2", "gpt2", "llama", "t5"]
-        for strategy in ["scratch", "head", "partial", "full", "lora", "qlora", "ia3", "distill"]
-    ],
+    pairs.crossed(
+        ["bert", "deberta-v2", "gpt2", "llama", "t5"],
+        ["scratch", "head", "partial", "full", "lora", "qlora", "ia3", "distill"],
+    ),
 )
 def test_every_strategy_tags_words_and_what_it_leaves_is_what_others_load(tiny_base, tmp_path, user, family, strategy):
     settings = pairs.STRATEGIES[strategy]
