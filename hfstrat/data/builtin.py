@@ -74,7 +74,7 @@ def _rows(library: Path) -> list[tuple[str, dict[str, str]]]:
     labels: dict[str, set[str]] = {}
     origin: dict[str, str] = {}
     for label in LABELS:
-        for file in _files(library, label):
+        for file in sources_of(library, label):
             name = file.relative_to(library).as_posix()
             for line, docstring in _docstrings(file):
                 for number, text in enumerate(_texts(docstring)):
@@ -103,7 +103,7 @@ def _places(groups: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return places
 
 
-def _files(library: Path, label: str) -> list[Path]:
+def sources_of(library: Path, label: str) -> list[Path]:
     """The sources of a module, whether it is a file, a package, or a front of `_py<module>.py`."""
     single = [library / name for name in (f"{label}.py", f"_py{label}.py", _ALSO.get(label, f"{label}.py"))]
     package = sorted((library / label).rglob("*.py"))
@@ -123,19 +123,19 @@ def _files(library: Path, label: str) -> list[Path]:
 def _docstrings(file: Path) -> Iterator[tuple[int, str]]:
     """Line and cleaned docstring of each documented object in a file, in the order of lines."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [node for node in _statements(ast.parse(file.read_bytes())) if isinstance(node, kinds)]
+    nodes = [node for node in statements(ast.parse(file.read_bytes())) if isinstance(node, kinds)]
     for node in sorted(nodes, key=lambda node: getattr(node, "lineno", 0)):
         docstring = ast.get_docstring(node)
         if docstring:
             yield getattr(node, "lineno", 1), docstring
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
+def statements(node: ast.AST) -> Iterator[ast.AST]:
     """A node and the statements in it; `ast.walk` goes through every expression too, which takes five times as long."""
     yield node
     for blocks in ("body", "orelse", "finalbody", "handlers", "cases"):
         for inner in getattr(node, blocks, ()):
-            yield from _statements(inner)
+            yield from statements(inner)
 
 
 def _texts(docstring: str) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -296,8 +296,13 @@ def _one_line(error: BaseException) -> str:
 
 def _load_builtin(spec: BuiltinData) -> Loaded:
     from hfstrat.data.builtin import python_docs
+    from hfstrat.data.builtin_names import python_names, python_questions
 
-    builtin = {"builtin:python-docs": python_docs}
+    builtin: dict[str, Callable[[], dict[str, Dataset]]] = {
+        "builtin:python-docs": python_docs,
+        "builtin:python-names": python_names,
+        "builtin:python-questions": python_questions,
+    }
     if spec.source not in builtin:
         hint = did_you_mean(spec.source, list(builtin))
         raise DataError(Problem(f"'{spec.source}' is not builtin data", path="data.source", hint=hint))

@@ -78,7 +78,8 @@ class BuiltinData(_Data):
 
     kind: Literal["builtin"] = "builtin"
     source: str
-    """`builtin:python-docs`: docstrings of the standard library, labelled by module."""
+    """`builtin:python-docs`: docstrings of the standard library, labelled by module; `builtin:python-names`: the names
+    in them, marked by rule; `builtin:python-questions`: questions for these names."""
 
 
 class MemoryData(_Data):

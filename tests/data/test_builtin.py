@@ -9,7 +9,9 @@ import pytest
 from datasets import Dataset
 
 from hfstrat.data import builtin
+from hfstrat.data.builtin_names import QUESTIONS, python_names, python_questions
 from hfstrat.errors import DataError
+from hfstrat.tasks.question_answering import answers_in
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,29 @@ def test_short_paragraphs_join_and_long_ones_are_cut() -> None:
 def test_doctests_are_not_prose() -> None:
     text = "Return the sum of the two arguments that were given.\n\n>>> add(1, 2)  # this is not a sentence at all\n3"
     assert builtin._texts(text) == ["Return the sum of the two arguments that were given."]
+
+
+def test_names_are_marked_where_they_stand() -> None:
+    names, docs = python_names(), builtin.python_docs()
+    assert {name: len(part) for name, part in names.items()} == {name: len(part) for name, part in docs.items()}
+    kinds: Counter[str] = Counter()
+    for row in names["train"]:
+        for span in row["spans"]:
+            word = row["text"][span["start"] : span["end"]]
+            kinds[span["label"]] += 1
+            assert word == word.strip()
+            assert word
+            if span["label"] == "function":
+                assert row["text"][span["end"]] == "("
+    assert set(kinds) == set(QUESTIONS)
+    assert min(kinds.values()) > 50
+
+
+def test_questions_have_their_answers_in_their_contexts() -> None:
+    for part in python_questions().values():
+        without = 0
+        for row in part:
+            answers = answers_in(row["answers"], row["context"])
+            without += not answers
+        assert len(part) > 500
+        assert 0.2 < without / len(part) < 0.6
