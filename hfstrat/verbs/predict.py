@@ -1,7 +1,8 @@
 """`hfstrat predict`: a line out for each text in.
 
 A line of jsonl is `{"id", "prediction", "scores": {label: probability}}`; for numbers there are no scores. In csv the
-columns are `id`, `prediction` and one column for each label; several labels are joined by `|`.
+columns are `id`, `prediction` and one column for each label; several labels are joined by `|`. Entities are a list of
+objects, in csv as JSON; an answer has its characters and its score in columns of their own.
 """
 
 from __future__ import annotations
@@ -87,10 +88,18 @@ def _write_csv(records: Iterable[Record], stream: IO[str]) -> int:
     writer, count = csv.writer(stream), 0
     for record in records:
         scores = record.get("scores", {})
+        others = [name for name in record if name not in ("id", "prediction", "scores")]
         if count == 0:
-            writer.writerow(["id", "prediction", *scores])
-        prediction = record["prediction"]
-        shown = "|".join(map(str, prediction)) if isinstance(prediction, list) else prediction
-        writer.writerow([record["id"], shown, *(f"{score:.6f}" for score in scores.values())])
+            writer.writerow(["id", "prediction", *others, *scores])
+        shown = [_cell(record[name]) for name in ("prediction", *others)]
+        writer.writerow([record["id"], *shown, *(f"{score:.6f}" for score in scores.values())])
         count += 1
     return count
+
+
+def _cell(value: Any) -> Any:
+    """A value in one cell: labels with a bar between them, entities as JSON, nothing for None."""
+    if not isinstance(value, list):
+        return value
+    plain = not any(isinstance(one, dict) for one in value)
+    return "|".join(map(str, value)) if plain else json.dumps(value, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,7 @@ from hfstrat.tasks import QuestionAnswering
 from hfstrat.tasks.base import Encoded, Labels
 from hfstrat.tasks.question_answering import answers_in
 from hfstrat.training import scoring
+from hfstrat.verbs import predict
 from tests import elsewhere, tiny
 from tests.matrix import pairs
 from tests.training import helpers
@@ -359,6 +361,18 @@ def test_a_file_is_predicted_and_scored(done, tmp_path):
     said = [record["prediction"] or "" for record in found]
     values = [answer_f1(text, row["answers"]["text"]) for text, row in zip(said, rows, strict=True)]
     assert result["metrics"]["answer_f1"]["value"] == pytest.approx(np.mean(values))
+
+
+def test_answers_are_written_as_csv(done, tmp_path):
+    file, output = tmp_path / "new.jsonl", tmp_path / "out.csv"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in asked(6, seed=8)))
+    predict.run(done.run.path, str(file), output, True)
+    with output.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    said = list(Predictor.of(done.run.path).predict_file(file, Observer()))
+    assert [(row["prediction"], row["start"]) for row in rows] == [
+        (record["prediction"] or "", "" if record["start"] is None else str(record["start"])) for record in said
+    ]
 
 
 def test_samples_show_answers_in_their_context(done):

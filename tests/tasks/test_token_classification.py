@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from hfstrat.tasks import TokenClassification
 from hfstrat.tasks.base import Encoded, Labels
 from hfstrat.tasks.token_classification import snap, spans_in
 from hfstrat.training import scoring
+from hfstrat.verbs import predict
 from tests import elsewhere, tiny
 from tests.matrix import pairs
 from tests.training import helpers
@@ -322,10 +324,10 @@ def test_a_run_learns_and_says_what_it_scored(done):
 
 def test_predictions_are_entities_with_their_characters(done):
     predictor = Predictor.of(done.run.path)
-    text = "the film about Great  people, and (awful) music"
-    (found,) = predictor.predict([text.lower()])
+    text = "the film about great   people\tand awful music"
+    (found,) = predictor.predict([text])
     for entity in found["prediction"]:
-        assert text.lower()[entity["start"] : entity["end"]] == entity["text"]
+        assert text[entity["start"] : entity["end"]] == entity["text"]
         assert 0 < entity["score"] <= 1
     assert [(one["label"], one["text"]) for one in found["prediction"]] == [("name", "great"), ("place", "awful")]
     assert predictor.predict([]) == []
@@ -342,6 +344,16 @@ def test_a_file_of_words_or_of_texts_is_predicted(done, tmp_path, form):
     expected = [[entity[0] for entity in entities_of(row["tags"])] for row in rows]
     said = [[entity["label"] for entity in record["prediction"]] for record in found]
     assert sum(a == b for a, b in zip(said, expected, strict=True)) >= 5
+
+
+def test_entities_are_written_as_csv(done, tmp_path):
+    file, output = tmp_path / "new.jsonl", tmp_path / "out.csv"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in tagged(4, seed=9)))
+    predict.run(done.run.path, str(file), output, True)
+    with output.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    said = list(Predictor.of(done.run.path).predict_file(file, Observer()))
+    assert [json.loads(row["prediction"] or "[]") for row in rows] == [record["prediction"] for record in said]
 
 
 def test_another_file_is_scored(done, tmp_path):
