@@ -315,7 +315,9 @@ def _step(plan: _Planned, prepared: Prepared, data: Encoded, accelerator: Accele
     weight = recipe.task.weight(
         torch.from_numpy(data.targets[counted]), prepared.material.labels.problem, weights=weights
     )
-    return engine.Step(plan.epoch, batches, float(weight) + len(units) - len(counted), len(plan.rows))
+    whole = float(weight) + len(units) - len(counted)
+    # Texts of which the tokenizer makes nothing have no loss, which is to be divided by something.
+    return engine.Step(plan.epoch, batches, whole or 1.0, len(plan.rows))
 
 
 def _sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:

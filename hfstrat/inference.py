@@ -95,7 +95,7 @@ class Predictor:
         """Logits, probabilities and decisions for some texts."""
         encoded = self.recipe.task.encode(self.tokenizer, examples, self.max_length)
         logits = scoring.logits(self.model, encoded, self.recipe.evaluate.batch_size)
-        return self.judge.decode(self.recipe.task.collected(logits, encoded), self.threshold)
+        return self.judge.decode(self.recipe.task.collected(logits, encoded, self.judge.labels), self.threshold)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A prediction for each text.

@@ -62,7 +62,7 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     with ledger.phase("evaluate") as phase:
         logits = scoring.logits(model, data, recipe.evaluate.batch_size, progress=observer.advance)
         phase.tokens += data.tokens
-        decoded = state.judge.decode(recipe.task.collected(logits, data), state.threshold)
+        decoded = state.judge.decode(recipe.task.collected(logits, data, state.judge.labels), state.threshold)
         result = state.judge.write(run.path, split, data.examples, decoded)
     if shown := samples(run):
         write_text(run.path / SAMPLES, shown)

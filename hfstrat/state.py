@@ -114,7 +114,7 @@ class State:
                 self.accelerator,
                 (lambda _: self.signals.check()) if alone else None,
             )
-            return self.judge.task.collected(found, self.held_out)
+            return self.judge.task.collected(found, self.held_out, self.judge.labels)
 
     def settle_micro(self) -> None:
         """Write the size of micro-batches into the recipe, when it was found before the first update."""

@@ -57,8 +57,8 @@ def written(entities: Iterable[Entity], words: int) -> list[str]:
     """Tags in IOB, with `B` at each beginning."""
     tags = [OUTSIDE] * words
     for kind, first, end in entities:
-        tags[first] = f"B-{kind}"
-        tags[first + 1 : end] = [f"I-{kind}"] * (end - first - 1)
+        tags[first] = f"B-{kind}" if kind else "B"
+        tags[first + 1 : end] = [f"I-{kind}" if kind else "I"] * (end - first - 1)
     return tags
 
 
@@ -71,12 +71,9 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def completed(names: Iterable[str]) -> tuple[str, ...]:
-    """Tags that mark entities, each type with all positions that any type has."""
-    given = set(names)
-    letters = {name[0] for name in given if name != OUTSIDE}
-    letters |= {"I"} if letters == {"B"} else set()
-    kinds = {parted(name)[1] for name in given if name != OUTSIDE}
-    return in_order({OUTSIDE, *(f"{letter}-{kind}" if kind else letter for letter in letters for kind in kinds)})
+    """All tags in IOB of the types that some tags have."""
+    kinds = {parted(name)[1] for name in names if name != OUTSIDE}
+    return in_order({OUTSIDE, *(f"{letter}-{kind}" if kind else letter for letter in "BI" for kind in kinds)})
 
 
 def broken(tags: Sequence[str]) -> list[int]:

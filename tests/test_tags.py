@@ -81,10 +81,11 @@ def test_tags_that_mark_entities_are_told_from_others(names, marks):
     assert mark_entities(names) is marks
 
 
-def test_each_type_has_all_positions_and_a_place():
+def test_each_type_has_both_tags_and_a_place():
     assert completed({"O", "B-b", "I-b", "B-a"}) == ("O", "B-a", "I-a", "B-b", "I-b")
     assert completed({"O", "B-a"}) == ("O", "B-a", "I-a")
-    assert completed({"O", "S-a", "B-b", "E-b"}) == ("O", "B-a", "E-a", "S-a", "B-b", "E-b", "S-b")
+    assert completed({"O", "S-a", "B-b", "E-b"}) == ("O", "B-a", "I-a", "B-b", "I-b")
+    assert completed({"O", "B"}) == ("O", "B", "I")
     assert in_order({"VERB", "ADJ", "NOUN"}) == ("ADJ", "NOUN", "VERB")
 
 

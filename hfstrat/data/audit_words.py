@@ -98,11 +98,12 @@ def _check_tagged(
     path, column = "data.columns.tokens", columns["tokens"]
     empty = where(rows, words, lambda row: not row)
     report.rows(name, empty, f"whose '{column}' is empty", "Fill in the words or delete the rows", path)
-    blank = where(rows, words, lambda row: any(not word.strip() for word in row or ()))
+    blank = where(rows, words, lambda row: any(not (word or "").strip() for word in row or ()))
     report.rows(name, blank, f"with an empty word in '{column}'", "Delete these words and their tags", path)
-    long = where(rows, words, lambda row: sum(map(len, row or ())) > LONGEST_TEXT)
+    long = where(rows, words, lambda row: sum(len(word or "") for word in row or ()) > LONGEST_TEXT)
     report.rows(name, long, f"whose '{column}' has more than {LONGEST_TEXT:,} characters", "Cut these texts", path)
-    folded = [(fold(" ".join(row or ())),) for row in words]
+    spelt = [[word or "" for word in row or ()] for row in words]
+    folded = [(fold(" ".join(row)),) for row in spelt]
     found.texts = list(zip(numbers_of(rows), folded, strict=True))
     if tags is None:
         return found
@@ -112,22 +113,23 @@ def _check_tagged(
     uneven = where(rows, pairs, lambda pair: bool(pair[0]) and pair[1] is not None and len(pair[0]) != len(pair[1]))
     what = f"in which the numbers of '{column}' and '{columns['tags']}' differ"
     report.rows(name, uneven, what, "Each word has one tag", "data.columns.tags")
-    unnamed = where(rows, tags, lambda row: any(not tag.strip() for tag in row or ()))
+    unnamed = where(rows, tags, lambda row: any(not (tag or "").strip() for tag in row or ()))
     report.rows(
         name, unnamed, f"with an empty tag in '{columns['tags']}'", f"Write {OUTSIDE} for none", "data.columns.tags"
     )
-    found.labels = [_marked(row or [], tagged or [], problem) for row, tagged in pairs]
+    known = [[tag or OUTSIDE for tag in row or ()] for row in tags]
+    found.labels = [_marked(*pair, problem) for pair in zip(spelt, known, strict=True)]
     if problem == "entities":
-        found.counts.update(kind for row in tags for kind, *_ in entities_of(row or ()))
-        _check_scheme(report, name, rows, tags)
+        found.counts.update(kind for row in known for kind, *_ in entities_of(row))
+        _check_scheme(report, name, rows, known)
     else:
-        found.counts.update(tag for row in tags for tag in row or ())
+        found.counts.update(tag for row in known for tag in row)
     return found
 
 
 def _cells(
     report: Report, name: str, rows: Dataset, columns: Columns, role: str, missing: set[str]
-) -> list[list[str] | None] | None:
+) -> list[list[str | None] | None] | None:
     if role not in columns or role in missing:
         return None
     found = cells_of(rows, str(columns[role]))
@@ -144,16 +146,16 @@ def _marked(words: Sequence[str], tags: Sequence[str], problem: str) -> tuple[st
     return tuple(f"{kind} {' '.join(words[first:end])}" for kind, first, end in entities_of(tags))
 
 
-def _check_scheme(report: Report, name: str, rows: Dataset, tags: Sequence[list[str] | None]) -> None:
+def _check_scheme(report: Report, name: str, rows: Dataset, tags: Sequence[list[str]]) -> None:
     """Words that go on with an entity that is not there, where the data marks where entities begin."""
-    begun = sum(parted(tag)[0] in "BS" for row in tags for tag in row or ())
-    places = [(number, broken(row or ())) for number, row in zip(numbers_of(rows), tags, strict=True)]
+    begun = sum(parted(tag)[0] in "BS" for row in tags for tag in row)
+    places = [(number, broken(row)) for number, row in zip(numbers_of(rows), tags, strict=True)]
     torn = [(number, words) for number, words in places if words]
     count = sum(len(words) for _, words in torn)
     if not count or count > begun:  # in the older way a beginning is marked between neighbours alone
         return
     number, (word, *_) = torn[0]
-    tag = (tags[numbers_of(rows).index(number)] or ())[word]
+    tag = tags[numbers_of(rows).index(number)][word]
     which = listed([number for number, _ in torn])
     report.warnings.append(
         f"split {name} has {count} tags that go on with an entity that is not there, such as '{tag}' of word {word} in "
@@ -211,6 +213,8 @@ def _check_kinds(report: Report, found: Mapping[str, _Found], columns: Columns, 
     train, what = found["train"].counts, "entity type" if problem == "entities" else "tag"
     path = "data.columns.spans" if "spans" in columns else "data.columns.tags"
     if not train:
+        if any(problem.path == path for problem in report.problems):
+            return
         hint = "There is nothing to learn: name the column in which they are, or add texts with some"
         report.error("split train has no entities", hint, path)
         return

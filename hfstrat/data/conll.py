@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 SUFFIXES = {".conll", ".conllu", ".bio", ".iob", ".iob2"}
 _UNIVERSAL = ("number", "tokens", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+_BLANKS = re.compile(r" +")  # others may stand within a word
 _NOT_A_WORD = re.compile(r"\d+[-.]\d+")  # a range that two words are written as one in, or a word that is not written
 
 
@@ -33,7 +34,7 @@ def columns_of(text: str, suffix: str) -> dict[str, list[list[str]]]:
     for sentence in _sentences(text, universal):
         rows = []
         for number, line in sentence:
-            cells = line.split("\t") if universal or "\t" in line else line.split()
+            cells = line.split("\t") if universal or "\t" in line else _BLANKS.split(line.strip(" "))
             if universal and _NOT_A_WORD.fullmatch(cells[0]):
                 continue
             if not names:
@@ -43,7 +44,7 @@ def columns_of(text: str, suffix: str) -> dict[str, list[list[str]]]:
                 raise Malformed(number, f"this line has {len(cells)} columns, and the first one {len(names)}")
             rows.append(cells)
         for place, name in enumerate(names):
-            found.setdefault(name, []).append([cells[place].strip() for cells in rows])
+            found.setdefault(name, []).append([cells[place].strip(" ") for cells in rows])
     return found
 
 
@@ -51,7 +52,7 @@ def _sentences(text: str, comments: bool) -> Iterator[list[tuple[int, str]]]:
     """The lines of each sentence with their numbers."""
     lines: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
-        bare = line.strip()
+        bare = line.strip(" \t\r")
         if not bare or bare.startswith("-DOCSTART-"):
             if lines:
                 yield lines

@@ -90,7 +90,12 @@ def plain(table: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     fields = [field.with_type(_plain_type(field.type)) for field in table.schema]
-    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+    # What stays as it is is not cast: pyarrow cannot cast objects of which one field is empty everywhere.
+    columns = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip(table.columns, fields, strict=True)
+    ]
+    return pa.table(columns, schema=pa.schema(fields, metadata=table.schema.metadata))
 
 
 def with_common_types(table: pa.Table, parts: Sequence[pa.Table]) -> pa.Table:
@@ -287,7 +292,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _list_in(file: Path, value: Any) -> list[dict[str, Any]]:
     if isinstance(value, dict) and isinstance(value.get("data"), list):
         value = value["data"]
-        if value and all(isinstance(one, dict) and isinstance(one.get("paragraphs"), list) for one in value):
+        if value and all(isinstance(one, dict) and _is_article(one) for one in value):
             value = list(_questions(value))
     if isinstance(value, dict) and not any(isinstance(cell, (dict, list)) for cell in value.values()):
         value = [value]
@@ -299,21 +304,22 @@ def _list_in(file: Path, value: Any) -> list[dict[str, Any]]:
     return value
 
 
+def _is_article(value: dict[str, Any]) -> bool:
+    paragraphs = value.get("paragraphs")
+    return isinstance(paragraphs, list) and all(isinstance(one, dict) for one in paragraphs)
+
+
 def _questions(articles: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows of a file as SQuAD, and CUAD after it, are published: articles of paragraphs of questions."""
     for article in articles:
         for paragraph in article["paragraphs"]:
             for one in paragraph.get("qas") or ():
-                answers = one.get("answers") or []
                 yield {
                     "id": one.get("id"),
                     "title": article.get("title"),
                     "question": one.get("question"),
                     "context": paragraph.get("context"),
-                    "answers": {
-                        "text": [answer["text"] for answer in answers],
-                        "answer_start": [answer["answer_start"] for answer in answers],
-                    },
+                    "answers": one.get("answers") or [],
                 }
 
 

@@ -155,13 +155,19 @@ def _tagged(rows: Dataset, columns: Sequence[_Column]) -> Guess | None:
     lists = [column for column in lists if all(isinstance(cell, (str, int)) for row in column.values for cell in row)]
     if not lists:
         return None
-    found = {column.name: [cell for row in cells_of(rows, column.name) or () for cell in row or ()] for column in lists}
+    found = {
+        column.name: [cell for row in cells_of(rows, column.name) or () for cell in row or () if cell is not None]
+        for column in lists
+    }
     named = [column for name in TOKEN_NAMES for column in lists if _word(column.name) == name]
     words = (named or [max(lists, key=lambda column: len(set(found[column.name])))])[0]
     lengths = [len(row) for row in words.values]
     tags = [column for column in lists if column is not words and [len(row) for row in column.values] == lengths]
     if not tags:
         return None
+    texts = any(column.is_text for column in columns)
+    if not named and texts and not any(mark_entities(found[column.name]) for column in tags):
+        return None  # lists beside a text are its labels
     # Tags that mark entities first: parts of speech often stand beside them.
     chosen = min(tags, key=lambda column: (not mark_entities(found[column.name]), lists.index(column)))
     count, marks = len(set(found[chosen.name])), mark_entities(found[chosen.name])

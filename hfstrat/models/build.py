@@ -229,7 +229,8 @@ def _unbuildable(base: Base, shape: Shape, body: Body, error: Exception) -> Prob
     path, hint = "model.base" if body.weights == "pretrained" else "model.config", ""
     if text.startswith("Unrecognized configuration class"):
         text = f"transformers has no such class of a {base.config.model_type} model"
-        hint = "Set task.pooling: mean, which needs the body alone, or name another base"
+        texts = shape.auto_class.endswith("ForSequenceClassification")
+        hint = f"{'Set task.pooling: mean, which needs the body alone, or name' if texts else 'Name'} another base"
     elif "safetensors" in text:
         hint = "Weights are read from safetensors alone: name a base, or a model.revision, that has them"
     return Problem(f"{base.name} cannot be used for {shape.auto_class}: {text.rstrip('.')}", path, hint=hint)

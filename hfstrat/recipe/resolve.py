@@ -199,7 +199,8 @@ def _check(recipe: Recipe, facts: Facts) -> None:
         problems.append(Problem("only several labels are separated", "task.label_separator", hint="Remove it"))
     given = recipe.task.max_length
     if isinstance(given, int) and facts.limit is not None and given > facts.limit:
-        hint = "Leave it out, and set task.long_texts: windows if longer texts are to be read whole"
+        windows = ", and set task.long_texts: windows if longer texts are to be read whole"
+        hint = f"Leave it out{'' if recipe.task.in_windows else windows}"
         message = f"the model takes at most {facts.limit} tokens, not {given}"
         problems.append(Problem(message, "task.max_length", hint=hint))
     epochs = _epochs(recipe, facts).get("train.epochs")

@@ -257,7 +257,7 @@ def _by_type(run: Run) -> str:
 def _samples(run: Run, resolved: Mapping[str, Any]) -> str:
     """Test examples where they are public anyway: a card is pushed, and the rows of a file may be nobody's affair."""
     file = run.path / SAMPLES
-    if resolved["data"]["kind"] not in ("hub", "builtin") or not file.is_file():
+    if resolved["data"]["kind"] != "builtin" or not file.is_file():
         return ""
     return f"## Samples\n\nOf the {run.metrics.get('split', 'test')} split:\n\n{file.read_text('utf-8')}"
 
@@ -427,12 +427,15 @@ def _auto(problem: Problem) -> str:
 
 def _answering(max_length: int, stride: int, longest: int, threshold: float | None) -> list[str]:
     """Lines that leave the answer to each of `texts` in its one of `pairs`; transformers has no pipeline for it."""
-    answer = "pair[best[1] : best[2]]"
+    answer = "pair[best[1] : best[2]].strip()"
     return [
         "labels = []",
         "for text, pair in zip(texts, pairs):",
-        f'    tokens = tokenizer(text, pair, truncation="only_second", max_length={max_length}, stride={stride},',
-        "                       padding=True, return_overflowing_tokens=True, return_offsets_mapping=True,",
+        '    asked = len(tokenizer(text, add_special_tokens=False)["input_ids"])',
+        f"    room = {max_length} - tokenizer.num_special_tokens_to_add(pair=True) - asked",
+        f'    tokens = tokenizer(text, pair, truncation="only_second", max_length={max_length},',
+        f"                       stride=min({stride}, room // 2), padding=True,",
+        "                       return_overflowing_tokens=True, return_offsets_mapping=True,",
         '                       return_tensors="pt")',
         '    offsets = tokens.pop("offset_mapping").tolist()',
         '    tokens.pop("overflow_to_sample_mapping")',

@@ -54,7 +54,7 @@ class QuestionAnswering(TaskSpec):
 
     def needed(self, given: Columns, available: Sequence[str], *, labelled: bool) -> set[str]:
         """Question and context, and answers where they are known."""
-        return {"question", "context", *given} | ({"answers"} if labelled else set()) - ({"answers"} - {*given})
+        return {"question", "context", *given, "answers"} - (set() if labelled else {"answers"})
 
     def columns(self, given: Columns, available: Sequence[str], *, labelled: bool = True) -> dict[str, Any]:
         """As of every task; answers only where they are known."""
@@ -99,7 +99,7 @@ class QuestionAnswering(TaskSpec):
             what = f"{type(tokenizer).__name__} does not tell which characters a token is of"
             raise DataError(Trouble(what, "model.base", hint="Name a base with a tokenizer.json"))
         tokens = tokens_of(tokenizer, examples, max_length, windows=True, stride=self.stride, offsets=True)
-        places = _places(tokens, tokenizer)
+        places = _Places(tokens, tokenizer, examples.pairs or ())
         aims, lost = None, 0
         if examples.targets is not None:
             aims, lost = _aims(places, examples.targets)
@@ -164,7 +164,7 @@ class QuestionAnswering(TaskSpec):
 
     # --- decisions ------------------------------------------------------------------------------------------
 
-    def collected(self, logits: FloatArray, data: Encoded) -> FloatArray:
+    def collected(self, logits: FloatArray, data: Encoded, labels: Labels) -> FloatArray:
         """The best answer of each example: `(n, 5)` of its score, that of no answer, its characters, and the loss.
 
         A score is the sum of the logits of first and last token. Where windows differ the best answer is taken, and of
@@ -326,9 +326,10 @@ def answers_in(cell: Any, context: str) -> list[Answer]:
             raise ValueError("an answer has no text")
         if isinstance(texts, str):
             texts, starts = [texts], [starts]
-        pairs = list(zip(texts, starts if starts is not None else [None] * len(texts), strict=False))
-        if starts is not None and len(starts) != len(texts):
-            raise ValueError("the numbers of texts and of starts differ")
+        starts = [None] * len(texts) if starts is None else starts
+        if not all(isinstance(one, (list, tuple)) for one in (texts, starts)) or len(starts) != len(texts):
+            raise ValueError("the answers have not as many texts as starts")
+        pairs = list(zip(texts, starts, strict=True))
     elif isinstance(cell, (list, tuple)):
         pairs = [
             (one.get("text"), one.get("answer_start")) if isinstance(one, Mapping) else (one, None) for one in cell
@@ -339,15 +340,17 @@ def answers_in(cell: Any, context: str) -> list[Answer]:
 
 
 def _answer(text: Any, start: Any, context: str) -> Answer:
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text.strip():
         raise ValueError("an answer is no text")
+    if start is not None and not (isinstance(start, int) and start >= 0):
+        raise ValueError("an answer_start is no whole number from 0")
     if start is None:
         start = context.find(text)
         if start < 0:
             raise ValueError("an answer does not stand in its context")
-    elif context[int(start) : int(start) + len(text)] != text:
+    elif context[start : start + len(text)] != text:
         raise ValueError("an answer does not stand where its answer_start says")
-    return Answer(int(start), text)
+    return Answer(start, text)
 
 
 def _stretch(answer: Answer) -> tuple[int, int]:
@@ -362,9 +365,10 @@ class _Places:
     Args:
         tokens: The split.
         tokenizer: What made them.
+        contexts: Where answers are looked for.
     """
 
-    def __init__(self, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokens: Tokens, tokenizer: PreTrainedTokenizerBase, contexts: Sequence[str]) -> None:
         ids, starts, ends, second = tokens.columns["input_ids"], tokens.starts, tokens.ends, tokens.second
         assert starts is not None, "characters were asked for"
         assert ends is not None, "characters were asked for"
@@ -372,16 +376,31 @@ class _Places:
         lengths = ids.lengths
         self.window = np.repeat(np.arange(len(lengths)), lengths)
         self.owner = np.repeat(np.repeat(np.arange(len(tokens.windows) - 1), np.diff(tokens.windows)), lengths)
-        self.inside = (second.values > 0) & (ends.values > starts.values)
+        of_context = second.values > 0
+        start, end = _without_blanks(contexts, self.owner, of_context, starts.values, ends.values)
+        self.inside = of_context & (end > start)
         nothing = np.zeros(len(self.inside), bool)
-        nothing[_nothing(ids, self.inside, tokenizer)] = True
-        self.start = np.where(nothing, -1, starts.values.astype(np.int64))
-        self.end = np.where(nothing, -1, ends.values.astype(np.int64))
+        nothing[_nothing(ids, of_context, tokenizer)] = True
+        self.start, self.end = np.where(nothing, -1, start), np.where(nothing, -1, end)
         self.candidates = np.flatnonzero(self.inside | nothing)
 
 
-def _places(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> _Places:
-    return _Places(tokens, tokenizer)
+def _without_blanks(
+    contexts: Sequence[str], owner: IntArray, of_context: Any, starts: IntArray, ends: IntArray
+) -> tuple[IntArray, IntArray]:
+    """Characters of tokens without the blanks that some tokenizers count to the word after them."""
+    base = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(text) + 1 for text in contexts])])
+    whole = "\n".join([*contexts, ""])
+    blank = np.fromiter(map(str.isspace, whole), bool, len(whole))
+    places = np.arange(len(whole))
+    ahead = np.minimum.accumulate(np.where(blank, len(whole), places)[::-1])[::-1]
+    behind = np.maximum.accumulate(np.where(blank, 0, places + 1))
+    start, end = starts.astype(np.int64), ends.astype(np.int64)
+    some = of_context & (end > start)
+    shift = base[owner[some]]
+    first = np.minimum(ahead[start[some] + shift] - shift, end[some])
+    start[some], end[some] = first, np.maximum(behind[end[some] - 1 + shift] - shift, first)
+    return start, end
 
 
 def _nothing(ids: Ragged, inside: Any, tokenizer: PreTrainedTokenizerBase) -> IntArray:

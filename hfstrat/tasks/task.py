@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -243,8 +244,8 @@ class TaskSpec(Spec):
         """Whether a temperature is chosen on validation."""
         return False
 
-    def collected(self, logits: FloatArray, data: Encoded) -> FloatArray:
-        """What decisions are made from: the logits of units `(units, …)`, or what the task makes of those of tokens."""
+    def collected(self, logits: FloatArray, data: Encoded, labels: Labels) -> FloatArray:
+        """What decisions are made from: the logits of units `(units, …)`, or what the task makes of them."""
         return logits
 
     def mean_loss(self, logits: FloatArray, examples: Examples, labels: Labels) -> float:
@@ -348,6 +349,14 @@ class ClassesSpec(TaskSpec):
                 [Trouble(f"'{name}' is not a label", "task.class_weights", hint=hint) for name, hint in hints.items()]
             )
         return np.asarray([self.class_weights.get(name, 1.0) for name in labels.names], dtype=np.float64)
+
+
+def distinct(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Names of which none is there twice."""
+    twice = [name for name, count in Counter(labels or ()).items() if count > 1]
+    if twice:
+        raise ValueError(f"the label '{twice[0]}' is given twice")
+    return labels
 
 
 def softmax(logits: FloatArray) -> FloatArray:

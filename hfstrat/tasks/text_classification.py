@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,7 +12,7 @@ from pydantic import field_validator
 from hfstrat.errors import DataError, did_you_mean
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem
-from hfstrat.tasks.task import ClassesSpec, Columns, ids_of, softmax, texts_of
+from hfstrat.tasks.task import ClassesSpec, Columns, distinct, ids_of, softmax, texts_of
 from hfstrat.tasks.windows import tokens_of
 
 if TYPE_CHECKING:
@@ -43,13 +42,7 @@ class TextClassification(ClassesSpec):
     calibrate: bool = False
     """Choose a temperature on validation and divide the output layer by it (Guo et al. 2017, arXiv:1706.04599)."""
 
-    @field_validator("labels")
-    @classmethod
-    def _distinct(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        twice = [name for name, count in Counter(labels or ()).items() if count > 1]
-        if twice:
-            raise ValueError(f"the label '{twice[0]}' is given twice")
-        return labels
+    _distinct = field_validator("labels")(distinct)
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_task_type: ClassVar[str] = "SEQ_CLS"

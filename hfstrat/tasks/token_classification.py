@@ -1,30 +1,35 @@
 """Token classification: entities in texts, or a tag for each word.
 
 A text is known by its words. Where the data has words, the text is what they give with a blank between them; where it
-has a text, words are runs of letters and digits, and runs of other signs. A word is decided about once, at its first
-token, in the window in which it has the most around it.
+has a text, words are runs of letters and digits, runs of other signs, and single signs of scripts that are written
+without blanks. A word is decided about once, at its first token, in the window in which it has the most around it.
+However entities are tagged, they are learned in IOB, which is what the pipelines of transformers read.
 """
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import regex
+from pydantic import field_validator
 
 from hfstrat.errors import DataError, did_you_mean
 from hfstrat.errors import Problem as Trouble
-from hfstrat.tags import OUTSIDE, Entity, completed, entities_of, in_order, mark_entities, written
+from hfstrat.tags import OUTSIDE, Entity, completed, entities_of, in_order, mark_entities, parted, written
 from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged, Words
-from hfstrat.tasks.task import ClassesSpec, Columns, ids_of, softmax, texts_of
+from hfstrat.tasks.task import ClassesSpec, Columns, distinct, ids_of, softmax, texts_of
 from hfstrat.tasks.windows import Tokens, tokens_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-_WORD = re.compile(r"\w+|[^\w\s]+")
+# Signs that are words of their own, with the marks on them; letters and digits with theirs; other signs.
+_SINGLE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(rf"[{_SINGLE}]\p{{M}}*|[[\w\p{{M}}]--[{_SINGLE}]]+|[^\w\s\p{{M}}]+", flags=regex.V1)
 
 
 class TokenClassification(ClassesSpec):
@@ -36,9 +41,11 @@ class TokenClassification(ClassesSpec):
     """entities: tags such as B-person mark words that belong together; tags: each tag stands for itself; auto: from the
     tags."""
     labels: tuple[str, ...] | None = None
-    """Tags in the order of the logits; left out: the tags of the training split, `O` first."""
+    """Tags in the order of the logits, those of entities in IOB; left out: those of the training split, `O` first."""
     long_texts: Literal["truncate", "windows"] = "windows"
     """Longer texts: cut into overlapping windows, or cut, so that words at their end get no tag."""
+
+    _distinct = field_validator("labels")(distinct)
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     peft_task_type: ClassVar[str | None] = "TOKEN_CLS"
@@ -88,7 +95,7 @@ class TokenClassification(ClassesSpec):
                 hint = "Remove it, or name a column of tags"
                 raise DataError(Trouble("spans are entities", "task.problem", hint=hint))
             return "entities", "spans are given"
-        names = {name for row in cells_of(train, columns["tags"]) or () for name in row or ()}
+        names = {name for row in cells_of(train, columns["tags"]) or () for name in row or () if name}
         marks = mark_entities(names)
         if self.problem == "entities" and not marks and names - {OUTSIDE}:
             odd = next((name for name in sorted(names) if name != OUTSIDE and not mark_entities([name, OUTSIDE])), "")
@@ -106,7 +113,7 @@ class TokenClassification(ClassesSpec):
             DataError: `labels` leaves out a tag that the training split has.
         """
         counts: dict[str, int] = {}
-        for row in self._tags(train, columns):
+        for row in self._tags(train, columns, problem):
             for name in row:
                 counts[name] = counts.get(name, 0) + 1
         names = completed(counts) if problem == "entities" else in_order(counts)
@@ -124,7 +131,7 @@ class TokenClassification(ClassesSpec):
         targets = None
         if labels is not None:
             index = {label: place for place, label in enumerate(labels.names)}
-            tags = [tag for row in self._tags(split, columns) for tag in row]
+            tags = [tag for row in self._tags(split, columns, labels.problem) for tag in row]
             unknown = sorted({tag for tag in tags if tag not in index})
             if unknown:
                 shown = ", ".join(f"'{tag}'" for tag in unknown[:5])
@@ -135,10 +142,12 @@ class TokenClassification(ClassesSpec):
             targets = np.array([index[tag] for tag in tags], dtype=np.int64)
         return Examples(ids_of(split, name, columns), texts, None, targets, words)
 
-    def _tags(self, split: Dataset, columns: Mapping[str, Any]) -> Iterator[Sequence[str]]:
-        """The tag of each word of each text."""
+    def _tags(self, split: Dataset, columns: Mapping[str, Any], problem: Problem) -> Iterator[Sequence[str]]:
+        """The tag of each word of each text, those of entities in IOB."""
         if "spans" not in columns:
-            yield from (row or () for row in cells_of(split, columns["tags"]) or ())
+            for row in cells_of(split, columns["tags"]) or ():
+                tags = [tag or OUTSIDE for tag in row or ()]
+                yield written(entities_of(tags), len(tags)) if problem == "entities" else tags
             return
         _, words = words_of(split, columns)
         for place, cell in enumerate(split[columns["spans"]][:]):
@@ -181,6 +190,27 @@ class TokenClassification(ClassesSpec):
         return self.long_texts == "windows"
 
     # --- decisions ------------------------------------------------------------------------------------------
+
+    def collected(self, logits: FloatArray, data: Encoded, labels: Labels) -> FloatArray:
+        """The logits of words; one within the token of the word before it goes on with that one's tag."""
+        words = data.examples.words
+        assert words is not None, "this task reads words"
+        unseen = np.flatnonzero(np.isnan(logits[:, 0]))
+        goes_on = [
+            word for word in unseen.tolist() if word not in words.offsets and words.starts[word] == words.ends[word - 1]
+        ]
+        if not goes_on:
+            return logits
+        place = {name: number for number, name in enumerate(labels.names)}
+        marks = labels.problem == "entities"
+        pairs = [(place[name], place.get(f"I{name[1:]}")) for name in place if marks and parted(name)[0] == "B"]
+        found = logits.copy()
+        for word in goes_on:
+            found[word] = found[word - 1]
+            for begins, inside in pairs:
+                if inside is not None and found[word, begins] > found[word, inside]:
+                    found[word, [begins, inside]] = found[word, [inside, begins]]
+        return found
 
     def decode(self, logits: FloatArray, labels: Labels, threshold: float = 0.5) -> Decoded:
         """A tag for each word; one that the model did not see is outside of all entities, with a score of 0."""
@@ -237,11 +267,19 @@ class TokenClassification(ClassesSpec):
 
 
 def words_of(split: Dataset, columns: Mapping[str, Any]) -> tuple[list[str], Words]:
-    """The texts of a split, and their words."""
+    """The texts of a split, and their words.
+
+    Raises:
+        DataError: The column of words has none.
+    """
     if "tokens" not in columns:
         texts = texts_of(split, columns["text"])
         return texts, _found(texts)
-    rows = [row or [] for row in cells_of(split, columns["tokens"]) or []]
+    cells = cells_of(split, columns["tokens"])
+    if cells is None:
+        what, hint = f"'{columns['tokens']}' holds neither lists nor text", "Write a list of words for each text"
+        raise DataError(Trouble(what, "data.columns.tokens", hint=hint))
+    rows = [[word or "" for word in row or ()] for row in cells]
     lengths = np.array([len(word) for row in rows for word in row], dtype=np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(row) for row in rows], dtype=np.int64)])
     # A blank follows each word; positions start again with each text.
@@ -251,21 +289,42 @@ def words_of(split: Dataset, columns: Mapping[str, Any]) -> tuple[list[str], Wor
     return [" ".join(row) for row in rows], Words(offsets, starts - begin, ends - begin)
 
 
-def cells_of(split: Dataset, column: str) -> list[list[str] | None] | None:
-    """Words or tags of each row: a list, or a text with blanks between them; None for a missing one."""
+def cells_of(split: Dataset, column: str) -> list[list[str | None] | None] | None:
+    """Words or tags of each row; None for a missing row, a missing cell in one, and a column of something else.
+
+    A cell is a list, the text of one as pandas writes it, or a text with blanks between words.
+    """
     feature = getattr(split.features[column], "feature", None)
-    named = getattr(feature, "int2str", None)
-    found: list[list[str] | None] = []
+    names = getattr(feature, "names", None)
+    found: list[list[str | None] | None] = []
     for value in split[column][:]:
         if value is None:
             found.append(None)
         elif isinstance(value, str):
-            found.append(value.split())
+            found.append(_listed(value))
         elif isinstance(value, (list, tuple)):
-            found.append([named(item) if named and isinstance(item, int) else str(item) for item in value])
+            found.append([_named(item, names) for item in value])
         else:
             return None
     return found
+
+
+def _named(item: Any, names: Sequence[str] | None) -> str | None:
+    """A word or a tag; classes are numbers with names, and negative ones are hidden."""
+    if item is None or (names is not None and isinstance(item, int) and item < 0):
+        return None
+    return names[item] if names is not None and isinstance(item, int) else str(item)
+
+
+def _listed(text: str) -> list[str | None]:
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return [*text.split()]
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            return value
+    return [*text.split()]
 
 
 def spans_in(cell: Any) -> list[tuple[str, int, int]]:
@@ -278,6 +337,8 @@ def spans_in(cell: Any) -> list[tuple[str, int, int]]:
         ValueError: It is written in another way.
     """
     found = []
+    if cell is not None and not isinstance(cell, (list, tuple)):
+        raise ValueError("spans are a list")
     for one in cell or ():
         if isinstance(one, Mapping):
             values = (one.get("start"), one.get("end"), one.get("label", one.get("type")))
@@ -289,7 +350,7 @@ def spans_in(cell: Any) -> list[tuple[str, int, int]]:
             start, end, label = int(values[0]), int(values[1]), values[2]  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise ValueError("the start and the end of a span are whole numbers") from error
-        if not label or isinstance(label, (list, dict)):
+        if label is None or label == "" or isinstance(label, (list, dict)):
             raise ValueError("a span has no label")
         found.append((str(label), start, end))
     return found
@@ -357,8 +418,11 @@ def _first_tokens(examples: Examples, words: Words, tokens: Tokens) -> Ragged:
     word_starts, word_ends = words.starts + base[words.owners], words.ends + base[words.owners]
     word = np.searchsorted(word_ends, start, side="right")
     inside = np.minimum(word, max(len(words) - 1, 0))
-    # A token may begin with the blank before its word. Special ones are of no character.
-    begins = (word < len(words)) & (end > start) & (start <= word_starts[inside]) & (end > word_starts[inside])
+    # Special tokens are of no character; a token may begin with the blank before its word.
+    begins = (word < len(words)) & (end > start) & (end > word_starts[inside]) if len(words) else np.zeros(count, bool)
+    earliest = np.full(len(words), np.iinfo(np.int64).max)
+    np.minimum.at(earliest, word[begins], start[begins])
+    begins[begins] = start[begins] == earliest[word[begins]]  # a window may begin within a word
     place = np.arange(count) - np.repeat(offsets[:-1], lengths)
     row = np.repeat(np.arange(len(lengths)), lengths)
     begins[1:] &= ~(begins[:-1] & (word[1:] == word[:-1]) & (row[1:] == row[:-1]))

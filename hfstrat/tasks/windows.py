@@ -15,7 +15,7 @@ from hfstrat.tasks.base import Examples, IntArray, Ragged
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-AT_ONCE = 10_000  # texts that are tokenised together
+AT_ONCE, CHARACTERS = 10_000, 5_000_000  # that are tokenised together, at most
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,11 @@ def tokens_of(
         raise DataError(Trouble(message, "task.max_length", hint="Raise it"))
     rows: dict[str, list[Ragged]] = {}
     owners: list[IntArray] = []
-    whole = ((places, 0) for places in _chunks(np.arange(len(examples))))
-    for places, shared in _alike(tokenizer, examples, room, stride) if windows else whole:
+    sizes = np.array([len(text) for text in examples.texts], dtype=np.int64)
+    if examples.pairs is not None:
+        sizes += [len(text) for text in examples.pairs]
+    whole = ((places, 0) for places in _chunks(np.arange(len(examples)), sizes))
+    for places, shared in _alike(tokenizer, examples, sizes, room, stride) if windows else whole:
         options: dict[str, Any] = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
         if windows:
             options |= {"return_overflowing_tokens": True, "stride": shared}
@@ -112,7 +115,7 @@ def tokens_of(
 
 
 def _alike(
-    tokenizer: PreTrainedTokenizerBase, examples: Examples, room: int, stride: int
+    tokenizer: PreTrainedTokenizerBase, examples: Examples, sizes: IntArray, room: int, stride: int
 ) -> Iterator[tuple[IntArray, int]]:
     """Examples whose windows share as many tokens, and how many: half of what is new in one, at most.
 
@@ -124,17 +127,27 @@ def _alike(
         rooms -= _lengths(tokenizer, examples.texts)
     if (rooms < 1).any():
         message = "a first text of a pair is so long that no window has room for the second one"
-        hint = "Raise it, name the shorter texts as `text`, or set task.long_texts: truncate"
+        hint = "Raise it, shorten these texts, or (to classify texts) set task.long_texts: truncate"
         raise DataError(Trouble(message, "task.max_length", hint=hint))
     strides = np.minimum(stride, rooms // 2)
     for shared in np.unique(strides):
-        yield from ((places, int(shared)) for places in _chunks(np.flatnonzero(strides == shared)))
+        yield from ((places, int(shared)) for places in _chunks(np.flatnonzero(strides == shared), sizes))
 
 
-def _chunks(places: IntArray) -> Iterator[IntArray]:
-    """Places in parts: what a tokenizer returns takes many times the memory of the ids that are kept of it."""
-    for start in range(0, len(places), AT_ONCE):
-        yield places[start : start + AT_ONCE]
+def _chunks(places: IntArray, sizes: IntArray) -> Iterator[IntArray]:
+    """Places in parts: what a tokenizer returns takes many times the memory of the ids that are kept of it.
+
+    Args:
+        places: Some texts.
+        sizes: Characters of each text `(n,)`, of which a part has a bounded number.
+    """
+    ends = np.cumsum(sizes[places])
+    start = 0
+    while start < len(places):
+        most = (ends[start - 1] if start else 0) + CHARACTERS
+        end = min(start + AT_ONCE, max(start + 1, int(np.searchsorted(ends, most, side="right"))))
+        yield places[start:end]
+        start = end
 
 
 def _texts_of(examples: Examples, places: IntArray) -> list[list[str]]:
@@ -146,7 +159,7 @@ def _texts_of(examples: Examples, places: IntArray) -> list[list[str]]:
 def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> IntArray:
     """Tokens of each text, without special ones: `(n,)`."""
     found = []
-    for places in _chunks(np.arange(len(texts))):
+    for places in _chunks(np.arange(len(texts)), np.array([len(text) for text in texts], dtype=np.int64)):
         part = [texts[place] for place in places]
         rows = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
         found += [len(row) for row in rows]
@@ -156,7 +169,7 @@ def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> IntArr
 def _count_truncated(tokenizer: PreTrainedTokenizerBase, examples: Examples, lengths: IntArray, max_length: int) -> int:
     """How many examples are longer than the model sees; only full rows are tokenised again."""
     count = 0
-    for places in _chunks(np.flatnonzero(lengths >= max_length)):
+    for places in _chunks(np.flatnonzero(lengths >= max_length), lengths):
         rows = tokenizer(*_texts_of(examples, places), truncation=False, verbose=False)["input_ids"]
         count += sum(len(row) > max_length for row in rows)
     return count

@@ -139,6 +139,11 @@ def test_a_text_and_spans_in_it() -> None:
     assert found.columns == {"text": "text", "spans": "entities"}
 
 
+def test_numbers_beside_lists_of_labels_are_no_tags() -> None:
+    found = guess(table(text=texts(3), labels=[["joy"], ["joy", "anger"], ["fear"]], label_ids=[[0], [0, 1], [2]]))
+    assert (found.kind, found.problem, found.columns["label"]) == ("text_classification", "multi_label", "labels")
+
+
 def test_lists_that_are_no_words_are_labels_as_before() -> None:
     found = guess(table(text=texts(4), tags=[["a"], ["b", "c"], [], ["a"]]))
     assert (found.kind, found.problem) == ("text_classification", "multi_label")

@@ -55,6 +55,18 @@ def test_universal_dependencies_have_their_own_names(tmp_path: Path) -> None:
     assert (row["tokens"], row["upos"], row["number"]) == (["vamos", "nos"], ["VERB", "PRON"], ["1", "2"])
 
 
+def test_a_conll_word_may_hold_a_blank_of_another_kind(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.conll", "10\u00a0000 O\n\u00a0 O\n").to_list() == [
+        {"tokens": ["10\u00a0000", "\u00a0"], "tags": ["O", "O"]}
+    ]
+
+
+def test_objects_of_which_a_field_is_always_empty(tmp_path: Path) -> None:
+    spans = [{"start": 0, "end": 1, "label": "x", "note": None}] * 2
+    rows = read(tmp_path / "a.jsonl", f"{json.dumps({'text': 'a b', 'spans': spans})}\n" * 3)
+    assert rows[0]["spans"] == spans
+
+
 def test_a_conll_line_that_is_too_short_is_named(tmp_path: Path) -> None:
     assert "a.conll:3: this line has 1 columns, and the first one 2" in said(tmp_path / "a.conll", "a O\nb O\nc\n")
 

@@ -34,6 +34,7 @@ from tests.matrix import pairs
 from tests.training import helpers
 
 TASK = QuestionAnswering()
+LABELS = Labels("spans", ("start", "end"), (1, 1))
 WORDS = tiny.SHARED_TEXT.split()
 ASKED = {"what is good": tiny.CLASS_WORDS["positive"], "what is bad": tiny.CLASS_WORDS["negative"]}
 
@@ -128,7 +129,20 @@ def test_no_answer_is_written_in_several_ways(cell):
     assert answers_in(cell, "a red house") == []
 
 
-@pytest.mark.parametrize("cell", ["blue", {"text": ["red"], "answer_start": [3]}, {"answer_start": [1]}, 5, [3]])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "blue",
+        {"text": ["red"], "answer_start": [3]},
+        {"text": ["hou"], "answer_start": [-5]},
+        {"text": ["red"], "answer_start": ["2"]},
+        {"text": ["red"], "answer_start": 2},
+        {"text": [" "], "answer_start": [1]},
+        {"answer_start": [1]},
+        5,
+        [3],
+    ],
+)
 def test_answers_that_are_not_in_their_context(cell):
     with pytest.raises(ValueError, match="answer"):
         answers_in(cell, "a red house")
@@ -143,8 +157,8 @@ def test_files_as_squad_is_published_are_rows(tmp_path):
     file.write_text(json.dumps({"version": "v2.0", "data": [{"title": "t", "paragraphs": [paragraph]}]}))
     first, second = hf_rows(file)
     assert (first["question"], first["context"], first["id"], first["title"]) == ("how", "a red house", "1", "t")
-    assert first["answers"] == {"text": ["red"], "answer_start": [2]}
-    assert second["answers"] == {"text": [], "answer_start": []}
+    assert first["answers"] == [{"text": "red", "answer_start": 2}]
+    assert second["answers"] == []
 
 
 def hf_rows(file: Path) -> list[dict[str, Any]]:
@@ -172,7 +186,7 @@ def test_answers_begin_and_end_at_their_tokens(tiny_base, family, length):
         example = owner[place]
         start, end = data.spans[first, 1], data.spans[last, 2]
         text = data.examples.pairs[example][start:end] if start >= 0 else ""
-        held.setdefault(int(example), set()).add(text.strip())
+        held.setdefault(int(example), set()).add(text)
     for example, texts in held.items():
         answers = {answer.text for answer in data.examples.answers[example]}
         assert texts - {""} == answers
@@ -199,7 +213,7 @@ def test_the_best_answer_is_that_of_a_search_through_all(tiny_base, data):
     found = encoded(tokenizer, rows, data.draw(st.sampled_from([32, 128])), task)
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     logits = np.round(rng.normal(size=(found.count, 2)), 1).astype(np.float32)
-    collected = task.collected(logits, found)
+    collected = task.collected(logits, found, LABELS)
     window, start, end = found.spans.T
     owner = np.repeat(np.arange(len(found)), np.diff(found.windows))
     for example in range(len(found)):
@@ -237,7 +251,7 @@ def test_the_loss_is_the_cross_entropy_of_both_ends_in_each_window(tiny_base):
     assert float(TASK.weight(batch.targets, "spans")) == len(windows)
     whole = collate(data, np.arange(len(data)))
     wide = np.random.default_rng(0).normal(size=(data.count, 2))
-    means = TASK.collected(wide, data)[:, 4]
+    means = TASK.collected(wide, data, LABELS)[:, 4]
     of_windows = np.diff(data.windows)
     total = float(TASK.loss(torch.from_numpy(wide[whole.units]), whole.targets, "spans"))
     assert float((means * of_windows).sum()) == pytest.approx(total, rel=1e-12)
@@ -294,6 +308,21 @@ def test_rows_that_do_not_fit_are_errors_with_their_numbers(tiny_base, tmp_path,
     assert problem.path == path
     assert problem.hint
     assert not any(tmp_path.iterdir())
+
+
+def test_a_column_of_answers_is_asked_for(tiny_base, tmp_path):
+    rows = [{name: row[name] for name in ("question", "context")} for row in asked(40)]
+    with pytest.raises(DataError, match="no column 'answers' for the role answers"):
+        hf.train(recipe(tiny_base("bert"), {"kind": "full"}), data=helpers.memory(rows), runs=tmp_path)
+
+
+def test_answers_that_cannot_be_read_are_not_said_to_be_none(tiny_base, tmp_path):
+    rows = [{**row, "answers": {"text": ["xyz"], "answer_start": [0]}} for row in asked(20)]
+    given = recipe(tiny_base("bert"), {"kind": "full"})
+    given["data"] = {"source": "memory"}
+    with pytest.raises(DataError) as caught:
+        hf.train(given, data=helpers.memory({"train": rows, "test": asked(5, 1)}), runs=tmp_path)
+    assert not any("has no answers" in problem.message for problem in caught.value.problems)
 
 
 def test_what_is_odd_is_a_warning(tiny_base):
@@ -407,6 +436,17 @@ def test_every_strategy_answers_and_its_card_does_the_same(tiny_base, tmp_path, 
     answer = user.run(f"{program}\nlogits = torch.zeros(1)\n")
     said = [record["prediction"] or "" for record in Predictor.of(found.run.path).predict(texts, contexts)]
     assert answer["labels"] == said
+
+
+def test_the_card_answers_questions_that_leave_little_room(done, user):
+    question = "what is good and what is good"
+    contexts = [f"{tiny.SHARED_TEXT} great {tiny.SHARED_TEXT}"]
+    length = done.prepared.recipe.task.max_length
+    program = elsewhere.program(done.run, None, [question], contexts)
+    assert f"room = {length}" in program
+    answer = user.run(f"{program}\nlogits = torch.zeros(1)\n")
+    (said,) = Predictor.of(done.run.path).predict([question], contexts)
+    assert answer["labels"] == [said["prediction"] or ""]
 
 
 def test_a_finished_head_is_kept(tiny_base, tmp_path, done):

@@ -213,9 +213,89 @@ def test_spans_are_snapped_to_words_and_the_longest_is_kept():
     entities, changes = snap([("a", 1, 4), ("b", 16, 19)], words.starts, words.ends)
     assert (entities, changes) == ([("a", 0, 1), ("b", 4, 5)], ["moved"])
     assert spans_in([[0, 4, "a"], {"start": 5, "end": 9, "type": "b"}]) == [("a", 0, 4), ("b", 5, 9)]
+    assert spans_in([[0, 4, 0]]) == [("0", 0, 4)]
 
 
-@pytest.mark.parametrize("cell", [[{"start": 0, "end": 1}], [[0, 1]], ["a"], [{"start": "x", "end": 2, "label": "a"}]])
+def test_words_that_share_a_token_go_on_with_its_tag():
+    examples = TASK.examples(("x", "y"), ["McDonald's café", "'s"], None)
+    words = examples.words
+    assert [examples.texts[row][a:b] for row, a, b in zip(words.owners, words.starts, words.ends, strict=True)] == [
+        "McDonald", "'", "s", "café", "'", "s",
+    ]  # fmt: skip
+    labels = Labels("entities", ("O", "B-x", "I-x"))
+    logits = np.full((6, 3), np.nan, np.float32)
+    logits[0] = [0, 5, 1]  # the next two have no token of their own
+    logits[3] = [5, 0, 0]
+    logits[4] = [0, 1, 5]
+    data = Encoded(examples, {}, np.arange(3), 0, {})
+    decoded = TASK.decode(TASK.collected(logits, data, labels), labels)
+    assert TASK.named(decoded.predictions, examples, labels) == [["B-x", "I-x", "I-x", "O"], ["I-x", "I-x"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("दिल्ली में", ["दिल्ली", "में"]),
+        ("cafe\u0301 x", ["cafe\u0301", "x"]),
+        ("我住在北京", ["我", "住", "在", "北", "京"]),
+        ("a.b, (c)", ["a", ".", "b", ",", "(", "c", ")"]),
+    ],
+)
+def test_words_of_texts_in_other_scripts(text, words):
+    found = TASK.examples(("x",), [text], None).words
+    assert [text[start:end] for start, end in zip(found.starts, found.ends, strict=True)] == words
+
+
+def test_words_that_begin_with_what_has_no_token_are_decided_about(tiny_base):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
+    data = encoded(tokenizer, [{"tokens": [" the", "film", "\u200bwas", "\ufeffgreat"]}])
+    assert sorted(data.units.values[data.units.values >= 0]) == [0, 1, 2, 3]
+
+
+def test_iobes_is_learned_as_iob():
+    rows = [{"tokens": ["a", "b", "c", "d"], "tags": ["S-x", "B-y", "E-y", "O"]}]
+    split = Dataset.from_list(rows)
+    columns = TASK.columns({}, split.column_names)
+    labels = TASK.find_labels(split, columns, "entities")
+    examples = TASK.read(split, "train", columns, labels)
+    assert labels.names == ("O", "B-x", "I-x", "B-y", "I-y")
+    assert TASK.named(examples.targets, examples, labels) == [["B-x", "B-y", "I-y", "O"]]
+
+
+def test_lists_that_pandas_has_written_are_read():
+    split = Dataset.from_dict({"tokens": ["['great', 'film']", "[ a ]"], "tags": ["['B-x', 'O']", "O O O"]})
+    columns = TASK.columns({}, split.column_names)
+    assert TASK.read(split, "train", columns, None).texts == ["great film", "[ a ]"]
+    assert TASK.find_problem(split, columns)[0] == "entities"
+
+
+def test_hidden_classes_are_missing_tags(tiny_base, tmp_path):
+    kind = Features({"tokens": List(Value("string")), "tags": List(ClassLabel(names=["O", "B-name", "I-name"]))})
+    rows = {"tokens": [["a", "great"], ["b"]] * 20, "tags": [[0, 1], [0]] * 20}
+    hidden = {"tokens": [["a"]] * 3, "tags": [[-1]] * 3}
+    given = recipe(tiny_base("bert"))
+    given["data"] = {"source": "memory"}
+    data = {"train": Dataset.from_dict(rows, features=kind), "test": Dataset.from_dict(hidden, features=kind)}
+    with pytest.raises(DataError, match="split test has 3 rows with an empty tag"):
+        hf.train(given, data=data, runs=tmp_path)
+
+
+def test_texts_of_which_nothing_is_left_do_not_end_a_run(tiny_base, tmp_path):
+    rows = [*tagged(40), *[{"tokens": ["\u200b"], "tags": ["O"]}] * 3]
+    train = {"epochs": 1, "batch_size": 1, "lr": 1e-3}
+    given = recipe(tiny_base("bert"), {"kind": "full", "head_init": "random"}, train=train)
+    found = helpers.train(given, rows, tmp_path)
+    assert found.run.status == "done"
+
+
+def test_a_tag_that_is_named_twice_is_refused():
+    with pytest.raises(ValueError, match="the label 'O' is given twice"):
+        TokenClassification(labels=("O", "B-x", "O"))
+
+
+@pytest.mark.parametrize(
+    "cell", [5, "x", [{"start": 0, "end": 1}], [[0, 1]], ["a"], [{"start": "x", "end": 2, "label": "a"}]]
+)
 def test_spans_that_cannot_be_read(cell):
     with pytest.raises(ValueError, match="span"):
         spans_in(cell)
@@ -494,8 +574,9 @@ def test_a_run_shows_samples_that_its_card_keeps_to_itself(done):
     assert "## Samples" not in card
     assert "| `name` |" in card.replace("  ", " ")
     resolved = json.loads(done.prepared.recipe.model_dump_json())
-    public = {**resolved, "data": {**resolved["data"], "kind": "hub", "source": "someone/entities"}}
-    assert "## Samples" in write_card(done.run, resolved=public)
+    for kind, shown in (("hub", False), ("builtin", True)):  # a data set on the Hub may be private
+        other = {**resolved, "data": {**resolved["data"], "kind": kind, "source": "someone/entities"}}
+        assert ("## Samples" in write_card(done.run, resolved=other)) is shown
 
 
 @pytest.mark.parametrize(
