@@ -1,12 +1,14 @@
 """Entities and answers beside Transformers' Trainer: same model, data, epochs, batch, learning rate and precision.
 
-    python benchmarks/spans.py --data DIR [entities answers] [--epochs 3] [--strategies full lora]
+    python benchmarks/spans.py --data DIR [entities answers] [--epochs 3] [--seeds 0 1 2] [--strategies full lora]
 
 DIR has a folder `wnut17` of jsonl files with `tokens` and `ner_tags`, and one `restaurant8k` with `question`, `context`
 and `answers`. The Trainer is used as its own examples do (`run_ner.py`, `run_qa.py`): the first token of each word has
 its tag, the best state by validation is kept, answers are looked for among the twenty best first and last tokens. Both
-sides start from a random head, are scored by the same functions on the same texts, and each difference has an interval
-over resampled texts. What is done stays in `--folder` and is not done again. The table goes to benchmarks/spans.md.
+sides start from a random head and are scored by the same functions on the same texts. The difference of the means over
+seeds has an interval over resampled texts; how far seeds lie apart stands beside it, for a head that starts at random
+moves the F1 of rare entities by more than such an interval. What is done stays in `--folder` and is not done again. The
+table goes to benchmarks/spans.md.
 """
 
 from __future__ import annotations
@@ -48,12 +50,13 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 # --- hfstrat -------------------------------------------------------------------------------------------------
 
 
-def ours(name: str, strategy: str, data: Path, folder: Path, epochs: int, rows: int | None) -> Path:
+def ours(name: str, strategy: str, seed: int, data: Path, folder: Path, epochs: int, rows: int | None) -> Path:
     """Train with hfstrat on the command line; the run's directory."""
     spec = TASKS[name]
     limit = {} if rows is None else {"limit": rows}
     recipe = {
-        "name": f"{name}-{strategy}",
+        "name": f"{name}-{strategy}-seed{seed}",
+        "seed": seed,
         "model": {"base": BASE, "published_as": "sentence-transformers/all-MiniLM-L6-v2"},
         "task": spec["task"],
         "data": {**spec["data"], "source": f"{data / spec['data']['source']}/", **limit},
@@ -302,32 +305,45 @@ def _answers(splits: dict[str, list[dict[str, Any]]], tokenizer: Any, folder: st
 # --- the table -----------------------------------------------------------------------------------------------
 
 
-def line(name: str, strategy: str, run: Path, file: Path) -> str:
-    """Both scores, and their difference over resampled texts."""
+def line(name: str, strategy: str, done: list[tuple[Path, Path]]) -> str:
+    """Both mean scores, and their difference over resampled texts.
+
+    Args:
+        name: The task.
+        strategy: The strategy.
+        done: For each seed hfstrat's run, and the file of what the Trainer says.
+    """
     from hfstrat.metrics import METRICS, Outputs, score
     from hfstrat.metrics.resampled import statistic
     from hfstrat.runs.directory import Run
     from hfstrat.study.statistics import paired_difference_of
 
     metric, problem = TASKS[name]["metric"], TASKS[name]["problem"]
-    frame, theirs = Run(run).predictions(), json.loads(file.read_text("utf-8"))
-    true = [list(one) for one in frame["reference"]]
-    said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
-    both = [Outputs(true, part, None, 0) for part in (said, theirs["said"])]
-    values = [score([metric], problem, one, intervals=False)[metric].value for one in both]
-    if name == "entities":
-        from seqeval.metrics import f1_score
+    values: tuple[list[float], list[float]] = ([], [])
+    statistics: tuple[list[Any], list[Any]] = ([], [])
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for run, file in done:
+        frame, theirs = Run(run).predictions(), json.loads(file.read_text("utf-8"))
+        true = [list(one) for one in frame["reference"]]
+        said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
+        for side, part in enumerate((said, theirs["said"])):
+            outputs = Outputs(true, part, None, 0)
+            value = score([metric], problem, outputs, intervals=False)[metric].value
+            if name == "entities":
+                from seqeval.metrics import f1_score
 
-        apart = max(abs(f1_score(true, part.predictions) - value) for part, value in zip(both, values, strict=True))
-        assert apart < 1e-6, "scores are those of seqeval"
-    first, second = ([statistic(METRICS[metric], problem, one)] for one in both)
-    difference = paired_difference_of(first, second, len(true))
-    ledger = json.loads((run / "ledger.json").read_text("utf-8"))["phases"]
-    seconds = sum(ledger[phase]["seconds"] for phase in ("train", "evaluate", "cache", "measure") if phase in ledger)
-    return (
-        f"| {name} | {strategy} | {values[0]:.4f} | {values[1]:.4f} | {difference.value:+.4f} "
-        f"[{difference.low:+.4f}, {difference.high:+.4f}] | {seconds:.0f} s | {theirs['seconds']:.0f} s |"
-    )
+                assert abs(f1_score(true, part) - value) < 1e-6, "scores are those of seqeval"
+            values[side].append(value)
+            statistics[side].append(statistic(METRICS[metric], problem, outputs))
+        ledger = json.loads((run / "ledger.json").read_text("utf-8"))["phases"]
+        phases = [phase for phase in ("train", "evaluate", "cache", "measure") if phase in ledger]
+        seconds[0].append(sum(ledger[phase]["seconds"] for phase in phases))
+        seconds[1].append(theirs["seconds"])
+    difference = paired_difference_of(*statistics, len(true))
+    both = " | ".join(f"{np.mean(part):.4f} ({min(part):.4f}–{max(part):.4f})" for part in values)
+    took = " | ".join(f"{np.mean(part):.0f} s" for part in seconds)
+    interval = f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    return f"| {name} | {strategy} | {len(done)} | {both} | {interval} | {took} |"
 
 
 def main() -> None:
@@ -336,6 +352,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=list(TASKS), help="entities, answers")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rows", type=int, help="of the training split, at most")
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES))
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark-spans"))
@@ -353,17 +370,20 @@ def main() -> None:
         "with its 95 % interval. Seconds are of updates and evaluations, and mean something only where nothing else "
         "ran.",
         "",
-        "| task | strategy | hfstrat | Trainer | difference | hfstrat took | Trainer took |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| task | strategy | seeds | hfstrat | Trainer | difference | hfstrat took | Trainer took |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name in words.tasks:
         for strategy in words.strategies:
-            run = ours(name, strategy, words.data, words.folder, words.epochs, words.rows)
-            file = words.folder / f"{name}-{strategy}-trainer.json"
-            if not file.is_file():
-                again = [sys.executable, __file__, name, "--data", str(words.data), "--peer", str(run), str(file)]
-                subprocess.run(again, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-            lines.append(line(name, strategy, run, file))
+            done = []
+            for seed in words.seeds:
+                run = ours(name, strategy, seed, words.data, words.folder, words.epochs, words.rows)
+                file = words.folder / f"{name}-{strategy}-seed{seed}-trainer.json"
+                if not file.is_file():
+                    again = [sys.executable, __file__, name, "--data", str(words.data), "--peer", str(run), str(file)]
+                    subprocess.run(again, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+                done.append((run, file))
+            lines.append(line(name, strategy, done))
             print(lines[-1], flush=True)
     (ROOT / "benchmarks" / "spans.md").write_text("\n".join(lines) + "\n", "utf-8")
 
