@@ -344,11 +344,15 @@ def _limits(run: Run, env: Mapping[str, Any]) -> str:
     ]
     if (env.get("labels") or {}).get("problem") == "single_label":
         said.append("Every text gets one of the labels, also a text that belongs to none of them.")
+    if (env.get("labels") or {}).get("problem") == "entities":
+        said.append("Of entities that lie within one another or overlap only one is told.")
     return "## Limits\n\n" + "".join(f"- {sentence}\n" for sentence in said)
 
 
 def _truncation(run: Run, env: Mapping[str, Any]) -> Iterator[str]:
     """How much of the data the model saw only in part."""
+    if _saved(run).get("long_texts") == "windows":
+        return
     truncated = (run.read("audit.json") or {}).get("truncated")
     rows = (env.get("data") or {}).get("rows") or {}
     if isinstance(truncated, Mapping):

@@ -286,10 +286,6 @@ class Encoded:
         """Tokens in all."""
         return int(self.columns["input_ids"].offsets[-1])
 
-    def with_targets(self, targets: IntArray | FloatArray) -> Encoded:
-        """The same tokens with other targets."""
-        return replace(self, examples=replace(self.examples, targets=targets))
-
     def with_teacher(self, logits: FloatArray) -> Encoded:
         """The same tokens with a teacher's logits."""
         return replace(self, teacher=logits)

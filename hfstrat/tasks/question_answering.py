@@ -13,8 +13,6 @@ import numpy as np
 from pydantic import Field
 
 from hfstrat.answers import answer_f1
-from hfstrat.errors import DataError
-from hfstrat.errors import Problem as Trouble
 from hfstrat.tasks.base import Answer, Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged
 from hfstrat.tasks.task import Columns, TaskSpec, ids_of, texts_of
 from hfstrat.tasks.windows import Tokens, tokens_of
@@ -95,9 +93,6 @@ class QuestionAnswering(TaskSpec):
         Raises:
             DataError: The tokenizer does not say which characters a token is of, or there is no room for a context.
         """
-        if not tokenizer.is_fast:
-            what = f"{type(tokenizer).__name__} does not tell which characters a token is of"
-            raise DataError(Trouble(what, "model.base", hint="Name a base with a tokenizer.json"))
         tokens = tokens_of(tokenizer, examples, max_length, windows=True, stride=self.stride, offsets=True)
         places = _Places(tokens, tokenizer, examples.pairs or ())
         aims, lost = None, 0

@@ -167,9 +167,6 @@ class TokenClassification(ClassesSpec):
         Raises:
             DataError: The tokenizer does not say which characters a token is of, or there is no room for a text.
         """
-        if not tokenizer.is_fast:
-            what = f"{type(tokenizer).__name__} does not tell which characters a token is of"
-            raise DataError(Trouble(what, "model.base", hint="Name a base with a tokenizer.json"))
         assert examples.words is not None, "this task reads words"
         tokens = tokens_of(tokenizer, examples, max_length, windows=self.in_windows, stride=self.stride, offsets=True)
         units = _first_tokens(examples, examples.words, tokens)

@@ -63,8 +63,11 @@ def tokens_of(
         offsets: Whether characters are wanted, and which text of a pair a token is of.
 
     Raises:
-        DataError: The length leaves no room for a text.
+        DataError: The length leaves no room for a text, or the tokenizer does not say which characters a token is of.
     """
+    if offsets and not tokenizer.is_fast:
+        what = f"{type(tokenizer).__name__} does not tell which characters a token is of"
+        raise DataError(Trouble(what, "model.base", hint="Name a base with a tokenizer.json"))
     special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
     room = max_length - special
     if room < 1 + (examples.pairs is not None):
