@@ -94,7 +94,10 @@ def substance(run: Run) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return value.tobytes().hex() if hasattr(value, "tobytes") else value
+    """Numbers as their bits, for NaN is not equal to itself; texts as they are."""
+    if not hasattr(value, "tobytes"):
+        return value
+    return value.tolist() if value.dtype == object else value.tobytes().hex()
 
 
 def files_of(run: Run) -> list[str]:

@@ -12,6 +12,8 @@ from hfstrat.errors import Interrupted
 from hfstrat.runs.directory import Run
 from tests import tiny
 from tests.faults.runs import STRATEGIES, Calls, files_of, recipe_for, status_of, substance
+from tests.tasks.test_question_answering import asked
+from tests.tasks.test_token_classification import tagged
 from tests.training.helpers import memory
 
 ROWS = tiny.reviews(60)
@@ -25,6 +27,27 @@ def stop(number: signal.Signals = signal.SIGTERM):
 def teacher(tiny_base, tmp_path_factory):
     runs = tmp_path_factory.mktemp("teacher")
     return execute.train(recipe_for("full", tiny_base, name="teacher"), data=memory(ROWS), runs=runs).path
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "windows"),
+    [("token_classification", tagged(60), {"stride": 2}), ("question_answering", asked(60), {"stride": 4})],
+)
+def test_words_and_questions_in_windows_go_on_as_well(kind, rows, windows, tiny_base, tmp_path):
+    given = recipe_for("partial", tiny_base, task={"kind": kind, "max_length": 16, **windows})
+    given["strategy"] = {"kind": "partial", "last_n": 1, "head_init": "random"}
+    given["evaluate"] = {}
+    counter = Calls()
+    whole = execute.train(given, data=memory(rows), runs=tmp_path / "whole", observer=counter)
+    stops, runs = 0, tmp_path / "parted"
+    for at in (counter.count // 3, counter.count // 2, counter.count // 2 + 3, 10 * counter.count):
+        try:
+            found = execute.train(given, data=memory(rows), runs=runs, resume=True, observer=Calls(at, stop()))
+        except Interrupted:
+            stops += 1
+    assert stops >= 2
+    assert substance(found) == substance(whole)
+    assert files_of(found) == files_of(whole)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
