@@ -354,7 +354,7 @@ def _run(
     kept = Checkpoints(run.path / FOLDER if main else None, recipe.train)
     state = State(prepared, accelerator, observer, judge_of(prepared), ledger, log, model, training)
     state.folder, state.checkpoints, state.signals = run.path if main else None, kept, signals
-    state.micro = int(recipe.train.micro_batch_size)
+    state.micro, state.threshold = int(recipe.train.micro_batch_size), recipe.task.default_threshold
     if main:
         state.settled = lambda settled: write_text(run.path / "recipe.yaml", dump(settled))
     set_aside = run.path / VOCABULARY if main else None

@@ -73,7 +73,7 @@ class State:
     best_score: Score | None = None
     best_at: str = ""
     trained: set[str] = field(default_factory=set)
-    threshold: float = field(init=False)
+    threshold: float = 0.5
     micro: int = 1
     exact: bool = True
     rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -82,7 +82,6 @@ class State:
 
     def __post_init__(self) -> None:
         self.held_out = self.prepared.encoded.get("validation")
-        self.threshold = self.judge.task.default_threshold
 
     def placed(self) -> nn.Module:
         """The model, put where it is trained; quantised weights are put there when they are loaded, and stay."""

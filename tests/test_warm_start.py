@@ -695,7 +695,7 @@ def test_what_is_no_teacher(asked, teachers, tiny_base):
         "arm:full": "'arm:full' names an arm, and arms are of comparisons. Name a run",
         "runs/y": "the run runs/y is failed, not done",
         "./gone": "no such folder: ./gone",
-        base: f"{base} does not say what its outputs are. Name a classifier",
+        base: f"{base} does not say what its outputs are. Name a model for the same task",
     }.items():
         (told,) = asked(base, {"kind": "distill", "teacher": teacher, **own})
         assert told.startswith(f"mine.yaml:10: strategy.teacher: {message}")

@@ -207,7 +207,7 @@ RECIPES = [
     ),
     Wrong(
         "unknown task",
-        "mine.yaml:5: task.kind: ",
+        "mine.yaml:4: task.kind: ",
         "Did you mean 'text_classification'?",
         {"task.kind": "text_clasification"},
     ),
@@ -756,14 +756,14 @@ DATA = [
     Wrong(
         "windows without room for the second text",
         "mine.yaml:6: task.max_length: a first text of a pair is so long",
-        "or set task.long_texts: truncate",
+        "set task.long_texts: truncate",
         {"task.max_length": 8, "task.long_texts": "windows"},
         {"a.csv": relabelled(ROWS, lambda _, row: {"text_pair": row["text"]})},
     ),
     Wrong(
         "folder without data",
         "mine.yaml:7: data.source: there is no data file in the folder base",
-        "Files that can be read end in .csv",
+        "Files that can be read end in .bio",
         {"data.source": "base"},
         base=without_files("*.json"),
         count=2,
@@ -771,7 +771,7 @@ DATA = [
     Wrong(
         "another kind of file",
         "a.txt: '.txt' files cannot be read",
-        "Use csv, tsv, json, jsonl or parquet",
+        "Use csv, tsv, json, jsonl, parquet or conll",
         {"data.source": "a.txt"},
         {"a.txt": "text,label\nx,a\n"},
     ),

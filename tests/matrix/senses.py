@@ -77,7 +77,7 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path) -> Pair:
     prepared: Any = SimpleNamespace(plan=plan, anatomy=anatomy, added=added, encoded={})
     prepared.recipe = SimpleNamespace(strategy=spec, seed=0)
     inputs, before = inputs_of(family), weights(model)
-    batch = Batch(inputs, TARGETS, None, np.arange(ROWS), teacher=taught(plan, shape, inputs))
+    batch = Batch(inputs, TARGETS, None, np.arange(ROWS), np.arange(ROWS), teacher=taught(plan, shape, inputs))
     doing = Doing(prepared, model, batch, Settings(updates=UPDATES, lr=LR[strategy], warmup=0.0))
     for stage in plan.stages:
         doing.solve(stage) if isinstance(stage, Solve) else doing.fit(stage)

@@ -73,7 +73,36 @@ def tags(n: int = 240, seed: int = 0) -> Outputs:
     return of_words(("ADJ", "NOUN", "VERB"), n, seed)
 
 
+def spans(n: int = 240, seed: int = 0) -> Outputs:
+    """Answers of one to three words, one in six of them none, of which three in four are right."""
+    generator = np.random.default_rng(seed)
+    words = ("red", "blue", "barn", "house", "door")
+    texts = [" ".join(map(str, generator.choice(words, generator.integers(1, 4)))) for _ in range(3 * n)]
+    references = [[] if generator.random() < 1 / 6 else texts[3 * place : 3 * place + 2] for place in range(n)]
+    predictions = [
+        (row[0] if row else "") if generator.random() < 0.75 else texts[3 * place + 2]
+        for place, row in enumerate(references)
+    ]
+    return Outputs(references, predictions, None, 2)
+
+
+def brute_answer_f1(said: str, true: list[str]) -> float:
+    if not said or not true:
+        return float(said == (true or [""])[0])
+    best = 0.0
+    for answer in true:
+        left = answer.split()
+        common = 0
+        for word in said.split():
+            if word in left:
+                left.remove(word)
+                common += 1
+        best = max(best, 2 * common / (len(said.split()) + len(answer.split())))
+    return best
+
+
 MADE: dict[str, Callable[..., Outputs]] = {
+    "spans": spans,
     "entities": entities,
     "tags": tags,
     "single_label": single_label,
@@ -106,6 +135,10 @@ def independent(name: str, problem: str, o: Outputs) -> float:
         options = {"average": "macro" if average.endswith("macro") else "micro", "zero_division": 0}
         function = {"f1": seqeval.f1_score, "precision": seqeval.precision_score, "recall": seqeval.recall_score}
         return float(function[average.removesuffix("_macro")](y, p, **options))
+    if name == "exact_match":
+        return float(np.mean([said in true or not (said or true) for said, true in zip(p, y, strict=True)]))
+    if name == "answer_f1":
+        return float(np.mean([brute_answer_f1(said, true) for said, true in zip(p, y, strict=True)]))
     if base in ("tag", "token"):
         y, p = ([tag for row in rows for tag in row] for rows in (y, p))
         return float(sk.f1_score(y, p, average="macro") if base == "tag" else sk.accuracy_score(y, p))
@@ -466,7 +499,7 @@ def test_unknown_name_is_a_module_of_the_hub() -> None:
         "someone/theirs",
         "theirs",
         unit="",
-        problems=frozenset({"single_label", "multi_label", "regression", "entities", "tags"}),
+        problems=frozenset({"single_label", "multi_label", "regression", "entities", "tags", "spans"}),
         interval=None,
     )
     assert suggest("acuracy") == "accuracy"

@@ -42,7 +42,7 @@ TABLE: list[tuple[str, Any, str]] = [
     ("strategy", None, f"strategy: None is empty; it should be a mapping. Write `strategy: {{kind: {KINDS}, …}}`"),
     ("data", "a.csv", "data: 'a.csv' is text; it should be a mapping. Write `data: {source: a.csv}`"),
     ("model", "bert", "model: 'bert' is text; it should be a mapping. Write `model: {base: bert}`"),
-    ("task", {}, "task: task needs a 'kind'. Write `task: {kind: text_classification | token_classification, …}`"),
+    ("task", {}, "task: task needs a 'kind'. Write `task: {kind: text_classification | token_classification | ques"),
     ("task.kind", "text_clasification", "task.kind: 'text_clasification' is not a kind of task. Did you mean 'text_cl"),
     ("data.kind", "fils", "data.kind: 'fils' is not a kind of data. Did you mean 'files'?"),
     ("data.columns", ["a"], "data.columns: ['a'] is a list; it should be a mapping"),

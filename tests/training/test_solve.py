@@ -351,7 +351,7 @@ def test_its_loss_is_that_of_the_loop(tiny_base, smoothing, weights, separator):
     prepared = prepared_for(given, rows)
     data = prepared.encoded["train"]
     logits = torch.from_numpy(np.random.default_rng(1).normal(size=(len(data), 2)))
-    found = float(solving._mean_loss(prepared, torch.device("cpu"))(logits))
+    found = float(solving._mean_loss(prepared, torch.ones(len(data), dtype=torch.bool))(logits))
     sum_loss = fitting._sum_loss(prepared, torch.device("cpu"))
     total = weight = 0.0
     for plan in list(fitting._schedule(prepared, data, fit_of(prepared)))[: -(-len(data) // 8)]:
