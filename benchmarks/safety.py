@@ -45,39 +45,33 @@ def train(file: Path, runs: Path, output: Path) -> None:
     from hfstrat.checkpoints import Checkpoints
     from hfstrat.runs.events import Observer
 
-    updates: list[float] = []
-    saved: list[tuple[int, float]] = []  # updates done, seconds
-
     class Clock(Observer):
+        """When the updates of the last stage ended, and what checkpoints took after how many of them."""
+
+        def __init__(self) -> None:
+            self.updates: list[float] = []
+            self.saved: list[tuple[int, float]] = []
+            self._counts = False
+
         def phase(self, name: str, total: int | None, unit: str) -> None:
-            updates.clear()  # the last phase with updates is the stage that is measured
-            self.counts = unit == "updates"
+            self._counts = unit == "updates"
+            if self._counts:
+                self.updates, self.saved = [], []
 
         def advance(self, steps: int, **_: Any) -> None:
-            if steps and self.counts:
-                updates.append(time.perf_counter())
+            if steps and self._counts:
+                self.updates.append(time.perf_counter())
 
-    write, kept = Checkpoints.save, list[float]()
+    clock, write = Clock(), Checkpoints.save
 
     def timed(self: Checkpoints, *words: Any, **more: Any) -> None:
         begun = time.perf_counter()
         write(self, *words, **more)
-        saved.append((len(updates), time.perf_counter() - begun))
-
-    def finished(self: Observer) -> None:
-        kept.extend(updates)
+        clock.saved.append((len(clock.updates), time.perf_counter() - begun))
 
     Checkpoints.save = timed  # type: ignore[method-assign]
-    real = Clock.phase
-
-    def phase(self: Clock, name: str, total: int | None, unit: str) -> None:
-        if updates and self.counts:
-            kept[:] = updates
-        real(self, name, total, unit)
-
-    Clock.phase = phase  # type: ignore[method-assign]
-    execute.train(file, runs=runs, observer=Clock())
-    output.write_text(json.dumps({"updates": kept, "saved": saved}), "utf-8")
+    execute.train(file, runs=runs, observer=clock)
+    output.write_text(json.dumps({"updates": clock.updates, "saved": clock.saved}), "utf-8")
 
 
 def once(strategy: str, every: str | None, updates: int, folder: Path) -> dict[str, Any]:

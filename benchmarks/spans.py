@@ -79,23 +79,17 @@ def peer(name: str, run: Path, data: Path, file: Path) -> None:
     """Train with Transformers' Trainer by the settings of a run of hfstrat, on its rows, and write what it says."""
     import yaml
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig, Trainer, set_seed
+    from transformers import Trainer, set_seed
 
     recipe = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
     set_seed(recipe["seed"])
     splits, tokenizer, folder = _splits(recipe, data), _tokenizer(), _folder()
     made = (_entities if name == "entities" else _answers)(splits, tokenizer, folder)
-    model = made["model"](AutoConfig)
+    model = made["model"]()
     plan = json.loads((run / "plan.json").read_text("utf-8"))
     if adapter := plan["adapter"]:
-        options = recipe["strategy"]
-        config = LoraConfig(
-            task_type="TOKEN_CLS" if name == "entities" else "QUESTION_ANS",
-            r=options["r"],
-            lora_alpha=options["alpha"] if options["alpha"] != "auto" else 2 * options["r"],
-            lora_dropout=options.get("dropout", 0.0),
-            target_modules=sorted({path.rpartition(".")[2] for path in adapter["targets"]}) or "all-linear",
-        )
+        kind = "TOKEN_CLS" if name == "entities" else "QUESTION_ANS"
+        config = LoraConfig(task_type=kind, target_modules=adapter["targets"], **adapter["options"])
         model = get_peft_model(model, config)
     trainer = Trainer(
         model=model,
@@ -192,25 +186,10 @@ def _entities(splits: dict[str, list[dict[str, Any]]], tokenizer: Any, folder: s
         for name, rows in splits.items()
     }
 
-    def tags_of(predictions: Any, labels: Any, rows: list[dict[str, Any]]) -> list[list[str]]:
-        said = []
-        for logits, own, row in zip(predictions, labels, rows, strict=True):
-            found = [names[place] for place in logits[own != -100].argmax(-1)]
-            said.append(found + ["O"] * (len(row["tokens"]) - len(found)))
-        return said
-
-    def measure(output: Any) -> dict[str, float]:
-        from seqeval.metrics import f1_score
-
-        said = tags_of(output.predictions, output.label_ids, splits["validation"])
-        return {"f1": f1_score([row["ner_tags"] for row in splits["validation"]], said, zero_division=0)}
-
-    def said(trainer: Any) -> list[list[str]]:
-        trainer.compute_metrics = None
-        found = trainer.predict(made["test"])
-        # Words of which the tokenizer makes no token have no label, so texts are put together word by word.
+    def tags_of(output: Any, rows: list[dict[str, Any]]) -> list[list[str]]:
+        """The tags of each text, word by word: those of which the tokenizer makes no token have no label."""
         out = []
-        for logits, own, row in zip(found.predictions, found.label_ids, splits["test"], strict=True):
+        for logits, own, row in zip(output.predictions, output.label_ids, rows, strict=True):
             words = tokenizer(row["tokens"], is_split_into_words=True, truncation=True, max_length=512).word_ids()
             kept = list(dict.fromkeys(word for word in words if word is not None))
             tags = ["O"] * len(row["tokens"])
@@ -219,9 +198,19 @@ def _entities(splits: dict[str, list[dict[str, Any]]], tokenizer: Any, folder: s
             out.append(tags)
         return out
 
+    def measure(output: Any) -> dict[str, float]:
+        from seqeval.metrics import f1_score
+
+        said = tags_of(output, splits["validation"])
+        return {"f1": f1_score([row["ner_tags"] for row in splits["validation"]], said, zero_division=0)}
+
+    def said(trainer: Any) -> list[list[str]]:
+        trainer.compute_metrics = None
+        return tags_of(trainer.predict(made["test"]), splits["test"])
+
     return {
         **made,
-        "model": lambda _: AutoModelForTokenClassification.from_pretrained(
+        "model": lambda: AutoModelForTokenClassification.from_pretrained(
             folder, id2label=dict(enumerate(names)), label2id=index
         ),
         "collator": DataCollatorForTokenClassification(tokenizer),
@@ -294,7 +283,7 @@ def _answers(splits: dict[str, list[dict[str, Any]]], tokenizer: Any, folder: st
     return {
         "train": features(splits["train"]),
         "validation": features(splits["validation"]),
-        "model": lambda _: AutoModelForQuestionAnswering.from_pretrained(folder),
+        "model": lambda: AutoModelForQuestionAnswering.from_pretrained(folder),
         "collator": DataCollatorWithPadding(tokenizer),
         "metric": "loss",
         "measure": None,

@@ -177,11 +177,16 @@ Text = tuple[int, tuple[str, ...]]
 
 
 def texts_of(
-    report: Report, name: str, rows: Dataset, columns: Mapping[str, str | tuple[str, ...]], missing: set[str]
+    report: Report,
+    name: str,
+    rows: Dataset,
+    columns: Mapping[str, str | tuple[str, ...]],
+    missing: set[str],
+    wanted: Sequence[str] = ("text", "text_pair"),
 ) -> list[Text] | None:
-    """Row number and folded texts of each row; None when there is no text column."""
-    roles = [role for role in ("text", "text_pair") if role in columns and role not in missing]
-    if "text" not in roles:
+    """Row number and folded texts of each row; None when there is no column of the first of the wanted roles."""
+    roles = [role for role in wanted if role in columns and role not in missing]
+    if wanted[0] not in roles:
         return None
     parts: list[list[str]] = []
     for role in roles:

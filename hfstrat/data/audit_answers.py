@@ -6,24 +6,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hfstrat.data.audit import (
-    LONGEST_TEXT,
     Audit,
     Report,
+    Text,
     check_duplicates,
     check_leak,
     check_size,
     missing_columns,
     numbers_of,
-    where,
+    texts_of,
 )
-from hfstrat.data.splits import Splits, fold
+from hfstrat.data.splits import Splits
 from hfstrat.tasks.question_answering import answers_in
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Columns = Mapping[str, str | tuple[str, ...]]
-Questions = list[tuple[int, tuple[str, ...]]]
 HINTS = {
     "an answer does not stand where its answer_start says": "answer_start counts characters of the context from 0",
     "an answer does not stand in its context": "Answers are copied from their context, letter by letter",
@@ -60,35 +59,20 @@ def audit_answers(splits: Splits, columns: Columns) -> Audit:
 
 def check_answers(
     report: Report, name: str, rows: Dataset, columns: Columns
-) -> tuple[Questions, list[tuple[str, ...]]]:
+) -> tuple[list[Text], list[tuple[str, ...]]]:
     """What has to be mended before some rows can be learned from or scored.
 
     Returns:
         Row number, folded question and context of each row; and its answers. Empty where columns are missing.
     """
     missing = missing_columns(report, name, rows, columns)
-    texts = {}
-    for role in ("question", "context"):
-        if role in missing or role not in columns:
-            continue
-        column, path = str(columns[role]), f"data.columns.{role}"
-        values = texts[role] = rows[column][:]
-        odd = where(rows, values, lambda value: value is not None and not isinstance(value, str))
-        report.rows(name, odd, f"whose '{column}' is not text", "Name a column of texts", path)
-        empty = where(rows, values, lambda value: value is None or (isinstance(value, str) and not value.strip()))
-        report.rows(name, empty, f"whose '{column}' is empty", "Fill in the text or delete the rows", path)
-        long = where(rows, values, lambda value: isinstance(value, str) and len(value) > LONGEST_TEXT)
-        report.rows(name, long, f"whose '{column}' has more than {LONGEST_TEXT:,} characters", "Cut it", path)
-    if len(texts) < 2:
-        return [], []
-    numbers = numbers_of(rows)
-    folded = ([fold(value) if isinstance(value, str) else "" for value in texts[role]] for role in texts)
-    questions: Questions = list(zip(numbers, zip(*folded, strict=True), strict=True))
-    if "answers" not in columns or "answers" in missing:
+    questions = texts_of(report, name, rows, columns, missing, ("question", "context")) or []
+    if {"context", "answers"} & missing or not {"context", "answers"} <= {*columns}:
         return questions, []
     wrong: dict[str, list[int]] = {}
     answers: list[tuple[str, ...]] = []
-    for number, cell, context in zip(numbers, rows[str(columns["answers"])][:], texts["context"], strict=True):
+    cells, contexts = (rows[str(columns[role])][:] for role in ("answers", "context"))
+    for number, cell, context in zip(numbers_of(rows), cells, contexts, strict=True):
         try:
             found = answers_in(cell, context if isinstance(context, str) else "")
             answers.append(tuple(answer.text for answer in found))

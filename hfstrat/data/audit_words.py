@@ -149,17 +149,16 @@ def _marked(words: Sequence[str], tags: Sequence[str], problem: str) -> tuple[st
 def _check_scheme(report: Report, name: str, rows: Dataset, tags: Sequence[list[str]]) -> None:
     """Words that go on with an entity that is not there, where the data marks where entities begin."""
     begun = sum(parted(tag)[0] in "BS" for row in tags for tag in row)
-    places = [(number, broken(row)) for number, row in zip(numbers_of(rows), tags, strict=True)]
-    torn = [(number, words) for number, words in places if words]
-    count = sum(len(words) for _, words in torn)
+    places = [(number, row, broken(row)) for number, row in zip(numbers_of(rows), tags, strict=True)]
+    torn = [place for place in places if place[2]]
+    count = sum(len(words) for *_, words in torn)
     if not count or count > begun:  # in the older way a beginning is marked between neighbours alone
         return
-    number, (word, *_) = torn[0]
-    tag = tags[numbers_of(rows).index(number)][word]
-    which = listed([number for number, _ in torn])
+    number, row, (word, *_) = torn[0]
+    which = listed([number for number, *_ in torn])
     report.warnings.append(
-        f"split {name} has {count} tags that go on with an entity that is not there, such as '{tag}' of word {word} in "
-        f"row {number} ({which}); each is read as the beginning of one"
+        f"split {name} has {count} tags that go on with an entity that is not there, such as '{row[word]}' of word "
+        f"{word} in row {number} ({which}); each is read as the beginning of one"
     )
 
 

@@ -26,45 +26,47 @@ def samples(run: Run, most: int = MOST) -> str:
     """
     problem = ((run.read("env.json") or {}).get("labels") or {}).get("problem")
     if problem in ("entities", "tags"):
-        wrong, right = _of_words(run, problem)
+        found = _of_words(run, problem)
     elif problem == "spans":
-        wrong, right = _of_questions(run)
+        found = _of_questions(run)
     else:
         return ""
+    wrong: list[str] = []
+    right: list[str] = []
+    for is_right, text in found:
+        (right if is_right else wrong).append(text)
+        if min(len(wrong), len(right)) >= most:
+            break
     few = min(len(wrong), max(most // 2, most - len(right)))
     shown = [*wrong[:few], *right[: most - few]]
     return "\n".join(shown) + "\n" if shown else ""
 
 
-def _of_words(run: Run, problem: str) -> tuple[list[str], list[str]]:
-    """Texts with entities, or all with tags: those that are wrong, and those that are right."""
+def _of_words(run: Run, problem: str) -> Iterator[tuple[bool, str]]:
+    """Texts with entities, or all with tags: whether all was right, and the text."""
     frame = run.predictions()
-    wrong, right = [], []
     for words, *tags in zip(frame["words"], frame["reference"], frame["prediction"], strict=True):
         true, said = (list(row) for row in tags)
         if problem == "entities" and not (entities_of(true) or entities_of(said)):
             continue
         text = _text(words, said, problem)
         if true == said:
-            right.append(f"- right: {text}")
+            yield True, f"- right: {text}"
         else:
-            wrong.append(f"- true: {_text(words, true, problem)}\n  <br>said: {text}")
-    return wrong, right
+            yield False, f"- true: {_text(words, true, problem)}\n  <br>said: {text}"
 
 
-def _of_questions(run: Run) -> tuple[list[str], list[str]]:
-    """Questions with the answer in its context: those that are wrong, and those that are right."""
+def _of_questions(run: Run) -> Iterator[tuple[bool, str]]:
+    """Questions with the answer in its context: whether it was right, and both."""
     frame = run.predictions()
-    wrong, right = [], []
     columns = ("question", "context", "start", "end", "prediction", "reference")
     for question, context, start, end, said, true in zip(*(frame[name] for name in columns), strict=True):
         asked = f"*{_plain(question)}*<br>{_around(context, start, end)}"
         if exact_match(said, list(true)):
-            right.append(f"- right: {asked}")
+            yield True, f"- right: {asked}"
         else:
             answers = " or ".join(f"**{_plain(answer)}**" for answer in dict.fromkeys(true)) or "no answer"
-            wrong.append(f"- wrong: {asked}\n  <br>true: {answers}")
-    return wrong, right
+            yield False, f"- wrong: {asked}\n  <br>true: {answers}"
 
 
 def _around(context: str, start: int, end: int) -> str:

@@ -40,7 +40,7 @@ class QuestionAnswering(TaskSpec):
     pipeline_tag: ClassVar[str] = "question-answering"
     roles: ClassVar[tuple[str, ...]] = ("question", "context", "answers", "id")
     texts: ClassVar[tuple[str, ...]] = ("question", "context")
-    encoding: ClassVar[tuple[str, ...]] = ("stride", "max_answer_length")
+    encoding: ClassVar[tuple[str, ...]] = ("stride",)
     floors: ClassVar[tuple[str, ...]] = ()
     solvable: ClassVar[bool] = False
     default_threshold: ClassVar[float] = 0.0
@@ -210,7 +210,7 @@ class QuestionAnswering(TaskSpec):
         """By how much the best answer has to score above no answer, for the best F1 on these examples."""
         margins = _margins(logits)
         said = self._texts(logits[:, 2:4].astype(np.int64), examples)
-        answers = self.truth(examples)
+        answers = truth_of(examples)
         gains = np.array(
             [answer_f1(text, true) - answer_f1("", true) for text, true in zip(said, answers, strict=True)]
         )
@@ -242,21 +242,13 @@ class QuestionAnswering(TaskSpec):
         """The text of each answer, empty for none."""
         return self._texts(np.asarray(values), examples)
 
-    def named(self, values: Any, examples: Examples, labels: Labels) -> list[Any]:
-        """The text of each answer, empty for none."""
-        return list(self._texts(np.asarray(values), examples))
-
-    def truth(self, examples: Examples) -> list[list[str]]:
-        """All answers to each question."""
-        return [[answer.text for answer in row] for row in examples.answers or ()]
-
     def true_values(self, examples: Examples, labels: Labels) -> list[list[str]]:
         """All answers to each question."""
-        return self.truth(examples)
+        return truth_of(examples)
 
     def true_names(self, examples: Examples, labels: Labels) -> list[Any]:
         """All answers to each question."""
-        return list(self.truth(examples))
+        return list(truth_of(examples))
 
     def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
         """Question and context, the characters of the answer, and how sure it is that there is one."""
@@ -286,6 +278,11 @@ class QuestionAnswering(TaskSpec):
 
 
 _SPAN = ("prediction", "start", "end")
+
+
+def truth_of(examples: Examples) -> list[list[str]]:
+    """All answers to each question."""
+    return [[answer.text for answer in row] for row in examples.answers or ()]
 
 
 def answers_of(split: Dataset, columns: Mapping[str, Any]) -> list[list[Answer]]:

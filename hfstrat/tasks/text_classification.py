@@ -128,17 +128,7 @@ class TextClassification(ClassesSpec):
         return Labels(problem, names, tuple(counts.get(name, 0) for name in names))
 
     def read(self, split: Dataset, name: str, columns: Mapping[str, Any], labels: Labels | None) -> Examples:
-        """One split as texts and targets.
-
-        Args:
-            split: The rows.
-            name: The split's name, for ids.
-            columns: As returned by `columns`.
-            labels: As returned by `find_labels`; None to read texts only.
-
-        Raises:
-            DataError: A label is not known.
-        """
+        """One split as texts and targets."""
         pairs = texts_of(split, columns["text_pair"]) if "text_pair" in columns else None
         targets = self._targets(split, name, columns["label"], labels) if labels is not None else None
         return Examples(ids_of(split, name, columns), texts_of(split, columns["text"]), pairs, targets)

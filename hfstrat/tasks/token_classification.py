@@ -113,7 +113,8 @@ class TokenClassification(ClassesSpec):
             DataError: `labels` leaves out a tag that the training split has.
         """
         counts: dict[str, int] = {}
-        for row in self._tags(train, columns, problem):
+        words = None if "spans" not in columns else words_of(train, columns)[1]
+        for row in self._tags(train, columns, problem, words):
             for name in row:
                 counts[name] = counts.get(name, 0) + 1
         names = completed(counts) if problem == "entities" else in_order(counts)
@@ -131,7 +132,7 @@ class TokenClassification(ClassesSpec):
         targets = None
         if labels is not None:
             index = {label: place for place, label in enumerate(labels.names)}
-            tags = [tag for row in self._tags(split, columns, labels.problem) for tag in row]
+            tags = [tag for row in self._tags(split, columns, labels.problem, words) for tag in row]
             unknown = sorted({tag for tag in tags if tag not in index})
             if unknown:
                 shown = ", ".join(f"'{tag}'" for tag in unknown[:5])
@@ -142,14 +143,16 @@ class TokenClassification(ClassesSpec):
             targets = np.array([index[tag] for tag in tags], dtype=np.int64)
         return Examples(ids_of(split, name, columns), texts, None, targets, words)
 
-    def _tags(self, split: Dataset, columns: Mapping[str, Any], problem: Problem) -> Iterator[Sequence[str]]:
-        """The tag of each word of each text, those of entities in IOB."""
+    def _tags(
+        self, split: Dataset, columns: Mapping[str, Any], problem: Problem, words: Words | None
+    ) -> Iterator[Sequence[str]]:
+        """The tag of each word of each text, those of entities in IOB; spans are of the characters of the words."""
         if "spans" not in columns:
             for row in cells_of(split, columns["tags"]) or ():
                 tags = [tag or OUTSIDE for tag in row or ()]
                 yield written(entities_of(tags), len(tags)) if problem == "entities" else tags
             return
-        _, words = words_of(split, columns)
+        assert words is not None, "spans are in texts, whose words are looked for"
         for place, cell in enumerate(split[columns["spans"]][:]):
             first, end = words.offsets[place], words.offsets[place + 1]
             snapped, _ = snap(spans_in(cell), words.starts[first:end], words.ends[first:end])
@@ -193,10 +196,9 @@ class TokenClassification(ClassesSpec):
         words = data.examples.words
         assert words is not None, "this task reads words"
         unseen = np.flatnonzero(np.isnan(logits[:, 0]))
-        goes_on = [
-            word for word in unseen.tolist() if word not in words.offsets and words.starts[word] == words.ends[word - 1]
-        ]
-        if not goes_on:
+        unseen = unseen[~np.isin(unseen, words.offsets)]
+        goes_on = unseen[words.starts[unseen] == words.ends[unseen - 1]].tolist()
+        if not goes_on or not self.in_windows:  # where texts are cut, a word may be unseen for that
             return logits
         place = {name: number for number, name in enumerate(labels.names)}
         marks = labels.problem == "entities"
@@ -228,10 +230,6 @@ class TokenClassification(ClassesSpec):
         assert examples.words is not None, "this task reads words"
         names = [labels.names[value] for value in values]
         return [names[first:end] for first, end in _bounds(examples.words)]
-
-    def named(self, values: Any, examples: Examples, labels: Labels) -> list[Any]:
-        """The tags of each text."""
-        return list(self.measured(values, examples, labels))
 
     def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
         """The words, and the probability of the tag that each got."""

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from hfstrat.report.card import Case, Problem, card, data_name, snippet
+from hfstrat.report.card import card, data_name
+from hfstrat.report.snippet import Case, Problem, snippet
 from hfstrat.runs.directory import Run, write_json
 from tests.report import fake
 

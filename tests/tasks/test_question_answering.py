@@ -26,7 +26,7 @@ from hfstrat.metrics import Outputs, score
 from hfstrat.runs.events import Observer
 from hfstrat.tasks import QuestionAnswering
 from hfstrat.tasks.base import Encoded, Labels
-from hfstrat.tasks.question_answering import answers_in
+from hfstrat.tasks.question_answering import answers_in, truth_of
 from hfstrat.training import scoring
 from hfstrat.verbs import predict
 from tests import elsewhere, tiny
@@ -270,7 +270,7 @@ def test_the_threshold_is_the_one_with_the_best_f1():
 
     def f1(threshold: float) -> float:
         said = TASK.measured(TASK.decode(logits, labels, threshold).predictions, examples, labels)
-        return float(np.mean([answer_f1(*pair) for pair in zip(said, TASK.truth(examples), strict=True)]))
+        return float(np.mean([answer_f1(*pair) for pair in zip(said, truth_of(examples), strict=True)]))
 
     assert f1(TASK.threshold(logits, examples, "spans")) == pytest.approx(max(map(f1, np.linspace(-5, 5, 101))))
 

@@ -22,6 +22,7 @@ from hfstrat.data.batching import collate
 from hfstrat.errors import DataError, RecipeError
 from hfstrat.inference import Predictor
 from hfstrat.judge import Judge
+from hfstrat.models.anatomy import named_parameters
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card as write_card
 from hfstrat.report.samples import samples
@@ -32,6 +33,7 @@ from hfstrat.tasks import TokenClassification
 from hfstrat.tasks.base import Encoded, Labels
 from hfstrat.tasks.token_classification import snap, spans_in
 from hfstrat.training import scoring
+from hfstrat.training.engine import logits_of
 from hfstrat.verbs import predict
 from tests import elsewhere, tiny
 from tests.matrix import pairs
@@ -230,6 +232,16 @@ def test_words_that_share_a_token_go_on_with_its_tag():
     data = Encoded(examples, {}, np.arange(3), 0, {})
     decoded = TASK.decode(TASK.collected(logits, data, labels), labels)
     assert TASK.named(decoded.predictions, examples, labels) == [["B-x", "I-x", "I-x", "O"], ["I-x", "I-x"]]
+
+
+def test_words_that_were_cut_off_do_not_go_on():
+    cut = TASK.model_copy(update={"long_texts": "truncate"})
+    examples = cut.examples(("x",), ["北京市"], None)
+    labels = Labels("entities", ("O", "B-x", "I-x"))
+    logits = np.array([[0, 5, 1], *[[np.nan] * 3] * 2], np.float32)
+    data = Encoded(examples, {}, np.arange(2), 1, {})
+    decoded = cut.decode(cut.collected(logits, data, labels), labels)
+    assert cut.named(decoded.predictions, examples, labels) == [["B-x", "O", "O"]]
 
 
 @pytest.mark.parametrize(
@@ -476,10 +488,18 @@ def test_each_word_counts_once_in_the_loss(tiny_base):
 def test_a_head_is_solved_on_the_features_of_words(tiny_base, tmp_path):
     found = helpers.train(recipe(tiny_base("bert", **helpers.LIVELY)), tagged(160), tmp_path)
     assert [stage.kind for stage in found.prepared.plan.stages] == ["solve"]
-    data = found.prepared.encoded["train"]
-    right = scoring.logits(found.model, data, 64).argmax(axis=1) == data.targets
-    shares = np.bincount(data.targets) / len(data.targets)
-    assert right.mean() > shares.max() + 0.08
+    data, labels = found.prepared.encoded["train"], found.prepared.material.labels
+    # Without its penalty the loss of training has hardly a slope there, if targets are those of their words.
+    model = found.model
+    output = dict(named_parameters(model))[f"{found.prepared.anatomy.output}.weight"]
+    batch = collate(data, np.arange(len(data)))
+
+    def slope(targets: torch.Tensor) -> float:
+        loss = TASK.loss(logits_of(model, batch, torch.device("cpu")), targets, labels.problem) / len(targets)
+        return float(torch.autograd.grad(loss, output)[0].norm())
+
+    turned = batch.targets.roll(1)
+    assert slope(batch.targets) < 0.1 * slope(turned)
 
 
 def test_tags_that_stand_for_themselves(tiny_base, tmp_path):
@@ -490,7 +510,8 @@ def test_tags_that_stand_for_themselves(tiny_base, tmp_path):
     found = helpers.train(given, rows, tmp_path)
     assert found.prepared.material.labels.problem == "tags"
     assert list(found.run.metrics["metrics"]) == ["token_accuracy", "tag_f1_macro"]
-    assert found.run.metrics["metrics"]["token_accuracy"]["value"] > 0.5
+    said = [tag for row in found.run.predictions()["reference"] for tag in row]
+    assert found.run.metrics["metrics"]["token_accuracy"]["value"] > said.count("O") / len(said) + 0.05
     (record,) = Predictor.of(found.run.path).predict(["the great film"])
     assert [one["text"] for one in record["prediction"]] == ["the", "great", "film"]
 
