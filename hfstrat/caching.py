@@ -108,7 +108,8 @@ def replayed(stage: Fit, state: State, passes: float) -> Iterator[None]:
     """
     anatomy, model = state.prepared.anatomy, state.model
     depth = anatomy.frozen_blocks(state.trained)
-    if not state.prepared.recipe.train.cache or depth == 0 or passes <= 1:
+    drawn = state.training.masking is not None  # what frozen blocks read is another text each time
+    if not state.prepared.recipe.train.cache or depth == 0 or passes <= 1 or drawn:
         yield
         return
     blocks = anatomy.stacks[0][:depth]

@@ -30,6 +30,7 @@ from hfstrat.judge import Judge
 from hfstrat.models.build import build
 from hfstrat.models.compaction import compact, expand, is_compact
 from hfstrat.outline import outline
+from hfstrat.packing import check_packing
 from hfstrat.prepare import Prepared, folder_of, located, prepare
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
@@ -349,6 +350,7 @@ def _run(
             recipe.train.precision,
             bool(recipe.train.hold_bf16),
         )
+    check_packing(model, prepared.encoded["train"])
     training = _training(prepared, accelerator, run, ledger, observer)
     main = accelerator.is_main_process
     kept = Checkpoints(run.path / FOLDER if main else None, recipe.train)

@@ -292,6 +292,7 @@ class _Planned:
     epoch: float
     rows: np.ndarray
     ends_epoch: bool
+    passed: int  # epochs that are done before
 
 
 def _schedule(prepared: Prepared, data: Encoded, stage: Fit) -> Iterator[_Planned]:
@@ -302,14 +303,16 @@ def _schedule(prepared: Prepared, data: Encoded, stage: Fit) -> Iterator[_Planne
     for epoch in range(first // per_epoch, -(-last // per_epoch)):
         for place, rows in enumerate(order(lengths, train.batch_size, prepared.recipe.seed, epoch)):
             if first <= epoch * per_epoch + place < last:
-                yield _Planned(epoch + (place + 1) / per_epoch, rows, place + 1 == per_epoch)
+                yield _Planned(epoch + (place + 1) / per_epoch, rows, place + 1 == per_epoch, epoch)
 
 
 def _step(plan: _Planned, prepared: Prepared, data: Encoded, accelerator: Accelerator, micro: int) -> engine.Step:
     recipe = prepared.recipe
-    batches = share(data, plan.rows, micro, accelerator.process_index, accelerator.num_processes)
+    budget = micro * data.longest
+    data, rows = data.drawn(plan.rows, recipe.seed, plan.passed)
+    batches = share(data, rows, budget, accelerator.process_index, accelerator.num_processes)
     assert data.targets is not None, "the training split has targets"
-    units = data.units_of(plan.rows)
+    units = data.units_of(rows)
     counted = units if data.labelled is None else units[data.labelled[units]]
     weights = prepared.class_weights("cpu")
     weight = recipe.task.weight(
@@ -356,7 +359,7 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
     rows = np.argsort(-data.lengths * np.diff(data.windows), kind="stable")[: recipe.train.batch_size]
-    feed = _Feed([_Planned(0.0, rows, False)], state)
+    feed = _Feed([_Planned(0.0, rows, False, 0)], state)
     statistics = snapshot(dict(named_buffers(model)))
     with nullcontext() if on_cuda else LiveBytes([*tensors(model), *_aside(model)]) as live:
         _fill_moments(model, optimizer)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfstrat import generating
 from hfstrat.data import sources
 from hfstrat.data.auditing import problems_of_rows
 from hfstrat.data.splits import split, train_name
@@ -21,7 +22,9 @@ from hfstrat.recipe.loading import build, parse
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import Run, write_json
 from hfstrat.runs.events import Observer
+from hfstrat.tasks import CausalLM
 from hfstrat.tasks.base import Decoded, Examples, Labels
+from hfstrat.tasks.language import LanguageSpec
 from hfstrat.training import scoring
 
 if TYPE_CHECKING:
@@ -91,11 +94,24 @@ class Predictor:
         """Tokens of a window."""
         return int(self.recipe.task.max_length)
 
-    def decide(self, examples: Examples) -> Decoded:
-        """Logits, probabilities and decisions for some texts."""
-        encoded = self.recipe.task.encode(self.tokenizer, examples, self.max_length)
-        logits = scoring.logits(self.model, encoded, self.recipe.evaluate.batch_size)
-        return self.judge.decode(self.recipe.task.collected(logits, encoded, self.judge.labels), self.threshold)
+    @property
+    def chunk(self) -> int:
+        """Rows that are predicted together."""
+        return generating.AT_ONCE if self.recipe.task.of_vocabulary else CHUNK
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens that the model takes at most; None where nothing says so."""
+        config: Any = self.model.config
+        found = (getattr(config, "hfstrat", None) or {}).get("limit")
+        return int(found) if found else None
+
+    def decide(self, examples: Examples) -> tuple[Decoded, Examples]:
+        """Logits, probabilities and decisions for some texts, and what they are about: texts, or pieces of them."""
+        task = self.recipe.task
+        encoded = task.encode(self.tokenizer, examples, self.max_length)
+        logits = scoring.logits(self.model, encoded, self.recipe.evaluation_size, kept=task.kept)
+        return self.judge.decode(task.collected(logits, encoded, self.judge.labels), self.threshold), encoded.examples
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A prediction for each text.
@@ -107,7 +123,8 @@ class Predictor:
         Returns:
             For classes `{"prediction": …, "scores": {label: probability}}` each; for numbers `{"prediction": value}`;
             for words `{"prediction": [{"label", "text", "start", "end", "score"}, …]}`; for questions
-            `{"prediction": answer, "start", "end", "score"}`.
+            `{"prediction": answer, "start", "end", "score"}`; for prompts `{"prediction": continuation}`; for texts
+            with masks `{"prediction": text, "masks": [[{"token", "score"}, …], …]}`.
         """
         if not len(texts):
             return []
@@ -119,8 +136,46 @@ class Predictor:
         ids = tuple(str(place) for place in range(len(texts)))
         return self._records(self.recipe.task.examples(ids, list(texts), list(pairs) if pairs else None))
 
+    def stream(self, prompt: str) -> Iterator[str]:
+        """The continuation of a prompt, piece by piece as it is written.
+
+        Args:
+            prompt: A text, or what a user says where the model was trained on conversations.
+
+        Raises:
+            UsageError: The model does not continue text.
+        """
+        from threading import Thread
+
+        from transformers import TextIteratorStreamer
+
+        task = self.recipe.task
+        if not isinstance(task, CausalLM):
+            raise UsageError(Problem(f"{self.run.path} does not continue text", hint="Use predict"))
+        chat = "messages" in self.recipe.data.columns
+        texts = [prompt]
+        if chat:
+            messages = [{"role": "user", "content": prompt}]
+            texts = task.prompts(self.tokenizer, Examples(("0",), texts, None, None, chats=[messages]))
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        words = (self.model, self.tokenizer, texts, task.generation, self.limit)
+
+        def write() -> None:
+            try:
+                list(generating.continued(*words, special=not chat, streamer=streamer))
+            finally:
+                streamer.end()  # or its reader would wait for ever
+
+        worker = Thread(target=write, daemon=True)
+        worker.start()
+        yield from streamer
+        worker.join()
+
     def _records(self, examples: Examples) -> list[dict[str, Any]]:
-        return self.recipe.task.records(self.decide(examples), examples, self.judge.labels)
+        task = self.recipe.task
+        if isinstance(task, LanguageSpec):
+            return list(generating.records(task, self.model, self.tokenizer, examples, self.limit, self.max_length))
+        return self.recipe.task.records(*self.decide(examples), self.judge.labels)
 
     def predict_file(self, source: Path, observer: Observer) -> Iterator[dict[str, Any]]:
         """Predictions for the rows of a file: `id`, then as `predict`.
@@ -131,8 +186,8 @@ class Predictor:
         table = next(iter(self._load(source).values()))
         columns = self.recipe.task.columns(self._roles(table), table.column_names, labelled=False)
         observer.phase("predict", len(table), "texts")
-        for start in range(0, len(table), CHUNK):
-            part = table.select(range(start, min(start + CHUNK, len(table))))
+        for start in range(0, len(table), self.chunk):
+            part = table.select(range(start, min(start + self.chunk, len(table))))
             examples = self.recipe.task.read(part, source.stem, columns, None)
             ids = examples.ids if "id" in columns else tuple(str(start + place) for place in range(len(part)))
             for name, record in zip(ids, self._records(examples), strict=True):
@@ -151,9 +206,9 @@ class Predictor:
         folder = self.run.path / "evaluations" / _plain_name(name or label)
         folder.mkdir(parents=True, exist_ok=True)
         observer.phase("evaluate", len(examples), "texts")
-        decoded = self.decide(examples)
+        decoded, scored = self.decide(examples)
         observer.advance(len(examples))
-        result = self.judge.write(folder, label, examples, decoded)
+        result = self.judge.write(folder, label, scored, decoded)
         write_json(folder / "source.json", {"data": data or "test", "rows": len(examples)})
         return result
 

@@ -22,7 +22,7 @@ from hfstrat.data import auditing, sources
 from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.data.tokens import audit_tokens
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
-from hfstrat.models.base import LONGEST, Base, open_base
+from hfstrat.models.base import Base, open_base
 from hfstrat.models.build import Added, Shape, plan_adapter, plan_shape
 from hfstrat.models.compaction import NO_TOKENS, Apart, apart, ids_in_use
 from hfstrat.models.vocabulary import fitted_config, train_tokenizer
@@ -241,6 +241,8 @@ def settle_cache(
         chosen = (True, "the frozen body is run once for its head, in this run or in one before")
     elif not any(depths):
         chosen = (False, "nothing below what trains is frozen")
+    elif any(part.masking is not None for part in encoded.values()):
+        chosen = (False, "other tokens are hidden each time")
     elif needed > free:
         chosen = (
             False,
@@ -298,7 +300,7 @@ def encode(recipe: Recipe, base: Base, examples: Mapping[str, Examples]) -> dict
     assert base.tokenizer is not None, "a base without a tokenizer has got one by now"
     asked = recipe.task.max_length
     most = base.max_length or UNLIMITED
-    length = min(int(asked), most) if asked != "auto" else min(most, LONGEST)
+    length = min(int(asked), most) if asked != "auto" else min(most, recipe.task.longest)
     make = recipe.task.encode if recipe.train.cache is False else partial(tokenized, recipe.task)
     return {name: make(base.tokenizer, part, length) for name, part in examples.items()}
 
@@ -310,6 +312,8 @@ def seen_ids(
     if anatomy.tokens is None or anatomy.tokens.bound:  # code may make rows of ids in a way of its own
         return np.empty(0, np.int64)
     assert base.tokenizer is not None, "a base without a tokenizer has got one by now"
+    if encoded["train"].masking is not None:  # any token may stand in for another
+        return np.arange(anatomy.tokens.rows)
     parts = [part for name, part in encoded.items() if name != "test"]
     parts += [unlabelled[1]] if unlabelled is not None else []
     return ids_in_use(parts, base.tokenizer, base.config.get_text_config(), anatomy.tokens.rows)
@@ -350,6 +354,9 @@ def check_all_train(plan: Plan, anatomy: Anatomy) -> None:
     """Raise where something that starts from random numbers would stay as it is."""
     patterns = (*plan.trained, *(f"{name}.*" for name in (plan.adapter.modules_to_save if plan.adapter else ())))
     lost = [name for name in anatomy.fresh if not matches(name, patterns)]
+    if anatomy.speaks and plan.adapter is not None:
+        # A bias beside a matrix that is shared with the body begins at zero, and may stay there.
+        lost = [name for name in lost if not name.endswith("bias")]
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise RecipeError(
@@ -450,7 +457,7 @@ def _facts(
     pooling, normalize = choose_pooling(recipe, base)
     table = anatomy.tokens
     return Facts(
-        rows=material.rows,
+        rows={name: len(part) for name, part in encoded.items()},
         splits=material.splits,
         columns=material.columns,
         labels=material.labels,
@@ -464,12 +471,13 @@ def _facts(
         solvable=anatomy.output is not None,
         fresh_head=anatomy.head_is_fresh,
         blocks=len(anatomy.stacks[-1]) if anatomy.stacks else 0,
-        unlabelled=0 if unlabelled is None else len(unlabelled[0]),
+        unlabelled=0 if unlabelled is None else len(unlabelled[1]),
         generative=any("CausalLM" in name or "LMHead" in name for name in base.config.architectures or ())
         or bool(getattr(base.config, "is_decoder", False)),
         pooling=pooling,
         normalize=normalize,
         tokens=TokenUse(0, 0, NO_TOKENS) if table is None else TokenUse(len(ids), table.rows, table.bound),
+        vocabulary=int(getattr(base.config.get_text_config(), "vocab_size", 0)) if recipe.task.of_vocabulary else 0,
         machine=machine,
     )
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from hfstrat.generating import gallery
 from hfstrat.models import artifact
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
-from hfstrat.report.samples import SAMPLES, samples
+from hfstrat.report.samples import SAMPLES, continuations, samples
 from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.state import State
+from hfstrat.tasks.language import LanguageSpec
 from hfstrat.training import scoring
 from hfstrat.training.checkpoint import digest, flush
 from hfstrat.training.memory import ResidentPeak
@@ -35,7 +37,7 @@ RECORDS = (
 def seal(run: Run, state: State, prepared: Prepared, observer: Observer, resident: ResidentPeak) -> None:
     """Save, load again, score what was saved, and write the run's results."""
     recipe, ledger, storage = prepared.recipe, state.ledger, prepared.plan.body.storage
-    tokenizer = prepared.base.tokenizer
+    tokenizer, anatomy = prepared.base.tokenizer, prepared.anatomy
     assert tokenizer is not None, "whatever was trained has a tokenizer"
     room = int(recipe.task.max_length) - tokenizer.num_special_tokens_to_add()
     extra = {
@@ -46,7 +48,9 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         "stride": min(recipe.task.stride, room // 2),
         "threshold": state.threshold,
         "limit": prepared.base.max_length,
-        "storage": storage and to_json(storage, prepared.anatomy.head, recipe.train.precision),
+        # A body that went on learning language is still pooled as its base is.
+        "pooling": [prepared.base.pooling, prepared.base.normalize] if recipe.task.of_vocabulary else None,
+        "storage": storage and to_json(storage, anatomy.whole, recipe.train.precision),
     }
     with ledger.phase("save"):
         tokenizer.model_max_length = recipe.task.max_length  # a pipeline cuts where training did
@@ -60,11 +64,15 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     data = prepared.encoded[split]
     observer.phase("test", len(data), "texts")
     with ledger.phase("evaluate") as phase:
-        logits = scoring.logits(model, data, recipe.evaluate.batch_size, progress=observer.advance)
+        logits = scoring.logits(model, data, recipe.evaluation_size, progress=observer.advance, kept=recipe.task.kept)
         phase.tokens += data.tokens
         decoded = state.judge.decode(recipe.task.collected(logits, data, state.judge.labels), state.threshold)
         result = state.judge.write(run.path, split, data.examples, decoded)
-    if shown := samples(run):
+        shown = samples(run)
+        if isinstance(recipe.task, LanguageSpec):
+            own = gallery(recipe.task, model, tokenizer, data, prepared.base.max_length)
+            shown = continuations([(one.given, one.true, one.said) for one in own])
+    if shown:
         write_text(run.path / SAMPLES, shown)
     plan = outline(prepared)
     plan["parameters"]["stored"] = stored

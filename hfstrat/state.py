@@ -109,9 +109,10 @@ class State:
             found = scoring.logits(
                 model,
                 self.held_out,
-                self.prepared.recipe.evaluate.batch_size,
+                self.prepared.recipe.evaluation_size,
                 self.accelerator,
                 (lambda _: self.signals.check()) if alone else None,
+                self.judge.task.kept,
             )
             return self.judge.task.collected(found, self.held_out, self.judge.labels)
 

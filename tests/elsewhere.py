@@ -57,7 +57,7 @@ class User:
         )
 
     def run(self, program: str) -> dict[str, Any]:
-        """What a program leaves: its `logits` and `labels`."""
+        """What a program leaves: its `logits` and `labels`, or what it has `found`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(program) + "\n")

@@ -1,7 +1,7 @@
 """A user's process without hfstrat: it runs the programs that it is handed, one after the other.
 
-Each line of its input is a program that leaves `model`, `logits` and perhaps `labels`; each line of its output is what
-became of it.
+Each line of its input is a program that leaves `model` and some of `logits`, `labels` and `found`; each line of its
+output is what became of it.
 """
 
 import builtins
@@ -29,8 +29,9 @@ for line in sys.stdin:
     try:
         exec(compile(json.loads(line), "program", "exec"), names)
         answer = {
-            "logits": names["logits"].tolist(),
+            "logits": names["logits"].tolist() if "logits" in names else None,
             "labels": names.get("labels"),
+            "found": names.get("found"),
             "training": names["model"].training,
         }
     except Exception:

@@ -35,6 +35,8 @@ ABOVE = (
         "state",
         "checkpoints",
         "caching",
+        "packing",
+        "generating",
         "solving",
         "fitting",
         "sealing",

@@ -305,7 +305,7 @@ def test_the_run_that_an_adapter_went_on_from_may_go(adapted, tmp_path):
     shutil.copytree(adapted("lora").run.path, tmp_path / "first")
     found = train(recipe(tmp_path / "first", LORA, "second", train={"max_steps": 1}), ROWS, tmp_path)
     shutil.rmtree(tmp_path / "first")
-    decoded = Predictor.of(found.run.path).decide(found.prepared.material.examples["test"])
+    decoded = Predictor.of(found.run.path).decide(found.prepared.material.examples["test"])[0]
     assert decoded.logits == pytest.approx(logits_of(found.run), abs=1e-6)
 
 
@@ -474,7 +474,7 @@ def test_an_adapter_goes_on_over_the_same_revision(cached, tmp_path):
         card = (run.artifact / "README.md").read_text("utf-8")
         assert "base_model: me/tiny\n" in card
         assert '"me/tiny", config=config, ignore_mismatched_sizes=True, dtype=torch.float32, revision="v1"' in card
-        assert Predictor.of(run.path).decide(found.prepared.material.examples["test"]).logits == pytest.approx(
+        assert Predictor.of(run.path).decide(found.prepared.material.examples["test"])[0].logits == pytest.approx(
             logits_of(run), abs=1e-6
         )
     assert before.prepared.base.fingerprint != found.prepared.base.fingerprint

@@ -183,8 +183,12 @@ def texts_of(
     columns: Mapping[str, str | tuple[str, ...]],
     missing: set[str],
     wanted: Sequence[str] = ("text", "text_pair"),
+    longest: int | None = LONGEST_TEXT,
 ) -> list[Text] | None:
-    """Row number and folded texts of each row; None when there is no column of the first of the wanted roles."""
+    """Row number and folded texts of each row; None when there is no column of the first of the wanted roles.
+
+    Texts of more characters than `longest` are errors; None where books are read.
+    """
     roles = [role for role in wanted if role in columns and role not in missing]
     if wanted[0] not in roles:
         return None
@@ -198,9 +202,10 @@ def texts_of(
             report.rows(name, other, f"whose '{column}' is not text", hint, path)
             empty = where(rows, values, lambda value: value is None or (isinstance(value, str) and not value.strip()))
             report.rows(name, empty, f"whose '{column}' is empty", "Fill in the text or delete the rows", path)
-            long = where(rows, values, lambda value: isinstance(value, str) and len(value) > LONGEST_TEXT)
+            most = longest or math.inf
+            long = where(rows, values, lambda value: isinstance(value, str) and len(value) > most)  # noqa: B023
             hint = "Look for a quotation mark that is not closed, or cut these texts"
-            report.rows(name, long, f"whose '{column}' has more than {LONGEST_TEXT:,} characters", hint, path)
+            report.rows(name, long, f"whose '{column}' has more than {most:,} characters", hint, path)
             parts.append([fold(value) if isinstance(value, str) else "" for value in values])
     return list(zip(numbers_of(rows), zip(*parts, strict=True), strict=True))
 

@@ -49,9 +49,9 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are not padding; inputs without a mask have none."""
+        """Tokens that are not padding."""
         mask = self.inputs.get("attention_mask")
-        return 0 if mask is None else int(mask.sum())
+        return int(self.inputs["input_ids"].numel() if mask is None else mask.sum())
 
 
 def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
@@ -59,20 +59,19 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
     import torch
 
     windows = data.windows_of(rows)
-    inputs: dict[str, torch.Tensor] = {}
-    for name, column in data.columns.items():
-        values, mask = column.padded(windows, data.pad[name], left=data.left)
-        inputs[name] = torch.from_numpy(values)
-        inputs["attention_mask"] = torch.from_numpy(mask)
+    inputs = _in_one_row(data, windows) if data.packed else _padded(data, windows)
     units, picked = rows, None
     if data.units is not None:
-        said, _ = data.units.padded(windows, -1, left=data.left)
+        said = data.units.taken(windows).values if data.packed else data.units.padded(windows, -1, left=data.left)[0]
         picked = np.flatnonzero(said >= 0)
         units = said.ravel()[picked]
+    targets = None if data.targets is None else np.ascontiguousarray(data.targets[units])
+    if targets is not None and targets.dtype == np.int32:  # ids of tokens, of which there are many
+        targets = targets.astype(np.int64)
     averaged = data.units is None and len(windows) != len(rows)
     return Batch(
         inputs=inputs,
-        targets=torch.from_numpy(np.ascontiguousarray(data.targets[units])) if data.targets is not None else None,
+        targets=None if targets is None else torch.from_numpy(targets),
         owner=torch.from_numpy(_owners(data, rows)) if averaged else None,
         rows=rows,
         units=units,
@@ -82,6 +81,29 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
         labelled=torch.from_numpy(data.labelled[units]) if data.labelled is not None else None,
         hidden=None if data.hidden is None else _hidden(data, data.hidden, windows),
     )
+
+
+def _padded(data: Encoded, windows: IntArray) -> dict[str, torch.Tensor]:
+    """A row for each window, filled up to the longest."""
+    import torch
+
+    inputs: dict[str, torch.Tensor] = {}
+    for name, column in data.columns.items():
+        values, mask = column.padded(windows, data.pad[name], left=data.left)
+        inputs[name] = torch.from_numpy(values)
+        inputs["attention_mask"] = torch.from_numpy(mask)
+    return inputs
+
+
+def _in_one_row(data: Encoded, windows: IntArray) -> dict[str, torch.Tensor]:
+    """One row of all windows, whose positions tell a model where each begins; a mask would make it forget that."""
+    import torch
+
+    taken = {name: column.taken(windows) for name, column in data.columns.items()}
+    lengths = taken["input_ids"].lengths
+    taken_values = {name: column.values.astype(np.int64) for name, column in taken.items()}
+    taken_values["position_ids"] = np.concatenate([np.arange(length) for length in lengths])
+    return {name: torch.from_numpy(values)[None] for name, values in taken_values.items()}
 
 
 def _owners(data: Encoded, rows: IntArray) -> IntArray:
@@ -120,7 +142,7 @@ def order(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> list[Int
     return [batches[place] for place in rng.permutation(len(batches))]
 
 
-def share(data: Encoded, rows: IntArray, micro: int, process: int, processes: int) -> list[Batch]:
+def share(data: Encoded, rows: IntArray, budget: int, process: int, processes: int) -> list[Batch]:
     """The micro-batches of one process in one update.
 
     Every process gets the same number of them; where examples run out, one with scale 0 fills the place.
@@ -128,26 +150,25 @@ def share(data: Encoded, rows: IntArray, micro: int, process: int, processes: in
     Args:
         data: The training split.
         rows: All examples of the update.
-        micro: Windows of the greatest length in a micro-batch, at most; of shorter ones, as many as take no more room.
+        budget: Tokens of a micro-batch at most, padding included; an example alone may have more.
         process: This process.
         processes: How many there are.
     """
-    parts = [_cut(data, rows[number::processes], micro) for number in range(processes)]
+    parts = [_cut(data, rows[number::processes], budget) for number in range(processes)]
     rounds = max(map(len, parts))
     batches = [collate(data, part) for part in parts[process]]
     return batches + [collate(data, rows[:1], scale=0.0) for _ in range(rounds - len(batches))]
 
 
-def _cut(data: Encoded, rows: IntArray, micro: int) -> list[IntArray]:
-    """Stretches of examples, in their order, of no more padded tokens than so many windows of the greatest length."""
-    budget = micro * data.longest
-    starts, windows, width = [0], 0, 0
+def _cut(data: Encoded, rows: IntArray, budget: int) -> list[IntArray]:
+    """Stretches of examples, in their order, of no more tokens than that, padding included."""
+    starts, windows, width, tokens = [0], 0, 0, 0
     counts, lengths = data.windows[rows + 1] - data.windows[rows], data.lengths[rows]
     for place, (count, length) in enumerate(zip(counts.tolist(), lengths.tolist(), strict=True)):
-        windows, width = windows + count, max(width, length)
-        if windows * width > budget and place > starts[-1]:
+        windows, width, tokens = windows + count, max(width, length), tokens + count * length
+        if (tokens if data.packed else windows * width) > budget and place > starts[-1]:
             starts.append(place)
-            windows, width = count, length
+            windows, width, tokens = count, length, count * length
     return np.split(rows, starts[1:]) if len(rows) else []
 
 
@@ -162,13 +183,15 @@ def evaluation_batches(data: Encoded, batch_size: int, process: int = 0, process
     """
     by_length = np.lexsort((-np.diff(data.windows), -data.lengths))
     parts = (by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size))
-    for number, rows in enumerate(cut for part in parts for cut in _cut(data, part, batch_size)):
+    for number, rows in enumerate(cut for part in parts for cut in _cut(data, part, batch_size * data.longest)):
         if number % processes == process:
             yield collate(data, rows)
 
 
 def padding_share(data: Encoded, batch_size: int, seed: int) -> float:
     """Share of the computed tokens of an epoch that are padding."""
+    if data.packed:
+        return 0.0
     lengths = data.lengths
     computed = sum(int(lengths[rows].max()) * len(rows) for rows in order(lengths, batch_size, seed, 0))
     return 1.0 - float(lengths.sum()) / computed if computed else 0.0

@@ -1,4 +1,4 @@
-"""Files: one table from one csv, tsv, json, jsonl, parquet or CoNLL file, with the line of whatever is wrong in it."""
+"""Files: one table from one file of a table, CoNLL or text, with the line of whatever is wrong in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hfstrat.data import conll
 from hfstrat.errors import DataError, Problem
@@ -19,6 +19,7 @@ from hfstrat.errors import DataError, Problem
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SampleBy = Literal["document", "paragraph", "line"]
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)?(?:\.[0-9]+|(?<=[0-9])\.?)(?:[eE][+-]?[0-9]+)?")
 _DELIMITERS = ("\t", ";", "|")
@@ -39,13 +40,14 @@ class Table:
     reasons: tuple[str, ...] = ()
 
 
-def read_table(file: Path, delimiter: str | None = None) -> Table:
+def read_table(file: Path, delimiter: str | None = None, sample_by: SampleBy = "document") -> Table:
     """Read a file by its suffix.
 
     Args:
-        file: A csv, tsv, json, jsonl, ndjson, parquet or CoNLL file.
+        file: A csv, tsv, json, jsonl, ndjson, parquet, CoNLL or txt file.
         delimiter: Separator of a csv file; None to take it from the suffix, or from the header line when that line
             has no comma.
+        sample_by: What of a txt file is a row.
 
     Raises:
         DataError: The file cannot be read, is empty or is malformed; the message names its line where there is one.
@@ -67,8 +69,10 @@ def read_table(file: Path, delimiter: str | None = None) -> Table:
         rows = _separated(file, _decode(file, data), delimiter, reasons)
     elif suffix in conll.SUFFIXES:
         rows = _conll(file, _decode(file, data), suffix)
+    elif suffix == ".txt":
+        rows = _texts(_decode(file, data), sample_by)
     else:
-        raise _error(file, f"'{file.suffix}' files cannot be read", "Use csv, tsv, json, jsonl, parquet or conll")
+        raise _error(file, f"'{file.suffix}' files cannot be read", "Use csv, tsv, json, jsonl, parquet, conll or txt")
     if rows.num_rows == 0:
         raise _error(file, "the file has no rows")
     return Table(rows, hashlib.sha256(data).digest(), tuple(reasons))
@@ -393,6 +397,17 @@ def _conll(file: Path, text: str, suffix: str) -> pa.Table:
     except conll.Malformed as error:
         number, message = error.args
         raise _error(file, message, "Each line is a word with its tags", line=number) from None
+
+
+def _texts(text: str, sample_by: SampleBy) -> pa.Table:
+    """The whole text, its paragraphs, or its lines; empty ones are left out."""
+    import pyarrow as pa
+
+    text = text.replace("\r\n", "\n")
+    if sample_by == "document":
+        return pa.table({"text": [text]})
+    parts = text.split("\n") if sample_by == "line" else re.split(r"\n[ \t]*\n", text)
+    return pa.table({"text": [part.strip("\n") for part in parts if part.strip()]})
 
 
 # --- parquet ------------------------------------------------------------------------------------------------

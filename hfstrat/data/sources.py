@@ -98,9 +98,11 @@ def _read_groups(spec: FileData, source: Path, groups: dict[str, list[Path]]) ->
     reasons: list[str] = []
     problems: list[Problem] = []
     digest = hashlib.sha256(repr(spec.delimiter).encode())
+    if spec.sample_by != "document":
+        digest.update(spec.sample_by.encode())
     for key in sorted(groups, key=lambda key: _role(spec, key)):
         try:
-            tables = [files.read_table(file, spec.delimiter) for file in groups[key]]
+            tables = [files.read_table(file, spec.delimiter, spec.sample_by) for file in groups[key]]
             splits[key] = _joined(tables, groups[key])
         except DataError as error:
             problems += error.problems

@@ -28,6 +28,7 @@ REGRESSION = frozenset({"regression"})
 ENTITIES = frozenset({"entities"})
 WORDS = frozenset({"entities", "tags"})
 ANSWERS = frozenset({"spans"})
+TOKENS = frozenset({"tokens"})
 
 # The area under the curve costs items × classes for each resample. Beyond this many cells it gets fewer resamples
 # (77 classes of 40 items: 1000; ten times as many items: 105), which makes the interval noisier, not wider.
@@ -46,8 +47,8 @@ class Metric:
         higher_is_better: Which way is up.
         unit: Unit of the value.
         needs: Whether it is computed from decisions or from probabilities.
-        problems: Where it is defined: some of "single_label", "multi_label", "regression", "entities", "tags" and
-            "spans".
+        problems: Where it is defined: some of "single_label", "multi_label", "regression", "entities", "tags", "spans"
+            and "tokens".
         options: Keyword arguments of the module's `compute`.
         interval: How its interval is computed; None for a metric that is not in the table.
     """
@@ -104,7 +105,9 @@ METRICS: dict[str, Metric] = {
             for what in ("f1", "precision", "recall")
         ),
         Metric("entity_f1_macro", "seqeval", "macro_f1", problems=ENTITIES, options={"average": "macro"}),
-        Metric("token_accuracy", "seqeval", "overall_accuracy", problems=WORDS),
+        Metric("token_accuracy", "seqeval", "overall_accuracy", problems=WORDS | TOKENS),
+        Metric("perplexity", "token_losses", "perplexity", higher_is_better=False, unit="tokens", problems=TOKENS),
+        Metric("cross_entropy", "token_losses", "cross_entropy", higher_is_better=False, unit="nats", problems=TOKENS),
         Metric("exact_match", "squad", "exact_match", problems=ANSWERS),
         Metric("answer_f1", "squad", "f1", problems=ANSWERS),
         Metric("tag_f1_macro", "f1", "f1", problems=frozenset({"tags"}), options={"average": "macro"}),
@@ -118,8 +121,9 @@ class Outputs:
 
     Args:
         references: Class indices int64 `(n,)`; 0/1 `(n, labels)`; numbers `(n,)` or `(n, outputs)`; the tags of the
-            words of each text; or all answers to each question.
-        predictions: As `references`; one answer to each question, empty for none.
+            words of each text; all answers to each question; or anything, where predictions say it all.
+        predictions: As `references`; one answer to each question, empty for none; of the tokens of each text the sum
+            of their losses in nats, how many are right, and how many there are, float64 `(n, 3)`.
         scores: Probabilities float64 `(n, classes)` or `(n, labels)`; None for a regression.
         num_labels: How many classes, labels or outputs there are.
     """
@@ -170,7 +174,7 @@ def lookup(name: str, problem: str) -> Metric:
     """
     metric = METRICS.get(name)
     if metric is None:
-        everywhere = CLASSES | REGRESSION | WORDS | ANSWERS
+        everywhere = CLASSES | REGRESSION | WORDS | ANSWERS | TOKENS
         return Metric(name, name, _last_part(name), unit="", problems=everywhere, interval=None)
     if problem not in metric.problems:
         usable = [other.name for other in METRICS.values() if problem in other.problems]
@@ -263,6 +267,9 @@ def _value(metric: Metric, problem: str, outputs: Outputs) -> float:
         if problem in ANSWERS:
             result = modules.load(metric.module).compute(predictions=outputs.predictions, references=outputs.references)
             return float(result[metric.key])
+        if problem in TOKENS:
+            key = "accuracy" if metric.name == "token_accuracy" else metric.key
+            return float(modules.load("token_losses").compute(sums=outputs.predictions)[key])
         if problem in WORDS:
             return _value_of_tags(metric, modules.load(metric.module), outputs)
         if metric.needs == "scores":

@@ -159,6 +159,26 @@ class Squad(_Module):
         }
 
 
+class TokenLosses(_Module):
+    """Perplexity, mean loss and accuracy of tokens, from their sums in each text."""
+
+    summary = "The mean loss of a token in nats, its exponential, and the share of tokens that are the likeliest ones."
+    arguments = "sums: of the tokens of each text the sum of their losses, how many are right, how many there are."
+    references_url = "https://huggingface.co/docs/transformers/perplexity"
+
+    def _columns(self) -> dict[str, Any]:
+        return {"sums": datasets.Sequence(datasets.Value("float64"))}
+
+    def _compute(self, sums: Sequence[Sequence[float]]) -> Result:
+        loss, right, tokens = np.asarray(sums, dtype=np.float64).reshape(-1, 3).sum(axis=0)
+        mean = loss / tokens if tokens else float("nan")
+        return {
+            "cross_entropy": float(mean),
+            "perplexity": float(np.exp(mean)),
+            "accuracy": float(right / tokens) if tokens else float("nan"),
+        }
+
+
 def _ratios(hits: float, predicted: float, actual: float) -> dict[str, float]:
     """0 where there is nothing to divide by."""
     return {
@@ -412,6 +432,7 @@ MODULES: dict[str, type[_Module]] = {
     "recall": Recall,
     "roc_auc": RocAuc,
     "spearmanr": Spearmanr,
+    "token_losses": TokenLosses,
 }
 
 

@@ -41,6 +41,8 @@ def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
         return _of_columns(_REGRESSION[metric.name], outputs.references, outputs.predictions)
     if problem in ("entities", "tags"):
         return _of_tags(metric, outputs)
+    if problem == "tokens":
+        return _of_tokens(metric, np.asarray(outputs.predictions))
     if problem == "spans":
         one = _ANSWERS[metric.name]
         pairs = zip(outputs.predictions, outputs.references, strict=True)
@@ -71,6 +73,16 @@ def _of_tags(metric: Metric, outputs: Outputs) -> Statistic:
     ratio = _RATIOS[metric.key.removeprefix("overall_").removeprefix("macro_")]
     average = str(metric.options["average"])
     return lambda weights: _averaged(ratio, average, (hits @ weights, predicted @ weights, actual @ weights), True)
+
+
+def _of_tokens(metric: Metric, sums: FloatArray) -> Statistic:
+    """Of sums over the tokens of each text: losses, tokens that are right, tokens."""
+    loss, right, tokens = sums.T
+    if metric.name == "token_accuracy":
+        return lambda weights: _ratio(right @ weights, tokens @ weights)
+    if metric.name == "perplexity":
+        return lambda weights: np.exp(_ratio(loss @ weights, tokens @ weights))
+    return lambda weights: _ratio(loss @ weights, tokens @ weights)
 
 
 def counted(predictions: Sequence[Sequence[Entity]], references: Sequence[Sequence[Entity]]) -> Counts:

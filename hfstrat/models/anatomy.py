@@ -107,6 +107,7 @@ def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int | Non
         fresh=tuple(sorted(parameters if random else fresh)),
         parameters=parameters,
         tokens=_tokens(model, body),
+        tied=tuple(name for name, _ in model.named_parameters(remove_duplicate=False) if name not in parameters),
     )
 
 

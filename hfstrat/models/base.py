@@ -249,6 +249,7 @@ def open_base(
         _check_files(location, adapter, origin)
     pooling, normalize, declared = _sentence_transformer(location, hub)
     labels, ours = _labels(config, auto_class), getattr(config, "hfstrat", None) or {}
+    pooling, normalize = ours.get("pooling") or (pooling, normalize)
     pooled = isinstance(config, PooledConfig)
     if isinstance(config, PooledConfig):
         pooling, normalize, config = config.pooling, config.normalize, config.backbone_config

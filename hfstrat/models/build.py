@@ -86,6 +86,7 @@ def plan_shape(base: Base, shape: Shape, body: Body = Body()) -> tuple[Anatomy, 
     model, fresh = _load(base, shape, body, _How(meta=True))
     inner: Any = getattr(model, "backbone", model) if isinstance(model, PooledForSequenceClassification) else model
     anatomy = find_anatomy(model, fresh, shape.outputs, random=body.weights == "random")
+    anatomy = replace(anatomy, speaks=not shape.labels.names)
     if base.adapter is None and body.weights == "pretrained":
         _check_body(base, anatomy)
     if base.adapter is not None and body.weights == "pretrained":
@@ -150,7 +151,7 @@ def build(
     """
     torch.manual_seed(seed)
     storage = plan.body.storage
-    quantization = quantization_config(storage, anatomy.head, precision) if storage is not None else None
+    quantization = quantization_config(storage, anatomy.whole, precision) if storage is not None else None
     start = base.adapter if plan.adapter is not None else None
     model, _ = _load(base, shape, plan.body, _How(False, quantization), merge=start is None)
     keep_differentiable(model)
@@ -253,6 +254,7 @@ def _whole(base: Base, shape: Shape, body: Body, how: _How, merge: bool) -> tupl
 def _keeps_head(base: Base, shape: Shape, body: Body) -> bool:
     """Whether the base's head is for the very same labels, of vectors that are pooled in the same way."""
     same = base.labels == shape.labels.names and base.head == (shape.pooling, shape.normalize)
+    same |= not shape.labels.names  # a head over the vocabulary, which is the base's
     return same and body.keep_head and body.weights == "pretrained"
 
 
@@ -264,11 +266,13 @@ def _configured(base: Base, shape: Shape) -> Any:
         "multi_label": "multi_label_classification",
         "regression": "regression",
     }
-    labelled = {
+    labelled: dict[str, Any] = {
         "id2label": dict(enumerate(names)),  # num_labels is derived from it
         "label2id": {name: place for place, name in enumerate(names)},
         "problem_type": kinds.get(shape.labels.problem),
     }
+    if not names:  # tokens are named by the tokenizer
+        labelled = {}
     if base.tokenizer is not None:
         labelled["pad_token_id"] = base.tokenizer.pad_token_id
     config = copy.deepcopy(base.config)

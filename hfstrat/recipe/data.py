@@ -12,6 +12,7 @@ from hfstrat.spec import Spec
 
 TABLE_SUFFIXES = {
     ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".iob2",
+    ".txt",
 }  # fmt: skip
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -28,7 +29,8 @@ class PerClass(Spec):
 class _Data(Spec):
     columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     """The column of each role: `text`, `text_pair`, `label`, `id`; for words `tokens` and `tags`, or `text` and
-    `spans`. A role that is left out is read from a column of its own name. Several label columns of 0/1 make a
+    `spans`; for questions `question`, `context` and `answers`; for text to write `text`, `prompt` and `completion`, or
+    `messages`. A role that is left out is read from a column of its own name. Several label columns of 0/1 make a
     multi-label task."""
 
     train: str = "auto"
@@ -49,7 +51,7 @@ class _Data(Spec):
 
 
 class FileData(_Data):
-    """A csv, tsv, json, jsonl, parquet or CoNLL file, or a folder of them."""
+    """A csv, tsv, json, jsonl, parquet, CoNLL or txt file, or a folder of them."""
 
     kind: Literal["files"] = "files"
     source: str
@@ -57,6 +59,9 @@ class FileData(_Data):
 
     delimiter: str | None = None
     """Separator of a csv file; None: a comma in .csv, a tab in .tsv."""
+
+    sample_by: Literal["document", "paragraph", "line"] = "document"
+    """What of a .txt file is a row: all of it, what stands between empty lines, or each line."""
 
 
 class HubData(_Data):

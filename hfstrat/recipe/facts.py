@@ -54,7 +54,7 @@ class Facts:
     """What `auto` values depend on.
 
     Args:
-        rows: Examples of each split.
+        rows: Examples of each split, which may be pieces of its texts.
         splits: The split or the share of rows that each part of the data is.
         columns: The column of each role that the data has.
         labels: Classes or outputs.
@@ -73,6 +73,7 @@ class Facts:
         pooling: Pooling in use, `native` or another, and why.
         normalize: Whether pooled vectors are scaled to length one.
         tokens: How much of the vocabulary the texts use.
+        vocabulary: How many outputs the model has for each token, where those are the vocabulary; else 0.
         machine: Where the run takes place.
     """
 
@@ -95,6 +96,7 @@ class Facts:
     pooling: tuple[str, str]
     normalize: bool
     tokens: TokenUse
+    vocabulary: int
     machine: Machine
 
     @property

@@ -36,3 +36,9 @@ class Recipe(Spec):
     """Experiment trackers, through Accelerate."""
     compare: CompareSpec = CompareSpec()
     """Arms and seeds of `hfstrat compare`; `train` does not read it."""
+
+    @property
+    def evaluation_size(self) -> int:
+        """Examples that are scored at once: of outputs as wide as a vocabulary no more than are trained on at once."""
+        size = self.evaluate.batch_size
+        return min(size, int(self.train.micro_batch_size)) if self.task.of_vocabulary else size

@@ -20,6 +20,9 @@ from hfstrat.tasks.base import Labels
 # Tokens that go through the model at once; more gain no speed and cost memory in proportion.
 TOKENS_AT_ONCE = {"cpu": 8192}
 TOKENS_AT_ONCE_ON_ACCELERATOR = 65536
+# Outputs as wide as a vocabulary are in memory several times over: as numbers, as probabilities, as gradients.
+OUTPUTS_AT_ONCE = {"cpu": 2**27}
+OUTPUTS_AT_ONCE_ON_ACCELERATOR = 2**30
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def resolve(recipe: Recipe, facts: Facts) -> tuple[Recipe, tuple[Decision, ...]]
         fresh_head=facts.fresh_head,
         solvable=facts.solvable,
         blocks=facts.blocks,
+        speaks=bool(facts.vocabulary),
     )
     settings = {**_settings(recipe, facts), **recipe.strategy.defaults(sizes), **_epochs(recipe, facts)}
     data = json.loads(recipe.model_dump_json())
@@ -74,6 +78,9 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
     machine, train = facts.machine, recipe.train
     precision = _precision_of(recipe, facts)
     most = TOKENS_AT_ONCE.get(machine.device, TOKENS_AT_ONCE_ON_ACCELERATOR)
+    if facts.vocabulary:
+        outputs = OUTPUTS_AT_ONCE.get(machine.device, OUTPUTS_AT_ONCE_ON_ACCELERATOR)
+        most = min(most, outputs // facts.vocabulary)
     here = max(1, -(-train.batch_size // machine.processes))
     threads = max(1, machine.cores // machine.local_processes)
     metrics = recipe.task.default_metrics(facts.labels.problem)

@@ -18,10 +18,13 @@ from hfstrat.runs.directory import Run
 MOST_LABELS = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _OF_FOLDER = 64  # characters of a SHA-256; the fingerprint of a Hub id is a commit, which is shorter
+_TAGS = {"masked_lm": "fill-mask", "causal_lm": "text-generation"}  # of the Hub, where they are others than ours
 _TASK_NAMES = {
     "text-classification": "Text Classification",
     "token-classification": "Token Classification",
     "question-answering": "Question Answering",
+    "fill-mask": "Fill Mask",
+    "text-generation": "Text Generation",
 }
 
 
@@ -91,7 +94,8 @@ def case_of(resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> Case:
 
 
 def _pipeline_tag(resolved: Mapping[str, Any]) -> str:
-    return str(resolved["task"]["kind"]).replace("_", "-")
+    kind = str(resolved["task"]["kind"])
+    return _TAGS.get(kind, kind.replace("_", "-"))
 
 
 def _model_index(run: Run, resolved: Mapping[str, Any], env: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -181,7 +185,7 @@ def _usage(
         case,
         folder,
         base or "path/to/the/base/model",
-        (env.get("labels") or {}).get("problem") or task["problem"],
+        _form(resolved, env),
         int(saved.get("max_length") or task["max_length"]),
         _threshold(env, saved),
         int(saved.get("stride", task.get("stride", 0))) if saved.get("long_texts") == "windows" else None,
@@ -189,10 +193,19 @@ def _usage(
         pairs=bool({"text_pair", "context"} & {*(resolved["data"].get("columns") or {})}),
         remote_code=bool(resolved["model"].get("code") or resolved["model"].get("trust_remote_code")),
         storage=saved.get("storage"),
-        longest=int(task.get("max_answer_length") or 0),
+        longest=int(task.get("max_answer_length") or (task.get("generation") or {}).get("max_new_tokens") or 0),
     )
     needs = "torch transformers" + " peft" * case.endswith("adapter") + " bitsandbytes" * bool(saved.get("storage"))
     return f"## Use\n\n{_brings(case, env)}{_trusts(resolved)}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+
+
+def _form(resolved: Mapping[str, Any], env: Mapping[str, Any]) -> Any:
+    """What the model's outputs mean."""
+    task = resolved["task"]
+    problem = (env.get("labels") or {}).get("problem") or task["problem"]
+    if problem != "tokens":
+        return problem
+    return "chat" if "messages" in (resolved["data"].get("columns") or {}) else task["kind"]
 
 
 def _threshold(env: Mapping[str, Any], saved: Mapping[str, Any]) -> float | None:

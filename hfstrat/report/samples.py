@@ -42,6 +42,24 @@ def samples(run: Run, most: int = MOST) -> str:
     return "\n".join(shown) + "\n" if shown else ""
 
 
+def continuations(shown: Sequence[tuple[str, str, str]]) -> str:
+    """What a language model read, what is true, and what it wrote, in Markdown.
+
+    Args:
+        shown: These three of each example.
+    """
+    lines = []
+    for given, true, said in shown:
+        parts = [_plain(_shortened(text)) or "nothing" for text in (given, true, said)]
+        lines.append("- given: {}\n  <br>true: {}\n  <br>said: {}".format(*parts))
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _shortened(text: str) -> str:
+    """A text, or its beginning and its end."""
+    return text if len(text) <= 4 * NEAR else f"{text[: 2 * NEAR]} … {text[-2 * NEAR :]}"
+
+
 def _of_words(run: Run, problem: str) -> Iterator[tuple[bool, str]]:
     """Texts with entities, or all with tags: whether all was right, and the text."""
     frame = run.predictions()

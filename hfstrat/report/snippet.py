@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 Case = Literal["native", "native-adapter", "pooled", "pooled-adapter"]
-Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans"]
+Problem = Literal[
+    "single_label", "multi_label", "regression", "entities", "tags", "spans", "masked_lm", "causal_lm", "chat"
+]
 
 _AUTOS = {
     "entities": "AutoModelForTokenClassification",
     "tags": "AutoModelForTokenClassification",
     "spans": "AutoModelForQuestionAnswering",
+    "masked_lm": "AutoModelForMaskedLM",
+    "causal_lm": "AutoModelForCausalLM",
+    "chat": "AutoModelForCausalLM",
 }
 
 
@@ -37,7 +42,7 @@ def snippet(
         case: Which kind of artefact.
         folder_placeholder: Where the artefact is.
         base: Hub id or folder of the base; only adapters need it.
-        problem: What the logits mean.
+        problem: What the logits mean; of tokens the task, and `chat` where it was trained on conversations.
         max_length: Tokens that the model sees at once.
         threshold: Probability from which a label is given, for several labels; by how much an answer has to score
             above none, None where there always is one.
@@ -46,7 +51,7 @@ def snippet(
         pairs: Whether the model reads pairs of texts.
         remote_code: Whether the base, or the artefact itself, brings its architecture as a file of Python.
         storage: How the base of an adapter was quantised, as the artefact's configuration says it.
-        longest: Tokens of an answer, at most.
+        longest: Tokens of an answer or a continuation, at most.
     """
     options = (f", revision={_quoted(revision)}" if revision else "") + (
         ", quantization_config=quantization" if storage else ""
@@ -63,11 +68,15 @@ def snippet(
         # The configuration names that file too, and transformers would ask at the terminal whether to run it.
         f"tokenizer = AutoTokenizer.from_pretrained(folder{trust if remote_code or case.startswith('pooled') else ''})",
         "",
-        'texts = ["a first text", "a second one"]',
+        *([] if problem in ("masked_lm", "causal_lm", "chat") else ['texts = ["a first text", "a second one"]']),
         *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),
     ]
     if problem in ("entities", "tags"):
         lines += _tagging(problem, windows)
+    elif problem == "masked_lm":
+        lines += _filling()
+    elif problem in ("causal_lm", "chat"):
+        lines += _continuing(longest, chat=problem == "chat")
     elif problem == "spans":
         lines += _answering(max_length, windows or 0, longest, threshold)
     else:
@@ -78,6 +87,38 @@ def snippet(
 
 def _auto(problem: Problem) -> str:
     return _AUTOS.get(problem, "AutoModelForSequenceClassification")
+
+
+def _filling() -> list[str]:
+    """Lines that leave the likeliest tokens for each mask in `texts`."""
+    return [
+        'texts = [f"a text with {tokenizer.mask_token} in it"]',
+        'tokens = tokenizer(texts, padding=True, return_tensors="pt")',
+        "with torch.inference_mode():",
+        "    logits = model(**tokens).logits",
+        'best = logits[tokens["input_ids"] == tokenizer.mask_token_id].softmax(-1).topk(5)',
+        "found = [tokenizer.convert_ids_to_tokens(row) for row in best.indices.tolist()]",
+        "print(found)",
+    ]
+
+
+def _continuing(longest: int, *, chat: bool) -> list[str]:
+    """Lines that leave the continuations of `texts`."""
+    lines = ['texts = ["a first text", "a second one"]']
+    if chat:
+        lines = [
+            'messages = [{"role": "user", "content": "a question"}]',
+            "texts = [tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)]",
+        ]
+    special = ", add_special_tokens=False" if chat else ""
+    return [
+        *lines,
+        f'tokens = tokenizer(texts, padding=True, padding_side="left"{special}, return_tensors="pt")',
+        'tokens.pop("token_type_ids", None)',
+        f"written = model.generate(**tokens, max_new_tokens={longest}, pad_token_id=tokenizer.pad_token_id)",
+        'found = tokenizer.batch_decode(written[:, tokens["input_ids"].shape[1] :], skip_special_tokens=True)',
+        "print(found)",
+    ]
 
 
 def _answering(max_length: int, stride: int, longest: int, threshold: float | None) -> list[str]:

@@ -41,6 +41,7 @@ class Sizes:
         fresh_head: Whether the base brings no head for these labels.
         solvable: Whether the head ends in a linear layer.
         blocks: Blocks of the uppermost stack.
+        speaks: Whether what is learned is text itself.
     """
 
     rows: int
@@ -51,6 +52,7 @@ class Sizes:
     fresh_head: bool
     solvable: bool
     blocks: int
+    speaks: bool = False
 
 
 class StrategySpec(Spec):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hfstrat.errors import Problem, RecipeError
 from hfstrat.strategies.base import L2_PATH, Setting, Sizes, StrategySpec, epochs_for, probe
 from hfstrat.strategies.plan import Anatomy, Fit, Plan
 
@@ -25,6 +26,9 @@ class Head(StrategySpec):
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """One Solve, or one Fit of the head."""
+        if not anatomy.head:
+            what = "the output is the input embedding, turned over: there is no head that could train alone"
+            raise RecipeError(Problem(what, "strategy.kind", hint="Use partial, lora or full"))
         convex = self.solver == "lbfgs" or (self.solver == "auto" and anatomy.is_linear_probe)
         stage = probe(anatomy, self.l2) if convex else Fit("fit", anatomy.head_patterns)
         return Plan(self.body(), None, (stage,))

@@ -31,9 +31,10 @@ class LowRank(HeadedSpec):
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""
+        beside = anatomy.head_beside_adapter
         options = {"r": self.r, "lora_alpha": self.scale, "lora_dropout": self.dropout, **self.variant_options}
-        adapter = Adapter("LORA", options, targets_of(self.targets, anatomy.linear), anatomy.head)
-        fit = Fit("fit", (ADAPTER, *anatomy.head_patterns))
+        adapter = Adapter("LORA", options, targets_of(self.targets, anatomy.linear), beside)
+        fit = Fit("fit", (ADAPTER, *(f"{module}.*" for module in beside)))
         return Plan(self.body(), adapter, (*head_first(self.head_init, anatomy), fit))
 
     def defaults(self, sizes: Sizes) -> Mapping[str, Setting]:

@@ -57,10 +57,11 @@ class Peft(HeadedSpec):
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""
         options = {**_required(self.method, updates), **self.options}
-        adapter = Adapter(self.method, options, self._targets(anatomy), anatomy.head)
+        beside = anatomy.head_beside_adapter
+        adapter = Adapter(self.method, options, self._targets(anatomy), beside)
         fit = Fit(
             "fit",
-            (ADAPTER, *anatomy.head_patterns),
+            (ADAPTER, *(f"{module}.*" for module in beside)),
             after_update="adalora" if self.method == "ADALORA" else None,
         )
         return Plan(self.body(), adapter, (*head_first(self.head_init, anatomy), fit))

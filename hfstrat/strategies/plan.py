@@ -51,6 +51,8 @@ class Anatomy:
         fresh: Names of the parameters that start from random numbers because no checkpoint gives them.
         parameters: Number of elements of each parameter by canonical name, in the order of the modules.
         tokens: The embedding of token ids; None for what reads none.
+        tied: Further names of parameters that a model has under several.
+        speaks: Whether its outputs are tokens, so that a head that the base brings fits whatever is learned.
     """
 
     backbone: str
@@ -66,6 +68,8 @@ class Anatomy:
     fresh: tuple[str, ...] = field(repr=False)
     parameters: Mapping[str, int] = field(repr=False)
     tokens: TokenTable | None = None
+    tied: tuple[str, ...] = ()
+    speaks: bool = False
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -98,7 +102,28 @@ class Anatomy:
     @property
     def head_is_fresh(self) -> bool:
         """Whether the output starts from random numbers; false where the base brings a head for these labels."""
+        if not self.head:
+            return False  # it is the embedding, turned over
         return any(matches(name, (f"{self.output or self.head[-1]}.*",)) for name in self.fresh)
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """The modules that are stored as they are when the body is quantised: the head, and what shares with it."""
+        return tuple(dict.fromkeys((*self.head, *(name.partition(".")[0] for name in self.tied if self.speaks))))
+
+    @property
+    def head_beside_adapter(self) -> tuple[str, ...]:
+        """The modules of the head that train beside an adapter.
+
+        Of outputs over a vocabulary those are the new ones that share nothing with the body: a copy of what is shared
+        would train apart from it.
+        """
+        if not self.speaks:
+            return self.head
+        kept = [name for name in (*self.parameters, *self.tied) if name not in self.fresh]
+        owners = {name.rpartition(".")[0] for name in self.fresh if matches(name, self.head_patterns)}
+        new = {path for path in owners if not any(name.startswith(f"{path}.") for name in kept)}
+        return tuple(sorted(path for path in new if not any(path.startswith(f"{other}.") for other in new)))
 
     @property
     def is_linear_probe(self) -> bool:

@@ -52,9 +52,13 @@ class Scratch(StrategySpec):
         little = sizes.rows < LITTLE
         return {
             "train.lr": Setting(5e-4 if sizes.body <= 50e6 else 3e-4, "random weights take a high learning rate"),
-            "train.epochs": epochs_for(sizes, updates=3000, least=8, most=30),
+            "train.epochs": epochs_for(sizes, updates=3000, least=1 if sizes.speaks else 8, most=30),
             # Not the 1.0 that repeated language-model pre-training likes (Lovelace et al. 2026): a classifier of
             # thousands of short texts then cannot even fit them (Banking77: accuracy 0.74, against 0.87).
             "train.weight_decay": Setting(0.1, "the usual decay from scratch"),
-            "model.dropout": Setting(0.2 if little else 0.1, "against overfitting"),
+            "model.dropout": (
+                Setting(0.0, "each token is a new example")
+                if sizes.speaks and not little
+                else Setting(0.2 if little else 0.1, "against overfitting")
+            ),
         }

@@ -17,7 +17,7 @@ import numpy as np
 from hfstrat.beginning import as_written
 from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
 from hfstrat.execute import quiet
-from hfstrat.metrics import ANSWERS, METRICS, WORDS, Outputs
+from hfstrat.metrics import ANSWERS, METRICS, TOKENS, WORDS, Outputs
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
@@ -321,7 +321,7 @@ def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dic
     if best is None:
         return {}
     problem = (Run(folder / best.runs[0]).read("env.json") or {}).get("labels", {}).get("problem")
-    if problem in WORDS | ANSWERS and metric in METRICS:
+    if problem in WORDS | ANSWERS | TOKENS and metric in METRICS:
         return _differences_of(folder, lines, best, metric, str(problem))
     scores = {line.arm: _item_scores(folder, line.runs) for line in lines if line.state == "done"}
     reference = scores[best.arm]
@@ -337,18 +337,23 @@ def _differences_of(
 ) -> dict[str, Difference]:
     """The same for what is no share of right items, such as the F1 of entities: both arms on the same resamples."""
 
-    def scores(line: tables.Line) -> tuple[list[Statistic], int]:
+    def scores(line: tables.Line) -> tuple[list[Statistic], tuple[int, int]]:
         found: list[Statistic] = []
         for name in line.runs:
             frame = Run(folder / name).predictions()
-            said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
-            true = [list(one) for one in frame["reference"]]
+            if problem in TOKENS:
+                said: Any = frame[["loss", "right", "tokens"]].to_numpy(np.float64)
+                true: Any = np.zeros(len(frame))
+            else:
+                said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
+                true = [list(one) for one in frame["reference"]]
             found.append(statistic(METRICS[metric], problem, Outputs(true, said, None, 0)))
-        return found, len(frame)
+        # Of tokens those that another tokenizer makes are others.
+        return found, (len(frame), int(frame["tokens"].sum()) if problem in TOKENS else 0)
 
-    reference, n = scores(best)
+    reference, items = scores(best)
     done = {line.arm: scores(line) for line in lines if line.state == "done" and line is not best}
-    return {arm: paired_difference_of(found, reference, n) for arm, (found, items) in done.items() if items == n}
+    return {arm: paired_difference_of(found, reference, items[0]) for arm, (found, own) in done.items() if own == items}
 
 
 def _item_scores(folder: Path, runs: Sequence[str]) -> np.ndarray:

@@ -6,17 +6,32 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hfstrat.tasks.causal_lm import CausalLM
+from hfstrat.tasks.masked_lm import MaskedLM
 from hfstrat.tasks.question_answering import QuestionAnswering
 from hfstrat.tasks.task import TaskSpec
 from hfstrat.tasks.text_classification import TextClassification
 from hfstrat.tasks.token_classification import TokenClassification
 
-__all__ = ["TASKS", "QuestionAnswering", "Task", "TaskSpec", "TextClassification", "TokenClassification"]
+__all__ = [
+    "TASKS",
+    "CausalLM",
+    "MaskedLM",
+    "QuestionAnswering",
+    "Task",
+    "TaskSpec",
+    "TextClassification",
+    "TokenClassification",
+]
 
-Task = Annotated[TextClassification | TokenClassification | QuestionAnswering, Field(discriminator="kind")]
+Task = Annotated[
+    TextClassification | TokenClassification | QuestionAnswering | MaskedLM | CausalLM, Field(discriminator="kind")
+]
 
 TASKS: dict[str, type[TaskSpec]] = {
     "text_classification": TextClassification,
     "token_classification": TokenClassification,
     "question_answering": QuestionAnswering,
+    "masked_lm": MaskedLM,
+    "causal_lm": CausalLM,
 }

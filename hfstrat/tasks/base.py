@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans"]
+Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans", "tokens"]
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -21,8 +21,9 @@ class Labels:
     """What the targets of a task are.
 
     Args:
-        problem: Exclusive classes, independent classes, or numbers; of words, tags that mark entities, or any tags.
-        names: Names of the classes, or of the numbers; their order is the order of the logits.
+        problem: Exclusive classes, independent classes, or numbers; of words, tags that mark entities, or any tags; of
+            a context, where an answer stands; tokens of the vocabulary.
+        names: Names of the classes, or of the numbers; their order is the order of the logits. Tokens have none here.
         counts: Training units of each class; empty for regression.
     """
 
@@ -77,6 +78,9 @@ class Answer:
     text: str
 
 
+Message = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Examples:
     """One split as the user wrote it.
@@ -91,6 +95,7 @@ class Examples:
             first answer `(n, 2)`, -1 where there is none; None without labels.
         words: The words of the texts, where those are the units.
         answers: All answers to each question, where texts are questions about their pairs.
+        chats: The messages of each conversation, `{"role": …, "content": …}` each, where texts are those.
     """
 
     ids: tuple[str, ...]
@@ -99,6 +104,7 @@ class Examples:
     targets: IntArray | FloatArray | None
     words: Words | None = None
     answers: Sequence[Sequence[Answer]] | None = None
+    chats: Sequence[Sequence[Message]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -202,6 +208,14 @@ class Hidden:
     dtype: str
 
 
+class Masking(Protocol):
+    """Hides tokens of examples, as a function of seed, epoch and the example alone."""
+
+    def drawn(self, data: Encoded, rows: IntArray, seed: int, epoch: int) -> Encoded:
+        """Some examples of a split, with other tokens hidden; the arguments are those of `Encoded.drawn`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One split, tokenised.
@@ -220,6 +234,9 @@ class Encoded:
         aims: What is true of each unit, where units are tokens; None where they are examples or words, which know.
         spans: Window and characters of each unit that is a token, `(units, 3)`; characters are -1 for no answer.
         hidden: What the frozen blocks give for each token, where that is not computed again; else None.
+        masking: How tokens are hidden anew each time that an example is trained on; None where none are. `columns`,
+            `units` and `aims` are those of evaluations.
+        packed: Whether examples of a batch go through the model one after the other in a single row, without padding.
     """
 
     examples: Examples
@@ -234,6 +251,8 @@ class Encoded:
     aims: IntArray | None = None
     spans: IntArray | None = None
     hidden: Hidden | None = None
+    masking: Masking | None = None
+    packed: bool = False
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -246,12 +265,13 @@ class Encoded:
     @property
     def targets(self) -> IntArray | FloatArray | None:
         """What is true of each unit: as in `Examples`, or of tokens as the task has it."""
-        return self.examples.targets if self.spans is None else self.aims
+        return self.examples.targets if self.spans is None and self.aims is None else self.aims
 
     @property
     def count(self) -> int:
         """How many units there are."""
-        return self.examples.units if self.spans is None else len(self.spans)
+        tokens = self.spans if self.spans is not None else self.aims
+        return self.examples.units if tokens is None else len(tokens)
 
     def units_of(self, rows: IntArray) -> IntArray:
         """The units of some examples that the model says something about."""
@@ -285,6 +305,18 @@ class Encoded:
     def tokens(self) -> int:
         """Tokens in all."""
         return int(self.columns["input_ids"].offsets[-1])
+
+    def drawn(self, rows: IntArray, seed: int, epoch: int) -> tuple[Encoded, IntArray]:
+        """Some examples as an epoch sees them, and which rows of it they are.
+
+        Args:
+            rows: Which examples.
+            seed: The run's seed.
+            epoch: Number of the epoch, from 0.
+        """
+        if self.masking is None:
+            return self, rows
+        return self.masking.drawn(self, rows, seed, epoch), np.arange(len(rows))
 
     def with_teacher(self, logits: FloatArray) -> Encoded:
         """The same tokens with a teacher's logits."""

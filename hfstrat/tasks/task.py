@@ -37,10 +37,14 @@ class TaskSpec(Spec):
     """Fields that decide which tokens a text becomes, beside the length of a window."""
     one_output: ClassVar[bool] = False
     """Whether the model has one output for each text, and not one for each token."""
+    of_vocabulary: ClassVar[bool] = False
+    """Whether the outputs are tokens, so that the base's own output layer is the one to use."""
     floors: ClassVar[tuple[str, ...]]
     """What can be reached without a neural network, by its name in a comparison."""
     solvable: ClassVar[bool] = True
     """Whether the output layer can be solved on features that are computed once."""
+    longest: ClassVar[int] = 512
+    """Tokens of a window, where a recipe asks for no length."""
     default_threshold: ClassVar[float] = 0.5
     """Of decisions, where no validation split chooses another one."""
     refused: ClassVar[Mapping[str, str]] = {}
@@ -243,6 +247,11 @@ class TaskSpec(Spec):
     def calibrates(self) -> bool:
         """Whether a temperature is chosen on validation."""
         return False
+
+    @staticmethod
+    def kept(logits: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
+        """What is kept of the logits of units `(units, …)` when a split is scored; `collected` gets it."""
+        return logits
 
     def collected(self, logits: FloatArray, data: Encoded, labels: Labels) -> FloatArray:
         """What decisions are made from: the logits of units `(units, …)`, or what the task makes of them."""

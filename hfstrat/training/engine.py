@@ -17,6 +17,7 @@ from torch import nn
 
 from hfstrat.data.batching import Batch
 from hfstrat.models.anatomy import named_parameters
+from hfstrat.models.picking import output_at
 from hfstrat.models.prefix import hand_over
 from hfstrat.training.dropout import fast_dropout
 from hfstrat.training.optim import Settings, set_lr, set_modes
@@ -73,12 +74,17 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Ten
     inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
     if batch.hidden is not None:
         hand_over(model, batch.hidden.to(device, non_blocking=True))
-    found = model(**inputs)
-    logits: torch.Tensor | None = getattr(found, "logits", None)
-    if logits is None:  # a model that answers questions gives its two outputs for each token apart
-        logits = torch.stack([found.start_logits, found.end_logits], dim=-1)
-    if batch.picked is not None:
-        logits = logits.flatten(0, 1).index_select(0, batch.picked.to(device, non_blocking=True))
+    if batch.picked is None:
+        logits: torch.Tensor = model(**inputs).logits
+    else:
+        picked = batch.picked.to(device, non_blocking=True)
+        with output_at(model, picked) as options:
+            found = model(**inputs, **options)
+        given = getattr(found, "logits", None)
+        # A model that answers questions gives its two outputs for each token apart.
+        logits = torch.stack([found.start_logits, found.end_logits], dim=-1) if given is None else given
+        if logits.dim() == 3:
+            logits = logits.flatten(0, 1).index_select(0, picked)
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if batch.owner is None:

@@ -25,6 +25,7 @@ def logits(
     batch_size: int,
     accelerator: Accelerator | None = None,
     progress: Callable[[int], None] | None = None,
+    kept: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None = None,
 ) -> FloatArray:
     """Logits of a split's units in their order, float32 `(units, classes)`, on every process.
 
@@ -36,6 +37,7 @@ def logits(
         batch_size: Examples at once.
         accelerator: Shares the work between processes and sets the precision; None: this process, as is.
         progress: Called with the number of examples done.
+        kept: What is kept of the logits of a batch and its targets, float `(units, …)`; None: the logits.
     """
     if accelerator is not None:
         # Wrapped for data parallelism it would wait in each pass for processes that may have one batch fewer.
@@ -47,7 +49,10 @@ def logits(
     values: np.ndarray | None = None  # filled in place: there may be much of it
     with evaluating(model), torch.inference_mode(), accelerator.autocast() if accelerator else nullcontext():
         for batch in evaluation_batches(data, batch_size, process, processes):
-            found = logits_of(model, batch, device).float().cpu().numpy()
+            given = logits_of(model, batch, device)
+            if kept is not None:
+                given = kept(given, None if batch.targets is None else batch.targets.to(device))
+            found = given.float().cpu().numpy()
             if values is None:
                 values = np.full((data.count, *found.shape[1:]), np.nan, np.float32)
             values[batch.units] = found

@@ -2,7 +2,8 @@
 
 A line of jsonl is `{"id", "prediction", "scores": {label: probability}}`; for numbers there are no scores. In csv the
 columns are `id`, `prediction` and one column for each label; several labels are joined by `|`. Entities are a list of
-objects, in csv as JSON; an answer has its characters and its score in columns of their own.
+objects, in csv as JSON; an answer has its characters and its score in columns of their own. A continuation of text
+that is typed in is shown as it is written.
 """
 
 from __future__ import annotations
@@ -28,13 +29,19 @@ def run(path: Path, data: str, output: Path | None, quiet: bool) -> None:
     listener = observer(quiet=quiet or output is None)
     with listener.working("loading torch and transformers"):
         from hfstrat.execute import quiet as silence
-        from hfstrat.inference import CHUNK, Predictor
+        from hfstrat.inference import Predictor
     silence()
     predictor = Predictor.of(path)
+    if data == "-" and output is None and sys.stdin.isatty() and predictor.recipe.task.kind == "causal_lm":
+        for line in sys.stdin:
+            for part in predictor.stream(line.rstrip("\r\n")):
+                print(part, end="", flush=True)
+            print()
+        return
     records: Iterable[Record] = (
         predictor.predict_file(Path(data), listener)
         if data != "-"
-        else _numbered(predictor.predict(texts) for texts in _chunks(sys.stdin, CHUNK))
+        else _numbered(predictor.predict(texts) for texts in _chunks(sys.stdin, predictor.chunk))
     )
     if output is None:
         for record in records:

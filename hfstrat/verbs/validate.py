@@ -28,6 +28,9 @@ def run(recipe: Path, overrides: Sequence[str], as_json: bool, quiet: bool) -> N
         print(json.dumps({"recipe": str(recipe), "rows": prepared.material.rows, "stages": stages, "auto": decisions}))
         return
     rows = ", ".join(f"{count:,} {name}" for name, count in prepared.material.rows.items())
-    show(f"{recipe} is valid: {rows} rows; {len(prepared.material.labels.names)} outputs; stages {' → '.join(stages)}")
+    outputs = len(prepared.material.labels.names)
+    # What is predicted of text are its tokens, of which the model has as many outputs as there are entries.
+    said = f"{outputs} outputs" if outputs else f"{prepared.encoded['train'].tokens:,} tokens to train on"
+    show(f"{recipe} is valid: {rows} rows; {said}; stages {' → '.join(stages)}")
     if not quiet:
         show(dump(prepared.recipe))

@@ -82,7 +82,7 @@ def test_batches_hold_texts_of_similar_length():
 def test_processes_share_an_update_in_equal_rounds(windows, micro, processes, data):
     source = encoded(windows)
     rows = np.array(data.draw(st.permutations(range(len(windows)))))
-    shared = [share(source, rows, micro, process, processes) for process in range(processes)]
+    shared = [share(source, rows, micro * source.longest, process, processes) for process in range(processes)]
     assert len({len(batches) for batches in shared}) == 1
     real = [batch for batches in shared for batch in batches if batch.scale]
     assert any(all(batch.scale for batch in batches) for batches in shared), "no round in which nobody computes"
@@ -102,9 +102,9 @@ def test_processes_share_an_update_in_equal_rounds(windows, micro, processes, da
 
 def test_a_micro_batch_holds_more_of_shorter_texts():
     source = encoded([1] * 9, lengths=[8, 7, 4, 4, 4, 2, 2, 2, 2])
-    parts = [batch.rows.tolist() for batch in share(source, np.arange(9), 2, 0, 1)]
+    parts = [batch.rows.tolist() for batch in share(source, np.arange(9), 16, 0, 1)]
     assert parts == [[0, 1], [2, 3, 4, 5], [6, 7, 8]]
-    assert [batch.rows.tolist() for batch in share(source, np.arange(9), 9, 0, 1)] == [list(range(9))]
+    assert [batch.rows.tolist() for batch in share(source, np.arange(9), 72, 0, 1)] == [list(range(9))]
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------------

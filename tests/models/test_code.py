@@ -299,7 +299,7 @@ def test_a_file_may_change(tmp_path):
     one, other = (logits_of(found.run) for found in made)
     assert np.abs(one - other).max() > 1e-2
     for found in made:
-        decoded = Predictor.of(found.run.path).decide(found.prepared.material.examples["test"])
+        decoded = Predictor.of(found.run.path).decide(found.prepared.material.examples["test"])[0]
         assert decoded.logits == pytest.approx(logits_of(found.run), abs=1e-6)
 
 

@@ -1,0 +1,41 @@
+"""Several examples in one row: whether a model keeps them apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from hfstrat.data.batching import collate
+from hfstrat.errors import Problem, RecipeError
+from hfstrat.tasks.base import Encoded
+from hfstrat.training.engine import logits_of
+from hfstrat.training.scoring import evaluating
+
+_ROUNDING = 1e-3  # relative difference of logits that rounding explains
+
+
+def check_packing(model: nn.Module, data: Encoded) -> None:
+    """Try on some examples whether a model says of each the same in one row with others and by itself.
+
+    Args:
+        model: The model, on any device.
+        data: Its examples.
+
+    Raises:
+        RecipeError: It does not: examples would be learned together with what happens to stand before them.
+    """
+    if not data.packed:
+        return
+    by_length = np.argsort(data.lengths, kind="stable")
+    rows = np.unique(by_length[[0, len(by_length) // 2, -1]])
+    device, apart = next(model.parameters()).device, replace(data, packed=False)
+    with evaluating(model), torch.inference_mode():
+        together = logits_of(model, collate(data, rows), device)
+        alone = torch.cat([logits_of(model, collate(apart, np.array([row])), device) for row in rows])
+    allowed = _ROUNDING * max(1.0, float(alone.abs().max()))
+    if not float((together - alone).abs().max()) <= allowed:
+        what = "this model lets examples in one row see each other"
+        raise RecipeError(Problem(what, "task.packing", hint="Set it to false: batches of similar length pad little"))

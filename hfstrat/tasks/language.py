@@ -1,0 +1,167 @@
+"""What language models share: each token is a decision, measured by its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged
+from hfstrat.tasks.task import Columns, TaskSpec
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+NO_TEACHER = "a teacher's outputs for a whole vocabulary are too many to be kept"
+LOSS, HITS, COUNT = range(3)
+"""Columns of what is collected for each example: sum of its tokens' losses in nats, tokens that are right, tokens."""
+AT_ONCE = 1000  # texts that are tokenised together
+
+
+class LanguageSpec(TaskSpec):
+    """A task whose outputs are tokens of the vocabulary."""
+
+    of_vocabulary: ClassVar[bool] = True
+    solvable: ClassVar[bool] = False
+    floors: ClassVar[tuple[str, ...]] = ()
+    refused: ClassVar[Mapping[str, str]] = {"distill": NO_TEACHER}
+
+    def strata(self, columns: Columns) -> None:
+        """Text has no classes to be even about."""
+        return
+
+    def find_problem(self, train: Dataset, columns: Mapping[str, Any]) -> tuple[Problem, str]:
+        """There is one."""
+        return "tokens", "each token is predicted"
+
+    def find_labels(self, train: Dataset, columns: Mapping[str, Any], problem: Problem) -> Labels:
+        """The vocabulary is the tokenizer's."""
+        return Labels(problem, ())
+
+    @property
+    def in_windows(self) -> bool:
+        """Longer texts are cut into pieces, each of which is an example."""
+        return True
+
+    @staticmethod
+    def kept(logits: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
+        """Loss and likeliest token of each unit, float `(units, 2)`."""
+        import torch
+        from torch.nn import functional
+
+        assert targets is not None, "each token knows what follows"
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        return torch.stack([losses, logits.argmax(dim=1).to(losses.dtype)], dim=1)
+
+    def collected(self, logits: FloatArray, data: Encoded, labels: Labels) -> FloatArray:
+        """Sums over the tokens of each example, float64 `(n, 3)`: loss in nats, tokens that are right, tokens."""
+        assert data.units is not None, "tokens were looked for"
+        assert data.aims is not None, "each token knows what follows"
+        owner = np.repeat(np.arange(len(data)), data.units.lengths)[data.units.values >= 0]
+        right = logits[:, 1].astype(np.int64) == data.aims
+        sums = (logits[:, 0].astype(np.float64), right.astype(np.float64), np.ones(len(owner)))
+        return np.stack([np.bincount(owner, each, len(data)) for each in sums], axis=1)
+
+    def mean_loss(self, logits: FloatArray, examples: Examples, labels: Labels) -> float:
+        """Mean loss of a token in nats."""
+        return float(logits[:, LOSS].sum() / max(1.0, logits[:, COUNT].sum()))
+
+    def decode(self, logits: FloatArray, labels: Labels, threshold: float = 0.5) -> Decoded:
+        """The sums of each example, and its mean loss as score."""
+        return Decoded(logits, logits[:, LOSS] / np.maximum(1.0, logits[:, COUNT]), logits)
+
+    def default_metrics(self, problem: Problem) -> tuple[str, ...]:
+        """The perplexity, and how often the likeliest token is right."""
+        return ("perplexity", "token_accuracy")
+
+    def measured(self, values: Any, examples: Examples, labels: Labels) -> Any:
+        """The sums of each example."""
+        return np.asarray(values, dtype=np.float64)
+
+    def true_values(self, examples: Examples, labels: Labels) -> Any:
+        """Nothing beyond what the sums know."""
+        return np.zeros(len(examples))
+
+    def named(self, values: Any, examples: Examples, labels: Labels) -> list[Any]:
+        """The perplexity of each example."""
+        sums = np.asarray(values, dtype=np.float64)
+        found: list[Any] = np.exp(sums[:, LOSS] / np.maximum(1.0, sums[:, COUNT])).tolist()
+        return found
+
+    def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
+        """The text, and the sums that metrics are made of."""
+        sums = np.asarray(decoded.logits)
+        return {
+            "text": [str(text) for text in examples.texts],
+            "loss": sums[:, LOSS].tolist(),
+            "right": sums[:, HITS].astype(np.int64).tolist(),
+            "tokens": sums[:, COUNT].astype(np.int64).tolist(),
+        }
+
+    def records(self, decoded: Decoded, examples: Examples, labels: Labels) -> list[dict[str, Any]]:
+        """The perplexity of each example."""
+        return [{"prediction": value} for value in self.named(decoded.predictions, examples, labels)]
+
+
+@dataclass(frozen=True)
+class Pieces(Sequence[str]):
+    """Texts of pieces, read off their tokens when they are asked for.
+
+    Args:
+        ids: Tokens of each piece.
+        tokenizer: What made them.
+    """
+
+    ids: Ragged
+    tokenizer: PreTrainedTokenizerBase
+
+    def __len__(self) -> int:
+        return len(self.ids.offsets) - 1
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        row = self.ids.values[self.ids.offsets[place] : self.ids.offsets[place + 1]]
+        return self.tokenizer.decode(row.tolist(), skip_special_tokens=True)
+
+
+def named_pieces(ids: Sequence[str], counts: IntArray) -> tuple[str, ...]:
+    """A name for each piece of some texts: the text's own, and where there are several their number.
+
+    Args:
+        ids: Names of the texts.
+        counts: Pieces of each text.
+    """
+    return tuple(_names(ids, counts.tolist()))
+
+
+def _names(ids: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
+    for name, count in zip(ids, counts, strict=True):
+        if count == 1:
+            yield name
+        else:
+            yield from (f"{name}#{number}" for number in range(count))
+
+
+def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before a text and after it."""
+    whole = tokenizer("a")["input_ids"]
+    inner = tokenizer("a", add_special_tokens=False)["input_ids"]
+    for start in range(len(whole) - len(inner) + 1):
+        if whole[start : start + len(inner)] == inner:
+            return list(whole[:start]), list(whole[start + len(inner) :])
+    return [], []
+
+
+def flat_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Ragged:
+    """Tokens of some texts, without special ones."""
+    rows = []
+    for start in range(0, len(texts), AT_ONCE):
+        part = list(texts[start : start + AT_ONCE])
+        tokens = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        rows.append(Ragged.of(tokens["input_ids"]))
+    return Ragged.joined(rows)
