@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from hfstrat.tasks import CausalLM, MaskedLM
-from hfstrat.tasks.base import Encoded, Examples
-from hfstrat.tasks.causal_lm import Generation
-from hfstrat.tasks.language import LanguageSpec
+from hfstrat.models.vocabulary import position_limit
+from hfstrat.tasks import CausalLM, MaskedLM, Seq2Seq
+from hfstrat.tasks.base import Encoded, Examples, IntArray
+from hfstrat.tasks.language import Generation, LanguageSpec
 from hfstrat.training.scoring import evaluating
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
 LIKELIEST = 5  # tokens that are told for each mask
-AT_ONCE = 8  # prompts that are continued together
+AT_ONCE = 16  # texts that are written together
 SAMPLES, LONGEST = 4, 48  # examples that are shown, and tokens that are written for each
 
 
@@ -44,7 +46,6 @@ def records(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     examples: Examples,
-    limit: int | None,
     max_length: int,
 ) -> Iterator[dict[str, Any]]:
     """What `predict` says of each text: its continuation, or the text with its masks filled in.
@@ -54,16 +55,94 @@ def records(
         model: The model, in eval mode.
         tokenizer: Its tokenizer.
         examples: Texts, prompts or conversations.
-        limit: Tokens that the model takes at most; None where there is no limit.
         max_length: Tokens of a text with masks that are read.
     """
-    if isinstance(task, CausalLM):
+    if isinstance(task, Seq2Seq):
+        data = task.encode(tokenizer, replace(examples, pairs=None), max_length)
+        for text in rewritten(model, tokenizer, data, np.arange(len(data)), task.generation):
+            yield {"prediction": text}
+    elif isinstance(task, CausalLM):
         prompts = task.prompts(tokenizer, examples)
         chat = examples.chats is not None
-        for text in continued(model, tokenizer, prompts, task.generation, limit, special=not chat):
+        for text in continued(model, tokenizer, prompts, task.generation, special=not chat):
             yield {"prediction": text}
     else:
         yield from filled(model, tokenizer, examples.texts, max_length)
+
+
+def answered(
+    task: LanguageSpec,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Encoded,
+    accelerator: Accelerator | None = None,
+    most: int | None = None,
+) -> list[str]:
+    """What a model writes about each example of a split, on every process; each writes its share.
+
+    Args:
+        task: What the model has learned.
+        model: The model; it is in eval mode meanwhile, and afterwards as it was.
+        tokenizer: Its tokenizer.
+        data: The split.
+        accelerator: Shares the work between processes and sets the precision; None: this process, as is.
+        most: Tokens that are written at most, where that is less than the task says.
+    """
+    model = model if accelerator is None else accelerator.unwrap_model(model)
+    process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    rows = np.arange(len(data))[process::processes]
+    rows = rows[np.argsort(-data.columns["input_ids"].lengths[data.windows[rows]], kind="stable")]
+    own: Any = task  # of the two kinds that write
+    how = own.generation.model_copy(update={"temperature": 0.0})
+    if most is not None:
+        how = how.model_copy(update={"max_new_tokens": min(most, how.max_new_tokens)})
+    with evaluating(model), accelerator.autocast() if accelerator else nullcontext():
+        if isinstance(task, CausalLM):
+            prompts = task.prompts(tokenizer, data.examples)
+            chat = data.examples.chats is not None
+            texts = list(continued(model, tokenizer, [prompts[row] for row in rows], how, special=not chat))
+        else:
+            texts = list(rewritten(model, tokenizer, data, rows, how))
+    pairs = list(zip(rows.tolist(), texts, strict=True))
+    if processes > 1:
+        from accelerate.utils import gather_object
+
+        pairs = gather_object(pairs)
+    found = dict(pairs)
+    return [found[row] for row in range(len(data))]
+
+
+def rewritten(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: Encoded, rows: IntArray, how: Generation
+) -> Iterator[str]:
+    """What an encoder-decoder makes of some sources, in their order.
+
+    Args:
+        model: The model, in eval mode.
+        tokenizer: Its tokenizer.
+        data: The split.
+        rows: Which examples.
+        how: How.
+    """
+    device = next(model.parameters()).device
+    sources = data.columns["input_ids"]
+    for start in range(0, len(rows), AT_ONCE):
+        values, mask = sources.padded(rows[start : start + AT_ONCE], data.pad["input_ids"], left=data.left)
+        inputs = {"input_ids": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask)}
+        with torch.inference_mode():
+            written = model.generate(  # type: ignore[operator]
+                **{name: value.to(device) for name, value in inputs.items()}, **_options(how)
+            )
+        yield from tokenizer.batch_decode(written, skip_special_tokens=True)
+
+
+def _options(how: Generation) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "num_beams": how.num_beams,
+        "max_new_tokens": how.max_new_tokens,
+        "do_sample": how.temperature > 0,
+    }
+    return options | ({"temperature": how.temperature, "top_p": how.top_p} if how.temperature > 0 else {})
 
 
 def continued(
@@ -71,7 +150,6 @@ def continued(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     how: Generation,
-    limit: int | None,
     *,
     special: bool = True,
     streamer: Any = None,
@@ -83,28 +161,26 @@ def continued(
         tokenizer: Its tokenizer.
         prompts: What is continued; of a longer one than the model takes the end is.
         how: How.
-        limit: Tokens that the model takes at most; None where there is no limit.
         special: Whether the tokenizer's own first tokens stand before a prompt; a chat template writes them itself.
         streamer: Gets the tokens as they are written, of one prompt at a time.
     """
     at_once = 1 if streamer is not None else AT_ONCE
     device = next(model.parameters()).device
-    options: dict[str, Any] = {
-        "num_beams": how.num_beams,
-        "max_new_tokens": how.max_new_tokens,
-        "do_sample": how.temperature > 0,
-    }
-    if how.temperature > 0:
-        options |= {"temperature": how.temperature, "top_p": how.top_p}
     for start in range(0, len(prompts), at_once):
         part = list(prompts[start : start + at_once])
-        tokens = _read(tokenizer, part, limit, how.max_new_tokens, special=special)
+        tokens = _read(tokenizer, part, _limit(model), how.max_new_tokens, special=special)
         inputs = {name: torch.tensor(rows, device=device) for name, rows in tokens.items()}
         with torch.inference_mode():
             written = model.generate(  # type: ignore[operator]
-                **inputs, **options, pad_token_id=tokenizer.pad_token_id, streamer=streamer
+                **inputs, **_options(how), pad_token_id=tokenizer.pad_token_id, streamer=streamer
             )
         yield from tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _limit(model: Any) -> int | None:
+    """Tokens that a model takes at most; None where nothing says so."""
+    known = getattr(model.config, "hfstrat", None) or {}
+    return known.get("limit") or position_limit(model.config, model.config.pad_token_id)
 
 
 def _read(
@@ -167,7 +243,6 @@ def gallery(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     data: Encoded,
-    limit: int | None,
 ) -> list[Shown]:
     """Some examples of a split with what is true and what the model writes, the likeliest token each time.
 
@@ -176,26 +251,21 @@ def gallery(
         model: The model, in eval mode.
         tokenizer: Its tokenizer.
         data: The split.
-        limit: Tokens that the model takes at most; None where there is no limit.
     """
     rows = range(min(SAMPLES, len(data)))
     if isinstance(task, MaskedLM):
         return [_unmasked(model, tokenizer, data, row) for row in rows]
-    assert isinstance(task, CausalLM), "it is one of the two"
-    examples = data.examples
-    if examples.chats is None and examples.pairs is None:
-        texts = [str(examples.texts[row]) for row in rows]
-        parts = [(text[: len(text) // 2], text[len(text) // 2 :]) for text in texts]
-    elif examples.chats is None:
-        parts = [(str(examples.texts[row]), str((examples.pairs or ())[row])) for row in rows]
+    some = data.first(len(rows))
+    examples = some.examples
+    if isinstance(task, CausalLM) and examples.chats is None and examples.pairs is None:
+        texts = [str(text) for text in examples.texts]
+        given, true = ([text[: len(text) // 2] for text in texts], [text[len(text) // 2 :] for text in texts])
+        some = replace(some, examples=replace(examples, texts=given))
     else:
-        prompts = task.prompts(tokenizer, examples)
-        parts = [(prompts[row], str(examples.chats[row][-1]["content"])) for row in rows]
-    how = Generation(max_new_tokens=min(LONGEST, task.generation.max_new_tokens))
-    given = [part for part, _ in parts]
-    with evaluating(model):
-        said = list(continued(model, tokenizer, given, how, limit, special=examples.chats is None))
-    return [Shown(*part, one) for part, one in zip(parts, said, strict=True)]
+        given = task.prompts(tokenizer, examples) if isinstance(task, CausalLM) else list(examples.texts)
+        true = task.answers(examples)
+    said = answered(task, model, tokenizer, some, most=LONGEST)
+    return [Shown(*one) for one in zip(given, true, said, strict=True)]
 
 
 def _unmasked(model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: Encoded, row: int) -> Shown:

@@ -16,6 +16,7 @@ from hfstrat.errors import DataError, Problem, UsageError
 from hfstrat.judge import Judge
 from hfstrat.models import artifact
 from hfstrat.models.base import under_adapter
+from hfstrat.outputs import outputs_of
 from hfstrat.prepare import SPLITS
 from hfstrat.recipe.data import FileData
 from hfstrat.recipe.loading import build, parse
@@ -25,7 +26,6 @@ from hfstrat.runs.events import Observer
 from hfstrat.tasks import CausalLM
 from hfstrat.tasks.base import Decoded, Examples, Labels
 from hfstrat.tasks.language import LanguageSpec
-from hfstrat.training import scoring
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,19 +99,12 @@ class Predictor:
         """Rows that are predicted together."""
         return generating.AT_ONCE if self.recipe.task.of_vocabulary else CHUNK
 
-    @property
-    def limit(self) -> int | None:
-        """Tokens that the model takes at most; None where nothing says so."""
-        config: Any = self.model.config
-        found = (getattr(config, "hfstrat", None) or {}).get("limit")
-        return int(found) if found else None
-
     def decide(self, examples: Examples) -> tuple[Decoded, Examples]:
         """Logits, probabilities and decisions for some texts, and what they are about: texts, or pieces of them."""
         task = self.recipe.task
         encoded = task.encode(self.tokenizer, examples, self.max_length)
-        logits = scoring.logits(self.model, encoded, self.recipe.evaluation_size, kept=task.kept)
-        return self.judge.decode(task.collected(logits, encoded, self.judge.labels), self.threshold), encoded.examples
+        found = outputs_of(self.model, encoded, self.judge, self.recipe, self.tokenizer)
+        return self.judge.decode(found, self.threshold), encoded.examples
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A prediction for each text.
@@ -158,7 +151,7 @@ class Predictor:
             messages = [{"role": "user", "content": prompt}]
             texts = task.prompts(self.tokenizer, Examples(("0",), texts, None, None, chats=[messages]))
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        words = (self.model, self.tokenizer, texts, task.generation, self.limit)
+        words = (self.model, self.tokenizer, texts, task.generation)
 
         def write() -> None:
             try:
@@ -174,7 +167,7 @@ class Predictor:
     def _records(self, examples: Examples) -> list[dict[str, Any]]:
         task = self.recipe.task
         if isinstance(task, LanguageSpec):
-            return list(generating.records(task, self.model, self.tokenizer, examples, self.limit, self.max_length))
+            return list(generating.records(task, self.model, self.tokenizer, examples, self.max_length))
         return self.recipe.task.records(*self.decide(examples), self.judge.labels)
 
     def predict_file(self, source: Path, observer: Observer) -> Iterator[dict[str, Any]]:

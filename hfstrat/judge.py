@@ -32,6 +32,11 @@ class Judge:
     metrics: tuple[str, ...]
     select_by: str
 
+    @property
+    def writes(self) -> bool:
+        """Whether a metric is of texts that the model writes."""
+        return table.of_texts((*self.metrics, self.select_by), self.labels.problem)
+
     def decode(self, logits: FloatArray, threshold: float = 0.5) -> Decoded:
         """Probabilities and decisions from logits, as the task has collected them."""
         return self.task.decode(logits, self.labels, threshold)
@@ -54,6 +59,7 @@ class Judge:
             predictions=self.task.measured(decoded.predictions, examples, self.labels),
             scores=decoded.scores if self.labels.problem in table.CLASSES else None,
             num_labels=len(self.labels.names),
+            texts=None if decoded.texts is None else (decoded.texts, self.task.answers(examples)),
         )
 
     def loss(self, logits: FloatArray, examples: Examples) -> float:

@@ -185,7 +185,7 @@ def prepare(
         with ledger.phase("load"):
             shape = shape_of(recipe, base, material.labels)
             anatomy, attention = plan_shape(base, shape, body)
-        ids = seen_ids(encoded, unlabelled, base, anatomy)
+        ids = seen_ids(encoded, unlabelled, base, anatomy, anywhere=recipe.writes)
         facts = _facts(recipe, material, encoded, unlabelled, base, anatomy, ids, attention, machine)
         resolved, decisions = resolve(recipe, facts)
         resolved.task.weights(material.labels)
@@ -243,6 +243,8 @@ def settle_cache(
         chosen = (False, "nothing below what trains is frozen")
     elif any(part.masking is not None for part in encoded.values()):
         chosen = (False, "other tokens are hidden each time")
+    elif recipe.writes:
+        chosen = (False, "a model that writes runs all of its blocks")
     elif needed > free:
         chosen = (
             False,
@@ -297,26 +299,32 @@ def read_unlabelled(recipe: Recipe, material: Material) -> Examples | None:
 
 def encode(recipe: Recipe, base: Base, examples: Mapping[str, Examples]) -> dict[str, Encoded]:
     """Tokenise splits at the length that the recipe asks for, else at the model's own up to 512."""
-    assert base.tokenizer is not None, "a base without a tokenizer has got one by now"
     asked = recipe.task.max_length
     most = base.max_length or UNLIMITED
     length = min(int(asked), most) if asked != "auto" else min(most, recipe.task.longest)
     make = recipe.task.encode if recipe.train.cache is False else partial(tokenized, recipe.task)
-    return {name: make(base.tokenizer, part, length) for name, part in examples.items()}
+    return {name: make(base.known_tokenizer, part, length) for name, part in examples.items()}
 
 
 def seen_ids(
-    encoded: Mapping[str, Encoded], unlabelled: tuple[Examples, Encoded] | None, base: Base, anatomy: Anatomy
+    encoded: Mapping[str, Encoded],
+    unlabelled: tuple[Examples, Encoded] | None,
+    base: Base,
+    anatomy: Anatomy,
+    *,
+    anywhere: bool = False,
 ) -> IntArray:
-    """Token ids that the model may see while it trains, sorted: those of the test split are seen when it is done."""
+    """Token ids that the model may see while it trains, sorted: those of the test split are seen when it is done.
+
+    All of them where it reads what it writes, or where any token may stand in for another.
+    """
     if anatomy.tokens is None or anatomy.tokens.bound:  # code may make rows of ids in a way of its own
         return np.empty(0, np.int64)
-    assert base.tokenizer is not None, "a base without a tokenizer has got one by now"
-    if encoded["train"].masking is not None:  # any token may stand in for another
+    if anywhere or encoded["train"].masking is not None:
         return np.arange(anatomy.tokens.rows)
     parts = [part for name, part in encoded.items() if name != "test"]
     parts += [unlabelled[1]] if unlabelled is not None else []
-    return ids_in_use(parts, base.tokenizer, base.config.get_text_config(), anatomy.tokens.rows)
+    return ids_in_use(parts, base.known_tokenizer, base.config.get_text_config(), anatomy.tokens.rows)
 
 
 def shape_of(recipe: Recipe, base: Base, labels: Labels) -> Shape:

@@ -9,6 +9,7 @@ from hfstrat.generating import gallery
 from hfstrat.models import artifact
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
+from hfstrat.outputs import outputs_of
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
 from hfstrat.report.samples import SAMPLES, continuations, samples
@@ -16,7 +17,6 @@ from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.state import State
 from hfstrat.tasks.language import LanguageSpec
-from hfstrat.training import scoring
 from hfstrat.training.checkpoint import digest, flush
 from hfstrat.training.memory import ResidentPeak
 
@@ -37,8 +37,7 @@ RECORDS = (
 def seal(run: Run, state: State, prepared: Prepared, observer: Observer, resident: ResidentPeak) -> None:
     """Save, load again, score what was saved, and write the run's results."""
     recipe, ledger, storage = prepared.recipe, state.ledger, prepared.plan.body.storage
-    tokenizer, anatomy = prepared.base.tokenizer, prepared.anatomy
-    assert tokenizer is not None, "whatever was trained has a tokenizer"
+    tokenizer, anatomy = prepared.base.known_tokenizer, prepared.anatomy
     room = int(recipe.task.max_length) - tokenizer.num_special_tokens_to_add()
     extra = {
         "task": recipe.task.kind,
@@ -64,13 +63,13 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     data = prepared.encoded[split]
     observer.phase("test", len(data), "texts")
     with ledger.phase("evaluate") as phase:
-        logits = scoring.logits(model, data, recipe.evaluation_size, progress=observer.advance, kept=recipe.task.kept)
+        found = outputs_of(model, data, state.judge, recipe, tokenizer, progress=observer.advance)
         phase.tokens += data.tokens
-        decoded = state.judge.decode(recipe.task.collected(logits, data, state.judge.labels), state.threshold)
+        decoded = state.judge.decode(found, state.threshold)
         result = state.judge.write(run.path, split, data.examples, decoded)
         shown = samples(run)
         if isinstance(recipe.task, LanguageSpec):
-            own = gallery(recipe.task, model, tokenizer, data, prepared.base.max_length)
+            own = gallery(recipe.task, model, tokenizer, data)
             shown = continuations([(one.given, one.true, one.said) for one in own])
     if shown:
         write_text(run.path / SAMPLES, shown)

@@ -15,11 +15,11 @@ from hfstrat.checkpoints import Checkpoints
 from hfstrat.errors import Interrupted
 from hfstrat.judge import Judge, Score
 from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
+from hfstrat.outputs import outputs_of
 from hfstrat.prepare import Prepared
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
 from hfstrat.tasks.base import Encoded, FloatArray
-from hfstrat.training import scoring
 from hfstrat.training.optim import restore, snapshot
 from hfstrat.training.signals import Signals
 
@@ -96,7 +96,7 @@ class State:
             # It may stay the best one, so it has to hold all that moves from here on.
             self.best = snapshot(self.trained_tensors(self.model))
 
-    def logits(self, model: nn.Module) -> FloatArray | None:
+    def logits(self, model: nn.Module) -> Any:
         """What a model says about the validation split, as the task collects it; None when there is none.
 
         Raises:
@@ -106,15 +106,15 @@ class State:
             return None
         alone = self.accelerator.num_processes == 1
         with self.ledger.phase("evaluate"):
-            found = scoring.logits(
+            return outputs_of(
                 model,
                 self.held_out,
-                self.prepared.recipe.evaluation_size,
+                self.judge,
+                self.prepared.recipe,
+                self.prepared.base.known_tokenizer,
                 self.accelerator,
                 (lambda _: self.signals.check()) if alone else None,
-                self.judge.task.kept,
             )
-            return self.judge.task.collected(found, self.held_out, self.judge.labels)
 
     def settle_micro(self) -> None:
         """Write the size of micro-batches into the recipe, when it was found before the first update."""
@@ -130,7 +130,7 @@ class State:
             self.signals.pending = int(self.accelerator.gather(mine).max()) or None
         return self.signals.pending is not None
 
-    def consider(self, stage: str, update: int, logits: FloatArray | None, model: nn.Module) -> None:
+    def consider(self, stage: str, update: int, logits: Any, model: nn.Module) -> None:
         """Log the validation score, and keep the state if it is the best so far; without validation, the last one."""
         if logits is None or self.held_out is None:
             self._keep(stage, update, model, None)

@@ -770,10 +770,10 @@ DATA = [
     ),
     Wrong(
         "another kind of file",
-        "a.txt: '.txt' files cannot be read",
-        "Use csv, tsv, json, jsonl, parquet or conll",
-        {"data.source": "a.txt"},
-        {"a.txt": "text,label\nx,a\n"},
+        "a.xlsx: '.xlsx' files cannot be read",
+        "Use csv, tsv, json, jsonl, parquet, conll or txt",
+        {"data.kind": "files", "data.source": "a.xlsx"},
+        {"a.xlsx": "text,label\nx,a\n"},
     ),
     Wrong(
         "parquet with a wrong ending",

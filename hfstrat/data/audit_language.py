@@ -56,26 +56,30 @@ def check_language(report: Report, name: str, rows: Dataset, columns: Columns) -
     missing = missing_columns(report, name, rows, columns)
     if "messages" in columns:
         return [] if "messages" in missing else _conversations(report, name, rows, str(columns["messages"]))
+    if "source" in columns:
+        return _pairs(report, name, rows, columns, missing, ("source", "target"))
     if "prompt" in columns:
-        return _prompts(report, name, rows, columns, missing)
+        return _pairs(report, name, rows, columns, missing, ("prompt", "completion"))
     return texts_of(report, name, rows, columns, missing, ("text",), longest=None) or []
 
 
-def _prompts(report: Report, name: str, rows: Dataset, columns: Columns, missing: set[str]) -> list[Text]:
-    """Prompts and completions; a prompt may be empty, a completion not."""
-    if "completion" in columns and "completion" not in missing:
-        values = rows[str(columns["completion"])][:]
+def _pairs(
+    report: Report, name: str, rows: Dataset, columns: Columns, missing: set[str], roles: tuple[str, str]
+) -> list[Text]:
+    """Texts, and those to write after them; the former may be empty, the latter not."""
+    given, wanted = roles
+    if wanted in columns and wanted not in missing:
+        values = rows[str(columns[wanted])][:]
         empty = where(rows, values, lambda value: not isinstance(value, str) or not value.strip())
-        hint = "Fill in the completion or delete the rows"
-        report.rows(
-            name, empty, f"whose '{columns['completion']}' is empty or no text", hint, "data.columns.completion"
-        )
-    if missing & {"prompt", "completion"}:
+        hint = f"Fill in the {wanted} or delete the rows"
+        report.rows(name, empty, f"whose '{columns[wanted]}' is empty or no text", hint, f"data.columns.{wanted}")
+    if missing & {*roles}:
         return []
-    cells = [rows[str(columns[role])][:] for role in ("prompt", "completion") if role in columns]
+    cells = [rows[str(columns[role])][:] for role in roles if role in columns]
     other = where(rows, cells[0], lambda value: value is not None and not isinstance(value, str))
-    hint = "Write these cells as text"
-    report.rows(name, other, f"whose '{columns['prompt']}' is not text", hint, "data.columns.prompt")
+    report.rows(
+        name, other, f"whose '{columns[given]}' is not text", "Write these cells as text", f"data.columns.{given}"
+    )
     folded = [tuple(fold(str(cell)) for cell in row) for row in zip(*cells, strict=True)]
     return list(zip(numbers_of(rows), folded, strict=True))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hfstrat.tasks.base import Encoded, Hidden, IntArray
+from hfstrat.tasks.base import DECODER, Encoded, Hidden, IntArray
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +50,8 @@ class Batch:
     @property
     def tokens(self) -> int:
         """Tokens that are not padding."""
-        mask = self.inputs.get("attention_mask")
-        return int(self.inputs["input_ids"].numel() if mask is None else mask.sum())
+        masks = [mask for name, mask in self.inputs.items() if name.endswith("attention_mask")]
+        return sum(int(mask.sum()) for mask in masks) if masks else self.inputs["input_ids"].numel()
 
 
 def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
@@ -62,7 +62,8 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
     inputs = _in_one_row(data, windows) if data.packed else _padded(data, windows)
     units, picked = rows, None
     if data.units is not None:
-        said = data.units.taken(windows).values if data.packed else data.units.padded(windows, -1, left=data.left)[0]
+        left = data.left and DECODER not in data.columns
+        said = data.units.taken(windows).values if data.packed else data.units.padded(windows, -1, left=left)[0]
         picked = np.flatnonzero(said >= 0)
         units = said.ravel()[picked]
     targets = None if data.targets is None else np.ascontiguousarray(data.targets[units])
@@ -89,9 +90,10 @@ def _padded(data: Encoded, windows: IntArray) -> dict[str, torch.Tensor]:
 
     inputs: dict[str, torch.Tensor] = {}
     for name, column in data.columns.items():
-        values, mask = column.padded(windows, data.pad[name], left=data.left)
+        own = name == DECODER
+        values, mask = column.padded(windows, data.pad[name], left=data.left and not own)
         inputs[name] = torch.from_numpy(values)
-        inputs["attention_mask"] = torch.from_numpy(mask)
+        inputs["decoder_attention_mask" if own else "attention_mask"] = torch.from_numpy(mask)
     return inputs
 
 

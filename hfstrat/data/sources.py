@@ -153,10 +153,12 @@ def _readable(entry: Path) -> bool:
 
 def _files_by_split(folder: Path) -> dict[str, list[Path]]:
     """Files of a folder by the split in their name; several make one split (`train-0.csv`, `train-1.csv`)."""
+    there = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith((".", "_"))]
+    files = [file for file in there if file.suffix.lower() in TABLE_SUFFIXES]
+    tables = [file for file in files if file.suffix.lower() != ".txt"]
     groups: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix.lower() in TABLE_SUFFIXES and not file.name.startswith((".", "_")):
-            groups.setdefault(_split_name(file.stem), []).append(file)
+    for file in tables or files:  # a text beside tables tells of them
+        groups.setdefault(_split_name(file.stem), []).append(file)
     return groups
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -46,11 +47,12 @@ class Metric:
         key: Where the module's result has the value.
         higher_is_better: Which way is up.
         unit: Unit of the value.
-        needs: Whether it is computed from decisions or from probabilities.
+        needs: Whether it is computed from decisions, from probabilities, or from texts that the model writes.
         problems: Where it is defined: some of "single_label", "multi_label", "regression", "entities", "tags", "spans"
             and "tokens".
         options: Keyword arguments of the module's `compute`.
         interval: How its interval is computed; None for a metric that is not in the table.
+        package: What has to be installed for it; None where everything is.
     """
 
     name: str
@@ -58,10 +60,11 @@ class Metric:
     key: str
     higher_is_better: bool = True
     unit: str = "fraction"
-    needs: Literal["predictions", "scores"] = "predictions"
+    needs: Literal["predictions", "scores", "texts"] = "predictions"
     problems: frozenset[str] = CLASSES
     options: Mapping[str, object] = field(default_factory=dict)
     interval: Literal["wilson", "bootstrap"] | None = "bootstrap"
+    package: str | None = None
 
 
 def _averages(module: str, **options: object) -> Iterator[Metric]:
@@ -74,6 +77,10 @@ def _averages(module: str, **options: object) -> Iterator[Metric]:
 
 def _error(name: str, module: str, unit: str, **options: object) -> Metric:
     return Metric(name, module, module, higher_is_better=False, unit=unit, problems=REGRESSION, options=options)
+
+
+def _written(name: str, module: str, key: str, unit: str, package: str | None = None) -> Metric:
+    return Metric(name, module, key, unit=unit, needs="texts", problems=TOKENS, package=package)
 
 
 METRICS: dict[str, Metric] = {
@@ -105,14 +112,25 @@ METRICS: dict[str, Metric] = {
             for what in ("f1", "precision", "recall")
         ),
         Metric("entity_f1_macro", "seqeval", "macro_f1", problems=ENTITIES, options={"average": "macro"}),
-        Metric("token_accuracy", "seqeval", "overall_accuracy", problems=WORDS | TOKENS),
+        Metric("token_accuracy", "seqeval", "overall_accuracy", problems=WORDS),
         Metric("perplexity", "token_losses", "perplexity", higher_is_better=False, unit="tokens", problems=TOKENS),
         Metric("cross_entropy", "token_losses", "cross_entropy", higher_is_better=False, unit="nats", problems=TOKENS),
         Metric("exact_match", "squad", "exact_match", problems=ANSWERS),
         Metric("answer_f1", "squad", "f1", problems=ANSWERS),
         Metric("tag_f1_macro", "f1", "f1", problems=frozenset({"tags"}), options={"average": "macro"}),
+        _written("chrf", "chrf", "score", "points", "sacrebleu"),
+        _written("bleu", "sacrebleu", "score", "points", "sacrebleu"),
+        *(_written(kind, "rouge", kind, "fraction", "rouge_score") for kind in ("rouge1", "rouge2", "rougeL")),
     )
 }
+OF_TOKENS = {
+    metric.name: metric
+    for metric in (
+        Metric("token_accuracy", "token_losses", "accuracy", problems=TOKENS),
+        _written("exact_match", "exact_match", "exact_match", "fraction"),
+    )
+}
+"""Where a name of the table means something else of text that is written."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +144,14 @@ class Outputs:
             of their losses in nats, how many are right, and how many there are, float64 `(n, 3)`.
         scores: Probabilities float64 `(n, classes)` or `(n, labels)`; None for a regression.
         num_labels: How many classes, labels or outputs there are.
+        texts: What the model wrote and what is true, where it was asked to write.
     """
 
     references: Any
     predictions: Any
     scores: npt.NDArray[np.floating[Any]] | None
     num_labels: int
+    texts: tuple[Sequence[str], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,16 +192,24 @@ def lookup(name: str, problem: str) -> Metric:
     Raises:
         RecipeError: The metric is in the table, but not defined for this problem.
     """
-    metric = METRICS.get(name)
+    metric = OF_TOKENS.get(name) if problem in TOKENS else None
+    metric = metric or METRICS.get(name)
     if metric is None:
         everywhere = CLASSES | REGRESSION | WORDS | ANSWERS | TOKENS
         return Metric(name, name, _last_part(name), unit="", problems=everywhere, interval=None)
     if problem not in metric.problems:
-        usable = [other.name for other in METRICS.values() if problem in other.problems]
+        table = [*METRICS.values(), *OF_TOKENS.values()]
+        usable = [other.name for other in table if problem in other.problems]
         raise RecipeError(
             Problem(f"metric '{name}' is not defined for a {problem} problem", hint=f"Use one of: {', '.join(usable)}")
         )
     return metric
+
+
+def of_texts(names: Iterable[str], problem: str) -> bool:
+    """Whether any of some metrics is of texts that a model writes."""
+    table = {**METRICS, **OF_TOKENS} if problem in TOKENS else METRICS
+    return any(name in table and table[name].needs == "texts" for name in names)
 
 
 def score(
@@ -222,6 +250,12 @@ def score(
 def _unusable(metric: Metric, problem: str, outputs: Outputs) -> Problem | None:
     if metric.needs == "scores" and outputs.scores is None:
         return Problem(f"metric '{metric.name}' needs the probability of each class, and there are only decisions")
+    if metric.needs == "texts" and outputs.texts is None:
+        hint = "Name columns for prompt and completion, or messages"
+        return Problem(f"metric '{metric.name}' is of answers, and plain text has none", hint=hint)
+    if metric.package is not None and find_spec(metric.package) is None:
+        what = f"metric '{metric.name}' needs the package {metric.package.replace('_', '-')}"
+        return Problem(what, hint="pip install 'hfstrat[text]'")
     if metric.options.get("average") == "binary" and outputs.num_labels != 2:
         return Problem(
             f"metric '{metric.name}' is that of class 1 of two classes, and there are {outputs.num_labels} classes",
@@ -267,9 +301,12 @@ def _value(metric: Metric, problem: str, outputs: Outputs) -> float:
         if problem in ANSWERS:
             result = modules.load(metric.module).compute(predictions=outputs.predictions, references=outputs.references)
             return float(result[metric.key])
+        if metric.needs == "texts":
+            said, true = outputs.texts or ((), ())
+            result = modules.load(metric.module).compute(predictions=list(said), references=list(true))
+            return float(result[metric.key])
         if problem in TOKENS:
-            key = "accuracy" if metric.name == "token_accuracy" else metric.key
-            return float(modules.load("token_losses").compute(sums=outputs.predictions)[key])
+            return float(modules.load(metric.module).compute(sums=outputs.predictions)[metric.key])
         if problem in WORDS:
             return _value_of_tags(metric, modules.load(metric.module), outputs)
         if metric.needs == "scores":

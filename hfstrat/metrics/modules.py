@@ -26,7 +26,7 @@ from sklearn import metrics as sklearn_metrics
 
 from hfstrat.answers import answer_f1, exact_match
 from hfstrat.errors import Problem, RecipeError
-from hfstrat.metrics import METRICS, suggest
+from hfstrat.metrics import METRICS, suggest, texts
 from hfstrat.metrics.resampled import calibration_gaps, counted, item_losses
 from hfstrat.tags import entities_of
 
@@ -177,6 +177,61 @@ class TokenLosses(_Module):
             "perplexity": float(np.exp(mean)),
             "accuracy": float(right / tokens) if tokens else float("nan"),
         }
+
+
+class _Texts(_Module):
+    """Takes texts that were written, and those that are true."""
+
+    arguments = "predictions and references: a text each."
+
+    def _columns(self) -> dict[str, Any]:
+        return {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+
+
+class ExactMatch(_Texts):
+    """Share of texts that are the true ones but for white space around them."""
+
+    summary = "Share of texts that are exactly the true ones."
+    references_url = "https://huggingface.co/spaces/evaluate-metric/exact_match"
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> Result:
+        return {"exact_match": float(texts.exact(predictions, references).mean())}
+
+
+class _Corpus(_Texts):
+    """A score of sacrebleu over all texts, in points of 100."""
+
+    references_url = "https://github.com/mjpost/sacrebleu"
+    kind: str
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> Result:
+        counts, value = texts.corpus(self.kind, predictions, references)
+        return {"score": value(counts.sum(axis=0).tolist())}
+
+
+class Bleu(_Corpus):
+    """BLEU, tokenised as WMT's evaluations do (13a)."""
+
+    summary = "Common n-grams of up to four words, over all texts."
+    kind = "bleu"
+
+
+class Chrf(_Corpus):
+    """chrF2: F of common n-grams of up to six characters."""
+
+    summary = "Common n-grams of up to six characters, over all texts."
+    kind = "chrf"
+
+
+class Rouge(_Texts):
+    """F1 of common n-grams and of the longest common subsequence, means over texts."""
+
+    summary = "Common words, pairs of words, and longest common subsequences."
+    references_url = "https://github.com/google-research/google-research/tree/master/rouge"
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> Result:
+        kinds = ("rouge1", "rouge2", "rougeL")
+        return {kind: float(texts.rouge(kind, predictions, references).mean()) for kind in kinds}
 
 
 def _ratios(hits: float, predicted: float, actual: float) -> dict[str, float]:
@@ -433,6 +488,10 @@ MODULES: dict[str, type[_Module]] = {
     "roc_auc": RocAuc,
     "spearmanr": Spearmanr,
     "token_losses": TokenLosses,
+    "chrf": Chrf,
+    "exact_match": ExactMatch,
+    "rouge": Rouge,
+    "sacrebleu": Bleu,
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hfstrat.answers import answer_f1, exact_match
+from hfstrat.metrics import texts
 from hfstrat.tags import Entity, entities_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
         return _of_columns(_REGRESSION[metric.name], outputs.references, outputs.predictions)
     if problem in ("entities", "tags"):
         return _of_tags(metric, outputs)
+    if metric.needs == "texts":
+        return _of_texts(metric, *(outputs.texts or ((), ())))
     if problem == "tokens":
         return _of_tokens(metric, np.asarray(outputs.predictions))
     if problem == "spans":
@@ -83,6 +86,16 @@ def _of_tokens(metric: Metric, sums: FloatArray) -> Statistic:
     if metric.name == "perplexity":
         return lambda weights: np.exp(_ratio(loss @ weights, tokens @ weights))
     return lambda weights: _ratio(loss @ weights, tokens @ weights)
+
+
+def _of_texts(metric: Metric, said: Sequence[str], true: Sequence[str]) -> Statistic:
+    """Of what a model wrote: means over texts, or scores of counts that are summed over them."""
+    if metric.name == "exact_match":
+        return _mean(texts.exact(said, true))
+    if metric.module == "rouge":
+        return _mean(texts.rouge(metric.name, said, true))
+    counts, value = texts.corpus(metric.name, said, true)
+    return lambda weights: np.array([value(sums.tolist()) for sums in (counts.T @ weights).T])
 
 
 def counted(predictions: Sequence[Sequence[Entity]], references: Sequence[Sequence[Entity]]) -> Counts:

@@ -78,14 +78,15 @@ def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int | Non
     """
     backbone, body = _backbone(model)
     parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    head = _head(model, backbone, parameters, set() if random else set(fresh))
+    beside = [name for name, _ in model.named_children() if name != backbone] if backbone else [_own_output(model)]
+    head = _head(beside, backbone, parameters, set() if random else set(fresh))
     lists = _lists(body)
     stacks = tuple(_blocks(body, backbone, path) for path in lists)
     blocks = [block for stack in stacks for block in stack]
     modules = [
         (name, module)
         for name, module in model.named_modules()
-        if _inside(name, (backbone,)) and not _inside(name, head)
+        if _inside(name, (backbone,)) and not _inside(name, (*head, *beside))
     ]
     output, output_bias = _output(model, head, num_labels)
     return Anatomy(
@@ -112,14 +113,39 @@ def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int | Non
 
 
 def _backbone(model: nn.Module) -> tuple[str, nn.Module]:
-    name = getattr(model, "base_model_prefix", "")
-    body = getattr(model, name, None) if name else None
-    if not isinstance(body, nn.Module):
+    """Name and module of the body; of a model that is its own body but for an output layer, an empty name."""
+    name = backbone_name(model)
+    if name is None:
         message = f"{type(model).__name__} does not part its backbone from its head"
         raise ModelError(
             Problem(message, "model.base", hint="Name another base, or to classify texts set task.pooling: mean")
         )
-    return name, body
+    return name, model.get_submodule(name)
+
+
+def backbone_name(model: nn.Module) -> str | None:
+    """The body's attribute; empty where the model itself is the body, but for an output layer; None without a body."""
+    name = getattr(model, "base_model_prefix", "")
+    if name and isinstance(getattr(model, name, None), nn.Module):
+        return str(name)
+    return "" if _own_output(model) else None
+
+
+def outside(model: nn.Module) -> list[str]:
+    """Names of the parameters outside of the body."""
+    name = backbone_name(model)
+    inside = f"{model.base_model_prefix if name is None else name}."
+    if name == "":
+        return [each for each, _ in model.named_parameters() if _inside(each, (_own_output(model),))]
+    return [each for each, _ in model.named_parameters() if not each.startswith(inside)]
+
+
+def _own_output(model: nn.Module) -> str:
+    """The output layer over the vocabulary of an encoder-decoder that is its own body, as T5 is; or nothing."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return ""
+    found = getattr(model, "get_output_embeddings", lambda: None)()
+    return next((name for name, child in model.named_children() if child is found), "")
 
 
 def _tokens(model: nn.Module, body: Any) -> TokenTable | None:
@@ -145,11 +171,12 @@ def _tokens(model: nn.Module, body: Any) -> TokenTable | None:
     return TokenTable(paths[0], found.num_embeddings, found.embedding_dim, bound)
 
 
-def _head(model: nn.Module, backbone: str, parameters: Collection[str], fresh: set[str]) -> tuple[str, ...]:
+def _head(beside: list[str], backbone: str, parameters: Collection[str], fresh: set[str]) -> tuple[str, ...]:
     """The modules beside the backbone, and before them those inside it that no checkpoint gives."""
     known = [name for name in parameters if name not in fresh]
-    beside = [name for name, child in model.named_children() if name != backbone and _holds(name, parameters)]
-    owners = {name.rpartition(".")[0] for name in parameters if name in fresh and _inside(name, (backbone,))}
+    beside = [name for name in beside if _holds(name, parameters)]
+    within = {name for name in parameters if _inside(name, (backbone,)) and not _inside(name, beside)}
+    owners = {name.rpartition(".")[0] for name in within & fresh}
     # Only as a whole: a new mask embedding does not make the embeddings around it a part of the head.
     whole = sorted(path for path in owners if not _holds(path, known))
     return (*_outermost(whole), *beside)
@@ -195,7 +222,7 @@ def _largest(body: nn.Module, lists: list[str]) -> list[str]:
 
 
 def _blocks(body: nn.Module, backbone: str, path: str) -> tuple[str, ...]:
-    return tuple(f"{backbone}.{path}.{name}" for name, _ in body.get_submodule(path).named_children())
+    return tuple(_joined(backbone, path, name) for name, _ in body.get_submodule(path).named_children())
 
 
 def _above(body: nn.Module, backbone: str, path: str, parameters: Collection[str]) -> tuple[str, ...]:
@@ -205,8 +232,7 @@ def _above(body: nn.Module, backbone: str, path: str, parameters: Collection[str
         path, _, child = path.rpartition(".")
         around = body.get_submodule(path)
         later = _named_after(around, child)
-        prefix = f"{backbone}.{path}" if path else backbone
-        found += [f"{prefix}.{name}" for name, _ in around.named_children() if name in later]
+        found += [_joined(backbone, path, name) for name, _ in around.named_children() if name in later]
     return tuple(name for name in found if _holds(name, parameters))
 
 
@@ -265,9 +291,13 @@ def _end(node: Any) -> tuple[int, int]:
     return node.end_lineno, node.end_col_offset
 
 
+def _joined(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
 def _inside(name: str, paths: Iterable[str]) -> bool:
-    """Whether a module or parameter is one of these modules or lies in one."""
-    return any(name == path or name.startswith(f"{path}.") for path in paths)
+    """Whether a module or parameter is one of these modules or lies in one; the empty path is the whole model."""
+    return any(not path or name == path or name.startswith(f"{path}.") for path in paths)
 
 
 def _holds(path: str, parameters: Iterable[str]) -> bool:

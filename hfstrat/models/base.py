@@ -80,6 +80,12 @@ class Base:
     hub: Mapping[str, Any]
 
     @property
+    def known_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, when there is one."""
+        assert self.tokenizer is not None, "a base without a tokenizer has got one by now"
+        return self.tokenizer
+
+    @property
     def head(self) -> tuple[str, bool]:
         """Pooling below the head that it brings, and whether vectors have length one there."""
         pooled = self.pooled if self.adapter is None else self.adapter.pooled

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from hfstrat.errors import ModelError, Problem, RecipeError
 from hfstrat.models import artifact
 from hfstrat.models.adapters import check_continues, load_into, put_in
-from hfstrat.models.anatomy import adapter_names, canonical, find_anatomy, named_parameters
+from hfstrat.models.anatomy import adapter_names, backbone_name, canonical, find_anatomy, named_parameters, outside
 from hfstrat.models.base import Base
 from hfstrat.models.cutting import cut
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
@@ -91,7 +91,7 @@ def plan_shape(base: Base, shape: Shape, body: Body = Body()) -> tuple[Anatomy, 
         _check_body(base, anatomy)
     if base.adapter is not None and body.weights == "pretrained":
         # An adapter brings what the base below it lacked, and its head if that is kept.
-        new = () if _keeps_head(base, shape, body) else _head(model)
+        new = () if _keeps_head(base, shape, body) else outside(model)
         anatomy = replace(anatomy, fresh=tuple(name for name in anatomy.fresh if name in new))
     return anatomy, str(inner.config._attn_implementation)
 
@@ -158,7 +158,7 @@ def build(
     if plan.adapter is None:
         return model.eval()
     name = base.name if start is None else start.base_name
-    new = () if _keeps_head(base, shape, plan.body) else _head(model)
+    new = () if _keeps_head(base, shape, plan.body) else outside(model)
     adapted = put_in(model, plan.adapter, name, task_type)
     if start is not None:
         load_into(adapted, start, new)
@@ -319,7 +319,7 @@ def _pretrained(base: Base, config: Any, shape: Shape, keep: bool, how: _How) ->
     mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
     fresh = {*info["missing_keys"], *mismatched}
     # A head for other labels may have the right width by chance.
-    read = [] if keep else [name for name in _head(model) if name not in fresh]
+    read = [] if keep else [name for name in outside(model) if name not in fresh]
     _renew(model, read)
     return model, sorted([*fresh, *read])
 
@@ -334,19 +334,13 @@ def _renew(model: PreTrainedModel, names: Iterable[str]) -> None:
             model._init_weights(model.get_submodule(owner))
 
 
-def _head(model: Any) -> list[str]:
-    """Names of the parameters outside of the backbone."""
-    inside = f"{model.base_model_prefix}."
-    return [name for name, _ in model.named_parameters() if not name.startswith(inside)]
-
-
 def _transferred(source: Any, config: Any, shape: Shape, keep: bool, how: _How) -> tuple[PreTrainedModel, list[str]]:
     """A new classifier with the weights of another one over the same backbone, its head only if it fits."""
     target = _from_config(config, shape, how)
-    new = [] if keep else _head(target)
+    new = [] if keep else outside(target)
     # LN_TUNING leaves the head in its wrapper.
     given = {canonical(name): value for name, value in source.state_dict().items() if ".original_module." not in name}
-    there, here = f"{source.base_model_prefix}.", f"{target.base_model_prefix}."
+    there, here = (f"{name}." if (name := backbone_name(model)) else "" for model in (source, target))
     names = {name: there + name.removeprefix(here) if name.startswith(here) else name for name in target.state_dict()}
     _copy({name: given[other] for name, other in names.items() if name not in new}, target)
     return target, new

@@ -26,7 +26,7 @@ from torch import nn
 from hfstrat.models.anatomy import module_at
 from hfstrat.recipe.facts import TokenUse
 from hfstrat.strategies.plan import Anatomy, Plan, TokenTable, matches
-from hfstrat.tasks.base import Encoded, IntArray
+from hfstrat.tasks.base import DECODER, Encoded, IntArray
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -78,7 +78,8 @@ def ids_in_use(
     """
     seen = np.zeros(rows, bool)
     for part in parts:
-        seen[part.columns["input_ids"].values] = True
+        for name in {"input_ids", DECODER} & {*part.columns}:
+            seen[part.columns[name].values] = True
         seen[part.pad["input_ids"]] = True
     special = [*tokenizer.all_special_ids]
     for name, value in config.to_dict().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hfstrat.metrics import of_texts
 from hfstrat.recipe.compare import CompareSpec, Name
 from hfstrat.recipe.data import DataSpec, Seed
 from hfstrat.recipe.model import ModelSpec
@@ -42,3 +43,11 @@ class Recipe(Spec):
         """Examples that are scored at once: of outputs as wide as a vocabulary no more than are trained on at once."""
         size = self.evaluate.batch_size
         return min(size, int(self.train.micro_batch_size)) if self.task.of_vocabulary else size
+
+    @property
+    def writes(self) -> bool:
+        """Whether a metric is of texts that the model writes."""
+        if not self.task.of_vocabulary:
+            return False
+        chosen = self.evaluate.metrics
+        return of_texts(self.task.default_metrics("tokens") if chosen == "auto" else chosen, "tokens")

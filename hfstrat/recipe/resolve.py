@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,13 +164,14 @@ def updates_of(recipe: Recipe, examples: int) -> int:
     return recipe.train.max_steps or max(1, round(float(recipe.train.epochs) * per_epoch))
 
 
-def check_metrics(recipe: Recipe, labels: Labels) -> list[Problem]:
-    """What is wrong with the metrics for these labels."""
+def check_metrics(recipe: Recipe, labels: Labels, columns: Collection[str] = ()) -> list[Problem]:
+    """What is wrong with the metrics for these labels and roles of columns."""
     metrics = recipe.evaluate.metrics
     names = recipe.task.default_metrics(labels.problem) if metrics == "auto" else metrics
     problems = []
     nothing, chances = np.empty(0), np.empty((0, len(labels.names)))
-    outputs = Outputs(nothing, nothing, chances if labels.problem in CLASSES else None, len(labels.names))
+    texts = ((), ()) if recipe.task.answers_in(columns) else None
+    outputs = Outputs(nothing, nothing, chances if labels.problem in CLASSES else None, len(labels.names), texts)
     for name in names:
         try:
             score([name], labels.problem, outputs)
@@ -184,7 +185,7 @@ def check_metrics(recipe: Recipe, labels: Labels) -> list[Problem]:
 
 
 def _check(recipe: Recipe, facts: Facts) -> None:
-    problems = check_metrics(recipe, facts.labels)
+    problems = check_metrics(recipe, facts.labels, facts.columns)
     if recipe.train.precision == "fp16" and facts.machine.device == "cpu":
         # Accelerate would take it and compute in fp32 without a word.
         problems.append(Problem("fp16 does not exist on a CPU", "train.precision", hint="Use bf16, fp32 or auto"))

@@ -18,13 +18,18 @@ from hfstrat.runs.directory import Run
 MOST_LABELS = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _OF_FOLDER = 64  # characters of a SHA-256; the fingerprint of a Hub id is a commit, which is shorter
-_TAGS = {"masked_lm": "fill-mask", "causal_lm": "text-generation"}  # of the Hub, where they are others than ours
+_TAGS = {
+    "masked_lm": "fill-mask",
+    "causal_lm": "text-generation",
+    "seq2seq": "text2text-generation",
+}  # of the Hub, where they are others than ours
 _TASK_NAMES = {
     "text-classification": "Text Classification",
     "token-classification": "Token Classification",
     "question-answering": "Question Answering",
     "fill-mask": "Fill Mask",
     "text-generation": "Text Generation",
+    "text2text-generation": "Text-to-Text Generation",
 }
 
 
@@ -180,6 +185,7 @@ def _usage(
     folder: str,
 ) -> str:
     task, case = resolved["task"], case_of(resolved, plan)
+    writing = task.get("generation") or {}
     saved = _saved(run)
     code = snippet(
         case,
@@ -193,7 +199,9 @@ def _usage(
         pairs=bool({"text_pair", "context"} & {*(resolved["data"].get("columns") or {})}),
         remote_code=bool(resolved["model"].get("code") or resolved["model"].get("trust_remote_code")),
         storage=saved.get("storage"),
-        longest=int(task.get("max_answer_length") or (task.get("generation") or {}).get("max_new_tokens") or 0),
+        longest=int(task.get("max_answer_length") or writing.get("max_new_tokens") or 0),
+        beams=int(writing.get("num_beams") or 1),
+        prefix=str(task.get("prefix") or ""),
     )
     needs = "torch transformers" + " peft" * case.endswith("adapter") + " bitsandbytes" * bool(saved.get("storage"))
     return f"## Use\n\n{_brings(case, env)}{_trusts(resolved)}`pip install {needs}`, then:\n\n```python\n{code}```\n"

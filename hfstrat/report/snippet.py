@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 Case = Literal["native", "native-adapter", "pooled", "pooled-adapter"]
 Problem = Literal[
-    "single_label", "multi_label", "regression", "entities", "tags", "spans", "masked_lm", "causal_lm", "chat"
+    "single_label",
+    "multi_label",
+    "regression",
+    "entities",
+    "tags",
+    "spans",
+    "masked_lm",
+    "causal_lm",
+    "chat",
+    "seq2seq",
 ]
 
 _AUTOS = {
@@ -18,7 +27,9 @@ _AUTOS = {
     "masked_lm": "AutoModelForMaskedLM",
     "causal_lm": "AutoModelForCausalLM",
     "chat": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
 }
+_WRITING = ("causal_lm", "chat", "seq2seq")
 
 
 def snippet(
@@ -35,6 +46,8 @@ def snippet(
     remote_code: bool = False,
     storage: Mapping[str, Any] | None = None,
     longest: int = 30,
+    beams: int = 1,
+    prefix: str = "",
 ) -> str:
     """Python that loads an artefact without hfstrat, and leaves `logits` and `labels` for some `texts`, or `found`.
 
@@ -52,6 +65,8 @@ def snippet(
         remote_code: Whether the base, or the artefact itself, brings its architecture as a file of Python.
         storage: How the base of an adapter was quantised, as the artefact's configuration says it.
         longest: Tokens of an answer or a continuation, at most.
+        beams: Continuations that are followed side by side.
+        prefix: What is put before each text.
     """
     options = (f", revision={_quoted(revision)}" if revision else "") + (
         ", quantization_config=quantization" if storage else ""
@@ -68,15 +83,15 @@ def snippet(
         # The configuration names that file too, and transformers would ask at the terminal whether to run it.
         f"tokenizer = AutoTokenizer.from_pretrained(folder{trust if remote_code or case.startswith('pooled') else ''})",
         "",
-        *([] if problem in ("masked_lm", "causal_lm", "chat") else ['texts = ["a first text", "a second one"]']),
+        *([] if problem in ("masked_lm", *_WRITING) else ['texts = ["a first text", "a second one"]']),
         *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),
     ]
     if problem in ("entities", "tags"):
         lines += _tagging(problem, windows)
     elif problem == "masked_lm":
         lines += _filling()
-    elif problem in ("causal_lm", "chat"):
-        lines += _continuing(longest, chat=problem == "chat")
+    elif problem in _WRITING:
+        lines += _writing(problem, longest, beams, prefix)
     elif problem == "spans":
         lines += _answering(max_length, windows or 0, longest, threshold)
     else:
@@ -102,21 +117,26 @@ def _filling() -> list[str]:
     ]
 
 
-def _continuing(longest: int, *, chat: bool) -> list[str]:
-    """Lines that leave the continuations of `texts`."""
+def _writing(problem: Problem, longest: int, beams: int, prefix: str) -> list[str]:
+    """Lines that leave the continuations of `texts`, or what is made of them."""
     lines = ['texts = ["a first text", "a second one"]']
-    if chat:
+    if problem == "chat":
         lines = [
             'messages = [{"role": "user", "content": "a question"}]',
             "texts = [tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)]",
         ]
-    special = ", add_special_tokens=False" if chat else ""
+    if prefix:
+        lines.append(f"texts = [{_quoted(prefix)} + text for text in texts]")
+    side = "" if problem == "seq2seq" else ', padding_side="left"'
+    special = ", add_special_tokens=False" if problem == "chat" else ""
+    new = "written" if problem == "seq2seq" else 'written[:, tokens["input_ids"].shape[1] :]'
+    options = f"max_new_tokens={longest}" + (f", num_beams={beams}" if beams > 1 else "")
     return [
         *lines,
-        f'tokens = tokenizer(texts, padding=True, padding_side="left"{special}, return_tensors="pt")',
+        f'tokens = tokenizer(texts, padding=True{side}{special}, return_tensors="pt")',
         'tokens.pop("token_type_ids", None)',
-        f"written = model.generate(**tokens, max_new_tokens={longest}, pad_token_id=tokenizer.pad_token_id)",
-        'found = tokenizer.batch_decode(written[:, tokens["input_ids"].shape[1] :], skip_special_tokens=True)',
+        f"written = model.generate(**tokens, {options}, pad_token_id=tokenizer.pad_token_id)",
+        f"found = tokenizer.batch_decode({new}, skip_special_tokens=True)",
         "print(found)",
     ]
 

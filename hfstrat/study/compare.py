@@ -17,7 +17,7 @@ import numpy as np
 from hfstrat.beginning import as_written
 from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
 from hfstrat.execute import quiet
-from hfstrat.metrics import ANSWERS, METRICS, TOKENS, WORDS, Outputs
+from hfstrat.metrics import ANSWERS, METRICS, TOKENS, WORDS, Outputs, lookup
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
@@ -341,15 +341,18 @@ def _differences_of(
         found: list[Statistic] = []
         for name in line.runs:
             frame = Run(folder / name).predictions()
+            texts = None
             if problem in TOKENS:
                 said: Any = frame[["loss", "right", "tokens"]].to_numpy(np.float64)
                 true: Any = np.zeros(len(frame))
+                texts = (list(frame["written"]), list(frame["true"])) if "written" in frame else None
             else:
                 said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
                 true = [list(one) for one in frame["reference"]]
-            found.append(statistic(METRICS[metric], problem, Outputs(true, said, None, 0)))
+            found.append(statistic(lookup(metric, problem), problem, Outputs(true, said, None, 0, texts)))
         # Of tokens those that another tokenizer makes are others.
-        return found, (len(frame), int(frame["tokens"].sum()) if problem in TOKENS else 0)
+        own = problem in TOKENS and lookup(metric, problem).needs != "texts"
+        return found, (len(frame), int(frame["tokens"].sum()) if own else 0)
 
     reference, items = scores(best)
     done = {line.arm: scores(line) for line in lines if line.state == "done" and line is not best}

@@ -9,6 +9,7 @@ from pydantic import Field
 from hfstrat.tasks.causal_lm import CausalLM
 from hfstrat.tasks.masked_lm import MaskedLM
 from hfstrat.tasks.question_answering import QuestionAnswering
+from hfstrat.tasks.seq2seq import Seq2Seq
 from hfstrat.tasks.task import TaskSpec
 from hfstrat.tasks.text_classification import TextClassification
 from hfstrat.tasks.token_classification import TokenClassification
@@ -18,6 +19,7 @@ __all__ = [
     "CausalLM",
     "MaskedLM",
     "QuestionAnswering",
+    "Seq2Seq",
     "Task",
     "TaskSpec",
     "TextClassification",
@@ -25,7 +27,8 @@ __all__ = [
 ]
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering | MaskedLM | CausalLM, Field(discriminator="kind")
+    TextClassification | TokenClassification | QuestionAnswering | MaskedLM | CausalLM | Seq2Seq,
+    Field(discriminator="kind"),
 ]
 
 TASKS: dict[str, type[TaskSpec]] = {
@@ -34,4 +37,5 @@ TASKS: dict[str, type[TaskSpec]] = {
     "question_answering": QuestionAnswering,
     "masked_lm": MaskedLM,
     "causal_lm": CausalLM,
+    "seq2seq": Seq2Seq,
 }

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans", "tokens"]
+DECODER = "decoder_input_ids"
+"""The column of what a decoder reads, beside the encoder's `input_ids`."""
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -113,6 +115,16 @@ class Examples:
     def units(self) -> int:
         """How many things are decided about."""
         return len(self) if self.words is None else len(self.words)
+
+    def first(self, count: int) -> Examples:
+        """The first examples, without targets."""
+        return Examples(
+            tuple(self.ids[:count]),
+            list(self.texts[:count]),
+            None if self.pairs is None else list(self.pairs[:count]),
+            None,
+            chats=None if self.chats is None else list(self.chats[:count]),
+        )
 
     def and_unlabelled(self, more: Examples) -> Examples:
         """These examples, and others whose targets do not count."""
@@ -222,13 +234,14 @@ class Encoded:
 
     Args:
         examples: What was tokenised.
-        columns: Token columns by the model's argument name (`input_ids`, `token_type_ids`), a row a window.
+        columns: Token columns by the model's argument name (`input_ids`, `token_type_ids`, `decoder_input_ids`), a row
+            a window.
         windows: First window of each example, and the end: `(n + 1,)`; without windows, `0 … n`.
         truncated: Examples that lost tokens.
         pad: What fills each column.
         left: Whether padding goes to the left.
-        units: For each token the unit that the model's output at it is about, -1 for none, as `input_ids`; None where
-            the model has one output for each example.
+        units: For each token the unit that the model's output at it is about, -1 for none, as `input_ids` or as what
+            the decoder reads; None where the model has one output for each example.
         teacher: A teacher's logits, float32 `(units, classes)`; None without a teacher.
         labelled: Whether each unit's target counts, bool `(units,)`; None when all do.
         aims: What is true of each unit, where units are tokens; None where they are examples or words, which know.
@@ -290,8 +303,10 @@ class Encoded:
 
     @cached_property
     def lengths(self) -> IntArray:
-        """Tokens of each example's longest window."""
+        """Tokens of each example's longest window, those of the decoder included."""
         lengths = self.columns["input_ids"].lengths
+        if DECODER in self.columns:
+            lengths = lengths + self.columns[DECODER].lengths
         if len(lengths) == len(self):
             return lengths
         return np.maximum.reduceat(lengths, self.windows[:-1])
@@ -304,7 +319,7 @@ class Encoded:
     @property
     def tokens(self) -> int:
         """Tokens in all."""
-        return int(self.columns["input_ids"].offsets[-1])
+        return sum(int(column.offsets[-1]) for name, column in self.columns.items() if name in ("input_ids", DECODER))
 
     def drawn(self, rows: IntArray, seed: int, epoch: int) -> tuple[Encoded, IntArray]:
         """Some examples as an epoch sees them, and which rows of it they are.
@@ -317,6 +332,13 @@ class Encoded:
         if self.masking is None:
             return self, rows
         return self.masking.drawn(self, rows, seed, epoch), np.arange(len(rows))
+
+    def first(self, count: int) -> Encoded:
+        """The first examples, to be looked at: their tokens, and no units."""
+        windows = self.windows[: count + 1]
+        rows = np.arange(windows[-1])
+        taken = {name: column.taken(rows) for name, column in self.columns.items()}
+        return replace(self, examples=self.examples.first(count), columns=taken, windows=windows, units=None, aims=None)
 
     def with_teacher(self, logits: FloatArray) -> Encoded:
         """The same tokens with a teacher's logits."""
@@ -351,8 +373,10 @@ class Decoded:
         logits: float32 `(units, classes)`; NaN where the model did not see a unit.
         scores: Probabilities, or the numbers themselves for regression: float64 `(units, classes)`.
         predictions: Class indices `(units,)`, 0/1 `(units, classes)`, or numbers `(units, outputs)`.
+        texts: What the model wrote about each example, where it was asked to.
     """
 
     logits: FloatArray
     scores: FloatArray
     predictions: IntArray | FloatArray
+    texts: Sequence[str] | None = None

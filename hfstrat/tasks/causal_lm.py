@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from hfstrat.errors import DataError
 from hfstrat.errors import Problem as Trouble
-from hfstrat.spec import Spec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, Ragged
 from hfstrat.tasks.chat import asked, conversation, messages_in, with_template
-from hfstrat.tasks.language import LanguageSpec, Pieces, flat_ids, frame, named_pieces
+from hfstrat.tasks.language import Generation, LanguageSpec, Pieces, flat_ids, frame, named_pieces
 from hfstrat.tasks.task import Columns, ids_of, texts_of
 
 if TYPE_CHECKING:
@@ -24,19 +22,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 Marks = npt.NDArray[np.bool_]
-
-
-class Generation(Spec):
-    """How text is continued."""
-
-    max_new_tokens: Annotated[int, Field(ge=1)] = 128
-    """Tokens of a continuation, at most."""
-    num_beams: Annotated[int, Field(ge=1)] = 1
-    """Continuations that are followed side by side; 1 takes the likeliest token each time."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """By which logits are divided before a token is drawn; 0 takes the likeliest one."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the probability, from the likeliest token on, that is drawn from."""
 
 
 class CausalLM(LanguageSpec):
@@ -63,7 +48,7 @@ class CausalLM(LanguageSpec):
     """What happens to answers that are longer than `max_length`; prompts are cut from the left, answers never unless
     it is said here."""
     generation: Generation = Generation()
-    """How `predict` continues prompts."""
+    """How prompts are continued: by `predict`, and in evaluations where a metric is of what is written."""
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -97,6 +82,10 @@ class CausalLM(LanguageSpec):
             completions = texts_of(split, columns["completion"]) if "completion" in columns else None
             return Examples(ids, texts_of(split, columns["prompt"]), completions, None)
         return Examples(ids, texts_of(split, columns["text"]), None, None)
+
+    def answers_in(self, columns: Collection[str]) -> bool:
+        """Prompts have completions, and conversations answers."""
+        return bool({"completion", "messages"} & {*columns})
 
     def lost(self, max_length: int) -> str:
         """Prompts are cut, and answers where that is asked for."""

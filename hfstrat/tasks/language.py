@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from hfstrat.spec import Spec
 from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged
 from hfstrat.tasks.task import Columns, TaskSpec
 
@@ -20,6 +22,32 @@ NO_TEACHER = "a teacher's outputs for a whole vocabulary are too many to be kept
 LOSS, HITS, COUNT = range(3)
 """Columns of what is collected for each example: sum of its tokens' losses in nats, tokens that are right, tokens."""
 AT_ONCE = 1000  # texts that are tokenised together
+
+
+class Generation(Spec):
+    """How text is continued."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    """Tokens of a continuation, at most."""
+    num_beams: Annotated[int, Field(ge=1)] = 1
+    """Continuations that are followed side by side; 1 takes the likeliest token each time."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """By which logits are divided before a token is drawn; 0 takes the likeliest one."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the probability, from the likeliest token on, that is drawn from."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is collected where a model writes.
+
+    Args:
+        sums: Sums over the tokens of each example, float64 `(n, 3)`.
+        texts: What it wrote about each example.
+    """
+
+    sums: FloatArray
+    texts: Sequence[str]
 
 
 class LanguageSpec(TaskSpec):
@@ -66,13 +94,16 @@ class LanguageSpec(TaskSpec):
         sums = (logits[:, 0].astype(np.float64), right.astype(np.float64), np.ones(len(owner)))
         return np.stack([np.bincount(owner, each, len(data)) for each in sums], axis=1)
 
-    def mean_loss(self, logits: FloatArray, examples: Examples, labels: Labels) -> float:
+    def mean_loss(self, logits: FloatArray | Said, examples: Examples, labels: Labels) -> float:
         """Mean loss of a token in nats."""
-        return float(logits[:, LOSS].sum() / max(1.0, logits[:, COUNT].sum()))
+        sums = _sums(logits)
+        return float(sums[:, LOSS].sum() / max(1.0, sums[:, COUNT].sum()))
 
-    def decode(self, logits: FloatArray, labels: Labels, threshold: float = 0.5) -> Decoded:
-        """The sums of each example, and its mean loss as score."""
-        return Decoded(logits, logits[:, LOSS] / np.maximum(1.0, logits[:, COUNT]), logits)
+    def decode(self, logits: FloatArray | Said, labels: Labels, threshold: float = 0.5) -> Decoded:
+        """The sums of each example, its mean loss as score, and what was written about it."""
+        sums = _sums(logits)
+        texts = logits.texts if isinstance(logits, Said) else None
+        return Decoded(sums, sums[:, LOSS] / np.maximum(1.0, sums[:, COUNT]), sums, texts)
 
     def default_metrics(self, problem: Problem) -> tuple[str, ...]:
         """The perplexity, and how often the likeliest token is right."""
@@ -95,16 +126,28 @@ class LanguageSpec(TaskSpec):
     def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
         """The text, and the sums that metrics are made of."""
         sums = np.asarray(decoded.logits)
+        written = {} if decoded.texts is None else {"true": self.answers(examples), "written": list(decoded.texts)}
         return {
             "text": [str(text) for text in examples.texts],
+            **written,
             "loss": sums[:, LOSS].tolist(),
             "right": sums[:, HITS].astype(np.int64).tolist(),
             "tokens": sums[:, COUNT].astype(np.int64).tolist(),
         }
 
+    def answers(self, examples: Examples) -> list[str]:
+        """What is to be written about each example."""
+        if examples.chats is not None:
+            return [str(chat[-1]["content"]) for chat in examples.chats]
+        return list(examples.pairs or ())
+
     def records(self, decoded: Decoded, examples: Examples, labels: Labels) -> list[dict[str, Any]]:
         """The perplexity of each example."""
         return [{"prediction": value} for value in self.named(decoded.predictions, examples, labels)]
+
+
+def _sums(collected: FloatArray | Said) -> FloatArray:
+    return collected.sums if isinstance(collected, Said) else collected
 
 
 @dataclass(frozen=True)

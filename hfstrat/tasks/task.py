@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -317,6 +317,14 @@ class TaskSpec(Spec):
     def true_names(self, examples: Examples, labels: Labels) -> list[Any]:
         """What is true of each example, in words and numbers."""
         return self.named(examples.targets, examples, labels)
+
+    def answers_in(self, columns: Collection[str]) -> bool:
+        """Whether data with these roles says what is to be written."""
+        return False
+
+    def answers(self, examples: Examples) -> list[str]:
+        """What is to be written about each example, where a model writes."""
+        return []
 
     def needs_pairs(self, columns: Columns) -> bool:
         """Whether a text comes with a second one, by the columns that a run was trained on."""

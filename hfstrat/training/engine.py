@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from hfstrat.data.batching import Batch
 from hfstrat.models.anatomy import named_parameters
 from hfstrat.models.picking import output_at
 from hfstrat.models.prefix import hand_over
+from hfstrat.tasks.base import DECODER
 from hfstrat.training.dropout import fast_dropout
 from hfstrat.training.optim import Settings, set_lr, set_modes
 from hfstrat.training.profiling import phase
@@ -74,6 +75,9 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Ten
     inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
     if batch.hidden is not None:
         hand_over(model, batch.hidden.to(device, non_blocking=True))
+    if DECODER in inputs:  # what the first token is predicted from is the model's to say
+        config: Any = getattr(model, "module", model).config
+        inputs[DECODER][:, 0] = config.decoder_start_token_id
     if batch.picked is None:
         logits: torch.Tensor = model(**inputs).logits
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 import time
@@ -14,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
 from seqeval import metrics as seqeval
 from sklearn import metrics as sk
 
 from hfstrat.errors import RecipeError
-from hfstrat.metrics import METRICS, Metric, Outputs, Score, lookup, resampled, score, suggest
+from hfstrat.metrics import METRICS, OF_TOKENS, Metric, Outputs, Score, lookup, resampled, score, suggest
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +89,29 @@ def spans(n: int = 240, seed: int = 0) -> Outputs:
     return Outputs(references, predictions, None, 2)
 
 
+def tokens(n: int = 240, seed: int = 0) -> Outputs:
+    """Sums over the tokens of texts, and texts that were written, of which half are right."""
+    generator = np.random.default_rng(seed)
+    count = generator.integers(1, 30, n)
+    sums = np.stack([generator.gamma(count, 2.0), generator.binomial(count, 0.4), count], axis=1).astype(float)
+    words = ("red", "blue", "barn", "house", "door", "stands", "burning")
+    true = [" ".join(map(str, generator.choice(words, generator.integers(2, 9)))) for _ in range(n)]
+    others = [" ".join(map(str, generator.choice(words, generator.integers(2, 9)))) for _ in range(n)]
+    said = [a if generator.random() < 0.5 else b for a, b in zip(true, others, strict=True)]
+    return Outputs(np.zeros(n), sums, None, 0, (said, true))
+
+
+def independent_of_texts(name: str, o: Outputs) -> float:
+    assert o.texts is not None
+    said, true = (list(part) for part in o.texts)
+    if name == "exact_match":
+        return sum(a == b for a, b in zip(said, true, strict=True)) / len(said)
+    if name in ("chrf", "bleu"):
+        return float(getattr(sacrebleu, f"corpus_{name}")(said, [true]).score)
+    scorer = RougeScorer([name], use_stemmer=True)
+    return statistics.mean(scorer.score(b, a)[name].fmeasure for a, b in zip(said, true, strict=True))
+
+
 def brute_answer_f1(said: str, true: list[str]) -> float:
     if not said or not true:
         return float(said == (true or [""])[0])
@@ -102,6 +128,7 @@ def brute_answer_f1(said: str, true: list[str]) -> float:
 
 
 MADE: dict[str, Callable[..., Outputs]] = {
+    "tokens": tokens,
     "spans": spans,
     "entities": entities,
     "tags": tags,
@@ -109,11 +136,13 @@ MADE: dict[str, Callable[..., Outputs]] = {
     "multi_label": multi_label,
     "regression": regression,
 }
-CASES = [(name, problem) for name, metric in METRICS.items() for problem in sorted(metric.problems)]
+CASES = [
+    (metric.name, problem) for metric in (*METRICS.values(), *OF_TOKENS.values()) for problem in sorted(metric.problems)
+]
 
 
 def outputs_for(name: str, problem: str, n: int = 240, seed: int = 0) -> Outputs:
-    if METRICS[name].options.get("average") == "binary":
+    if lookup(name, problem).options.get("average") == "binary":
         return single_label(n, classes=2, seed=seed)
     return MADE[problem](n, seed=seed)
 
@@ -130,6 +159,13 @@ def brute_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
 def independent(name: str, problem: str, o: Outputs) -> float:
     """The metric by scikit-learn or SciPy, or by a loop where they do not have it."""
     y, p, s = o.references, o.predictions, o.scores
+    if problem == "tokens" and lookup(name, problem).needs == "texts":
+        return independent_of_texts(name, o)
+    if problem == "tokens":
+        loss, right, count = (float(column.sum()) for column in p.T)
+        return {"perplexity": math.exp(loss / count), "cross_entropy": loss / count, "token_accuracy": right / count}[
+            name
+        ]
     base, _, average = name.partition("_")
     if base == "entity":
         options = {"average": "macro" if average.endswith("macro") else "micro", "zero_division": 0}
@@ -172,6 +208,9 @@ def independent(name: str, problem: str, o: Outputs) -> float:
 
 
 def taken(o: Outputs, items: np.ndarray) -> Outputs:
+    if o.texts is not None:
+        said, true = ([part[item] for item in items] for part in o.texts)
+        return Outputs(o.references[items], o.predictions[items], None, 0, (said, true))
     if isinstance(o.references, list):
         rows = ([part[item] for item in items] for part in (o.references, o.predictions))
         return Outputs(*rows, None, o.num_labels)
@@ -196,19 +235,17 @@ def test_value_is_the_independent_one_and_lies_in_its_interval(name: str, proble
     assert found.high is not None
     assert found.low < found.high
     assert found.low <= found.value <= found.high
-    assert found.interval == METRICS[name].interval
+    assert found.interval == lookup(name, problem).interval
 
 
 @pytest.mark.parametrize("n", [240, 12])  # with 12 items, resamples lack classes
-@pytest.mark.parametrize(
-    ("name", "problem"), [(name, problem) for name, problem in CASES if METRICS[name].interval == "bootstrap"]
-)
+@pytest.mark.parametrize(("name", "problem"), [case for case in CASES if lookup(*case).interval == "bootstrap"])
 def test_a_resample_is_scored_as_if_its_items_were_copied(name: str, problem: str, n: int) -> None:
     outputs = outputs_for(name, problem, n)
     draws = np.vstack([np.arange(n), np.random.default_rng(5).integers(0, n, (12, n))])
     weights = np.stack([np.bincount(row, minlength=n) for row in draws], axis=1).astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = resampled.statistic(METRICS[name], problem, outputs)(weights)
+        values = resampled.statistic(lookup(name, problem), problem, outputs)(weights)
     for row, value in zip(draws, values, strict=True):
         copied = taken(outputs, row)
         if name == "roc_auc" and not every_class_is_mixed(problem, copied):
@@ -482,9 +519,9 @@ def test_metric_of_another_problem_is_refused_with_those_that_fit(name: str, pro
 
 def test_every_metric_is_found_where_it_is_defined() -> None:
     for name, problem in CASES:
-        assert lookup(name, problem) is METRICS[name]
-        assert METRICS[name].module in _modules()
-    assert {metric.module for metric in METRICS.values()} == set(_modules())
+        assert lookup(name, problem) is (OF_TOKENS if problem == "tokens" and name in OF_TOKENS else METRICS)[name]
+        assert lookup(name, problem).module in _modules()
+    assert {lookup(*case).module for case in CASES} == set(_modules())
 
 
 def _modules() -> dict[str, Any]:
@@ -499,7 +536,7 @@ def test_unknown_name_is_a_module_of_the_hub() -> None:
         "someone/theirs",
         "theirs",
         unit="",
-        problems=frozenset({"single_label", "multi_label", "regression", "entities", "tags", "spans"}),
+        problems=frozenset({"single_label", "multi_label", "regression", "entities", "tags", "spans", "tokens"}),
         interval=None,
     )
     assert suggest("acuracy") == "accuracy"

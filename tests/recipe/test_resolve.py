@@ -37,6 +37,7 @@ FACTS = Facts(
     pooling=("mean", "the base declares it"),
     normalize=True,
     tokens=TokenUse(3000, 30_000),
+    vocabulary=0,
     machine=CPU,
 )
 
