@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hfstrat.data import auditing, sources
+from hfstrat.data.audit import Audit, Report
+from hfstrat.data.audit_language import check_language
 from hfstrat.data.splits import Splits, split, train_name
+from hfstrat.data.streams import open_stream
 from hfstrat.data.tokens import audit_tokens
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
 from hfstrat.models.base import Base, open_base
@@ -36,14 +39,16 @@ from hfstrat.runs.records import Ledger
 from hfstrat.runs.store import LIMIT, room
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
 from hfstrat.tasks import TextClassification
-from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels
+from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
+from hfstrat.tasks.language import LanguageSpec
 from hfstrat.teaching import Teacher, naming, open_teacher
-from hfstrat.tokenizing import tokenized
+from hfstrat.tokenizing import streamed, tokenized
 
 if TYPE_CHECKING:
     import torch
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
+CHARACTERS_LEARNED = 50_000_000  # of a stream, by a tokenizer of the run's own
 UNLIMITED = 1_000_000  # tokens; tokenizers say a larger number where they know no limit
 SPLITS = ("train", "validation", "test")
 T = TypeVar("T")
@@ -128,9 +133,10 @@ class Prepared:
         found = hashlib.sha256()
         parts = [*self.encoded.items(), *([("unlabelled", self.unlabelled[1])] if self.unlabelled is not None else [])]
         for name, part in parts:
-            found.update("\0".join((name, *part.ids)).encode("utf-8", "surrogatepass"))
+            ids = (f"{len(part)} pieces",) if part.streamed else part.ids
+            found.update("\0".join((name, *ids)).encode("utf-8", "surrogatepass"))
             columns = [array for column in part.columns.values() for array in (column.values, column.offsets)]
-            units = [] if part.units is None else [part.units.values]
+            units = [] if part.units is None or part.streamed else [part.units.values]
             for array in (*columns, part.windows, *units, *([] if part.targets is None else [part.targets])):
                 found.update(f"{array.dtype}{array.shape}".encode())
                 found.update(np.ascontiguousarray(array).data)
@@ -177,7 +183,8 @@ def prepare(
                 base = with_vocabulary(base, body.vocabulary, material.examples["train"], observer)
         more = read_unlabelled(recipe, material)
         with ledger.phase("tokenize"):
-            encoded = encode(recipe, base, {**material.examples, **({"unlabelled": more} if more else {})})
+            parts = {**material.examples, **({"unlabelled": more} if more else {})}
+            encoded = encode(recipe, base, parts, observer)
             unlabelled = (more, encoded.pop("unlabelled")) if more else None
             token_problems, token_warnings = audit_tokens(encoded, base.tokenizer, base.config)
         if token_problems:
@@ -269,13 +276,25 @@ def open_start(recipe: Recipe, body: Body) -> Base:
 
 def with_vocabulary(base: Base, vocabulary: Vocabulary, examples: Examples, observer: Observer) -> Base:
     """The base with a tokenizer that is trained on the training split, and a configuration that fits it."""
-    texts = [*examples.texts, *(examples.pairs or ())]
+    texts = [*examples.texts, *(examples.pairs or ())] if examples.stream is None else _beginning(examples.stream)
     tokenizer = train_tokenizer(vocabulary, texts, base.config, base.tokenizer)
     observer.note(f"a tokenizer of {len(tokenizer):,} entries ({vocabulary.kind}) was trained on {len(texts):,} texts")
     own = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else None
     limits = [limit for limit in (base.max_length, own) if limit]
     config = fitted_config(base.config, tokenizer)
     return replace(base, tokenizer=tokenizer, config=config, max_length=min(limits, default=None))
+
+
+def _beginning(stream: TextStream) -> list[str]:
+    """The first texts of a stream, as many as a tokenizer can be trained on in a minute or so."""
+    found: list[str] = []
+    size = 0
+    for text, _ in stream.parts():
+        found.append(text)
+        size += len(text)
+        if size >= CHARACTERS_LEARNED:
+            break
+    return found
 
 
 def read_unlabelled(recipe: Recipe, material: Material) -> Examples | None:
@@ -297,13 +316,23 @@ def read_unlabelled(recipe: Recipe, material: Material) -> Examples | None:
     return recipe.task.read(table, "unlabelled", columns, None)
 
 
-def encode(recipe: Recipe, base: Base, examples: Mapping[str, Examples]) -> dict[str, Encoded]:
+def encode(
+    recipe: Recipe, base: Base, examples: Mapping[str, Examples], observer: Observer | None = None
+) -> dict[str, Encoded]:
     """Tokenise splits at the length that the recipe asks for, else at the model's own up to 512."""
     asked = recipe.task.max_length
     most = base.max_length or UNLIMITED
     length = min(int(asked), most) if asked != "auto" else min(most, recipe.task.longest)
     make = recipe.task.encode if recipe.train.cache is False else partial(tokenized, recipe.task)
-    return {name: make(base.known_tokenizer, part, length) for name, part in examples.items()}
+    found = {}
+    for name, part in examples.items():
+        if part.stream is None:
+            found[name] = make(base.known_tokenizer, part, length)
+        else:
+            assert isinstance(recipe.task, LanguageSpec), "nothing else is streamed"
+            words = (part.stream, length, recipe.data.epoch_tokens, observer or Observer())
+            found[name] = streamed(recipe.task, base.known_tokenizer, *words)
+    return found
 
 
 def seen_ids(
@@ -385,6 +414,8 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
     if memory is not None and not isinstance(recipe.data, MemoryData):
         raise RecipeError(Problem("data was handed over, but the recipe names another source", "data.source"))
     folder = Path(source.file).parent if source is not None and Path(source.file).is_file() else None
+    if recipe.data.streaming:
+        return _read_stream(recipe, folder)
     loaded = sources.load(recipe.data, memory, folder=folder)
     task = recipe.task
     train = loaded.splits[train_name(loaded, recipe.data)]
@@ -407,6 +438,42 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
         loaded.origin,
         reasons,
         splits.chosen,
+        columns,
+    )
+
+
+def _read_stream(recipe: Recipe, folder: Path | None) -> Material:
+    """As `read_data`, of text that is streamed: validation and test are read and audited, the rest is only found."""
+    task, spec = recipe.task, recipe.data
+    if not (isinstance(task, LanguageSpec) and getattr(task, "joined", False)):
+        hint = "Use masked_lm or causal_lm with task.joined: true, or remove it"
+        raise RecipeError(Problem(f"the texts of {task.kind} are not streamed", "data.streaming", hint=hint))
+    if spec.limit is not None:
+        raise RecipeError(Problem("text that is streamed has no rows", "data.limit", hint="Set data.epoch_tokens"))
+    column = str(spec.columns.get("text", "text"))
+    stream, held, origin = open_stream(spec, column, folder)
+    columns = {"text": column}
+    report = Report()
+    for name, rows in held.items():
+        check_language(report, name, rows, columns)
+    if report.problems:
+        raise DataError(report.problems)
+    problem, reason = task.find_problem(None, columns)
+    labels = task.find_labels(None, columns, problem)
+    examples = {name: task.read(rows, name, columns, labels) for name, rows in held.items()}
+    train = Examples(("train",), (), None, None, stream=stream)
+    audit = Audit({name: len(rows) for name, rows in held.items()}, {}, (), tuple(report.warnings))
+    said = ("train: streamed", *(f"{name}: {len(rows)} rows" for name, rows in held.items()))
+    return Material(
+        {"train": train, **examples},
+        labels,
+        reason,
+        audit.to_json(),
+        tuple(report.warnings),
+        stream.fingerprint,
+        origin,
+        said,
+        {},
         columns,
     )
 

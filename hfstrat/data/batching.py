@@ -67,7 +67,7 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
         picked = np.flatnonzero(said >= 0)
         units = said.ravel()[picked]
     targets = None if data.targets is None else np.ascontiguousarray(data.targets[units])
-    if targets is not None and targets.dtype == np.int32:  # ids of tokens, of which there are many
+    if targets is not None and targets.dtype in (np.int32, np.uint16):  # ids of tokens, of which there are many
         targets = targets.astype(np.int64)
     averaged = data.units is None and len(windows) != len(rows)
     return Batch(

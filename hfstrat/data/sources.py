@@ -72,6 +72,15 @@ def load(spec: DataSpec, memory: Memory | None = None, *, folder: Path | None = 
 
 
 def _load_files(spec: FileData, folder: Path | None) -> Loaded:
+    return _read_groups(spec, _find(spec.source, "data.source", folder), groups_of(spec, folder))
+
+
+def groups_of(spec: FileData, folder: Path | None) -> dict[str, list[Path]]:
+    """The files of each split; one that the recipe names as a split has its name as written in the recipe for key.
+
+    Raises:
+        DataError: There is none, or the recipe names two for one split.
+    """
     source = _find(spec.source, "data.source", folder)
     if source.is_file() and _is_path(spec.train):
         raise DataError(
@@ -89,7 +98,16 @@ def _load_files(spec: FileData, folder: Path | None) -> Loaded:
             groups[name] = [_find(name, f"data.{role}", near, folder)]
     if not groups:
         raise DataError(_no_files(source))
-    return _read_groups(spec, source, groups)
+    return groups
+
+
+def read_files(paths: list[Path], spec: FileData) -> Dataset:
+    """The rows of some files as one split.
+
+    Raises:
+        DataError: One cannot be read.
+    """
+    return _joined([files.read_table(file, spec.delimiter, spec.sample_by) for file in paths], paths)
 
 
 def _read_groups(spec: FileData, source: Path, groups: dict[str, list[Path]]) -> Loaded:
@@ -207,7 +225,7 @@ def _load_hub(spec: HubData) -> Loaded:
     import datasets
     from huggingface_hub import constants
 
-    revision = spec.revision if constants.HF_HUB_OFFLINE else _revision_on_hub(spec)
+    revision = spec.revision if constants.HF_HUB_OFFLINE else revision_on_hub(spec)
     try:
         found = datasets.load_dataset(spec.source, name=spec.subset, revision=revision)
     # Whatever the readers of some hundred formats raise, the remedy is in the recipe or the data set.
@@ -222,7 +240,7 @@ def _load_hub(spec: HubData) -> Loaded:
     return Loaded(splits, fingerprint, f"{words}, commit {commit}")
 
 
-def _revision_on_hub(spec: HubData) -> str:
+def revision_on_hub(spec: HubData) -> str:
     """The commit of a data set. Asked first, because this call fails at once and a download retries for minutes."""
     import huggingface_hub
     from huggingface_hub import errors
@@ -300,9 +318,11 @@ def _one_line(error: BaseException) -> str:
 
 def _load_builtin(spec: BuiltinData) -> Loaded:
     from hfstrat.data.builtin import python_docs
+    from hfstrat.data.builtin_dates import dates
     from hfstrat.data.builtin_names import python_names, python_questions
 
     builtin: dict[str, Callable[[], dict[str, Dataset]]] = {
+        "builtin:dates": dates,
         "builtin:python-docs": python_docs,
         "builtin:python-names": python_names,
         "builtin:python-questions": python_questions,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NO_TOKENS = "it has no embedding of token ids"
 _MATRIX = "weight"
+_AT_ONCE = 1_000_000
 # PyTorch's fused AdamW computes what is left over after the last 64 bytes, which are 16 floats, in scalars, and rounds
 # there otherwise than in vectors.
 _UNIT = 16
@@ -79,7 +80,9 @@ def ids_in_use(
     seen = np.zeros(rows, bool)
     for part in parts:
         for name in {"input_ids", DECODER} & {*part.columns}:
-            seen[part.columns[name].values] = True
+            values = part.columns[name].values
+            for start in range(0, len(values), _AT_ONCE):  # there may be more of them than memory has room for
+                seen[values[start : start + _AT_ONCE]] = True
         seen[part.pad["input_ids"]] = True
     special = [*tokenizer.all_special_ids]
     for name, value in config.to_dict().items():

@@ -46,6 +46,13 @@ class _Data(Spec):
     """Rows of the training split to keep: a number, or {per_class: n}. Validation is cut to the same limit; the test
     split is never cut."""
 
+    streaming: bool = False
+    """Read plain text for language models piece by piece, and keep its tokens on disk: memory stays the same however
+    much there is. Validation and test are splits or files of their own."""
+
+    epoch_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of an epoch where text is streamed; reading stops there. Left out: all of it."""
+
     seed: Seed = 0
     """Seed of fractions and limits; apart from the run's seed, so that seeds share one split."""
 
@@ -84,7 +91,8 @@ class BuiltinData(_Data):
     kind: Literal["builtin"] = "builtin"
     source: str
     """`builtin:python-docs`: docstrings of the standard library, labelled by module; `builtin:python-names`: the names
-    in them, marked by rule; `builtin:python-questions`: questions for these names."""
+    in them, marked by rule; `builtin:python-questions`: questions for these names; `builtin:dates`: days as people
+    write them, and their ISO form."""
 
 
 class MemoryData(_Data):

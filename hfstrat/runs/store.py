@@ -144,19 +144,57 @@ def begun(key: str, what: str, shape: tuple[int, ...], dtype: str) -> Iterator[P
             else:
                 stream.truncate(size)
         yield folder / _VALUES
-        values = np.memmap(folder / _VALUES, np.dtype(dtype), "r", shape=shape)
-        described = {"what": what, "shape": shape, "dtype": dtype, "digest": _digest(values)}
-        (folder / _ENTRY).write_text(json.dumps(described), "utf-8")
-        try:
-            folder.rename(home() / key)
-        except OSError:
-            if _read(home() / key) is None:
-                raise
-            # Another run has just written the same bytes.
-        _make_room(home() / key)
+        _finish(folder, key, what, shape, dtype)
     finally:
         if folder.exists():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def growing(key: str, what: str, dtype: str) -> Iterator[Callable[[Array], None]]:
+    """A new entry of one dimension whose length is known only when all of it is there.
+
+    Args:
+        key: Its key, which says all that its bytes depend on.
+        what: What it is, in words.
+        dtype: Its NumPy type.
+
+    Yields:
+        A function that appends values.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    home().mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{key[:16]}-", dir=home()))
+    count = 0
+    try:
+        with (folder / _VALUES).open("wb") as stream:
+
+            def append(values: Array) -> None:
+                nonlocal count
+                stream.write(np.ascontiguousarray(values, np.dtype(dtype)).data)
+                count += len(values)
+
+            yield append
+        _finish(folder, key, what, (count,), dtype)
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finish(folder: Path, key: str, what: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Give a new entry its digest and its name."""
+    values = np.memmap(folder / _VALUES, np.dtype(dtype), "r", shape=shape)
+    described = {"what": what, "shape": shape, "dtype": dtype, "digest": _digest(values)}
+    (folder / _ENTRY).write_text(json.dumps(described), "utf-8")
+    try:
+        folder.rename(home() / key)
+    except OSError:
+        if _read(home() / key) is None:
+            raise
+        # Another run has just written the same bytes.
+    _make_room(home() / key)
 
 
 def opened(file: Path, shape: tuple[int, ...], dtype: str) -> Array:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,30 @@ class Labels:
     problem: Problem
     names: tuple[str, ...]
     counts: tuple[int, ...] = ()
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen(Sequence[T]):
+    """Some members of a sequence, or all in another order.
+
+    Args:
+        of: The sequence.
+        rows: Which members.
+    """
+
+    of: Sequence[T]
+    rows: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return Chosen(self.of, self.rows[place])
+        return self.of[int(self.rows[place])]
 
 
 @dataclass(frozen=True)
@@ -83,6 +107,19 @@ class Answer:
 Message = Mapping[str, Any]
 
 
+class TextStream(Protocol):
+    """Text that is read piece by piece."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what it says, in hex."""
+        ...
+
+    def parts(self) -> Iterator[tuple[str, bool]]:
+        """All of it in order, in parts of bounded size, each with whether a document ends with it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Examples:
     """One split as the user wrote it.
@@ -98,15 +135,17 @@ class Examples:
         words: The words of the texts, where those are the units.
         answers: All answers to each question, where texts are questions about their pairs.
         chats: The messages of each conversation, `{"role": …, "content": …}` each, where texts are those.
+        stream: Where the texts are instead, when there are too many to be in memory.
     """
 
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     texts: Sequence[str]
     pairs: Sequence[str] | None
     targets: IntArray | FloatArray | None
     words: Words | None = None
     answers: Sequence[Sequence[Answer]] | None = None
     chats: Sequence[Sequence[Message]] | None = None
+    stream: TextStream | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,14 +155,14 @@ class Examples:
         """How many things are decided about."""
         return len(self) if self.words is None else len(self.words)
 
-    def first(self, count: int) -> Examples:
-        """The first examples, without targets."""
+    def taken(self, rows: IntArray) -> Examples:
+        """Some examples, without targets; each is looked at only when it is asked for."""
         return Examples(
-            tuple(self.ids[:count]),
-            list(self.texts[:count]),
-            None if self.pairs is None else list(self.pairs[:count]),
+            Chosen(self.ids, rows),
+            Chosen(self.texts, rows),
+            None if self.pairs is None else Chosen(self.pairs, rows),
             None,
-            chats=None if self.chats is None else list(self.chats[:count]),
+            chats=None if self.chats is None else Chosen(self.chats, rows),
         )
 
     def and_unlabelled(self, more: Examples) -> Examples:
@@ -249,6 +288,7 @@ class Encoded:
         hidden: What the frozen blocks give for each token, where that is not computed again; else None.
         masking: How tokens are hidden anew each time that an example is trained on; None where none are. `columns`,
             `units` and `aims` are those of evaluations.
+        streamed: Whether the tokens are on disk and too many to be in memory at once.
         packed: Whether examples of a batch go through the model one after the other in a single row, without padding.
     """
 
@@ -265,13 +305,14 @@ class Encoded:
     spans: IntArray | None = None
     hidden: Hidden | None = None
     masking: Masking | None = None
+    streamed: bool = False
     packed: bool = False
 
     def __len__(self) -> int:
         return len(self.examples)
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Sequence[str]:
         """A stable name for each example."""
         return self.examples.ids
 
@@ -337,8 +378,14 @@ class Encoded:
         """The first examples, to be looked at: their tokens, and no units."""
         windows = self.windows[: count + 1]
         rows = np.arange(windows[-1])
-        taken = {name: column.taken(rows) for name, column in self.columns.items()}
-        return replace(self, examples=self.examples.first(count), columns=taken, windows=windows, units=None, aims=None)
+        return replace(
+            self,
+            examples=self.examples.taken(np.arange(count)),
+            columns={name: column.taken(rows) for name, column in self.columns.items()},
+            windows=windows,
+            units=None,
+            aims=None,
+        )
 
     def with_teacher(self, logits: FloatArray) -> Encoded:
         """The same tokens with a teacher's logits."""

@@ -13,7 +13,16 @@ from hfstrat.errors import DataError
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, Ragged
 from hfstrat.tasks.chat import asked, conversation, messages_in, with_template
-from hfstrat.tasks.language import Generation, LanguageSpec, Pieces, flat_ids, frame, named_pieces
+from hfstrat.tasks.language import (
+    Counted,
+    Generation,
+    LanguageSpec,
+    Numbered,
+    Pieces,
+    flat_ids,
+    frame,
+    named_pieces,
+)
 from hfstrat.tasks.task import Columns, ids_of, texts_of
 
 if TYPE_CHECKING:
@@ -106,16 +115,41 @@ class CausalLM(LanguageSpec):
             return self._answers(tokenizer, examples, *_completions(tokenizer, examples), max_length)
         return self._texts(tokenizer, examples, max_length)
 
+    def marks(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before a text, and the end token."""
+        before, _ = frame(tokenizer)
+        return before, [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+    def of_stream(self, tokenizer: PreTrainedTokenizerBase, stream: IntArray, max_length: int) -> Encoded:
+        """Pieces of the stream one after the other, as texts that are joined."""
+        read = len(stream) - 1
+        if read < 1:
+            raise DataError(_too_short())
+        pieces = -(-read // max_length)
+        offsets = np.minimum(max_length * np.arange(pieces + 1), read)
+        ids = Ragged(stream[:-1], offsets)
+        return Encoded(
+            examples=Examples(Numbered("train", pieces), Pieces(ids, tokenizer), None, None),
+            columns={"input_ids": ids},
+            windows=np.arange(pieces + 1),
+            truncated=0,
+            pad={"input_ids": int(tokenizer.pad_token_id or 0)},
+            units=Ragged(Counted(read), offsets),  # type: ignore[arg-type]
+            aims=stream[1:],
+            streamed=True,
+            packed=self.packing,
+        )
+
     def _texts(self, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
         """Plain text in pieces; the last token of a piece is about the first one of the next."""
-        stream, bounds = _stream(tokenizer, examples.texts)
+        stream, bounds = _stream(tokenizer, examples.texts, *self.marks(tokenizer))
         if self.joined:
             bounds = bounds[[0, -1]]
         # Of each text all tokens but the last are read, and all but the first predicted.
         lengths = np.maximum(np.diff(bounds) - 1, 0)
         counts = -(-lengths // max_length)
         if not counts.any():
-            raise DataError(Trouble("no text has two tokens, one to read and one to predict", "data.columns.text"))
+            raise DataError(_too_short())
         number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         starts = np.repeat(bounds[:-1], counts) + max_length * number
         sizes = np.minimum(max_length, np.repeat(bounds[:-1] + lengths, counts) - starts)
@@ -217,10 +251,14 @@ def _last_answer(mark: Marks) -> int:
     return len(mark) - int(places[breaks[-1] + 1] if len(breaks) else places[0])
 
 
-def _stream(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
+def _too_short() -> Trouble:
+    return Trouble("no text has two tokens, one to read and one to predict", "data.columns.text")
+
+
+def _stream(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], before: list[int], end: list[int]
+) -> tuple[IntArray, IntArray]:
     """Tokens of all texts one after the other, each with what begins and ends a text; and where each begins."""
-    before, _ = frame(tokenizer)
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     rows = flat_ids(tokenizer, texts)
     bounds = rows.offsets + (len(before) + len(end)) * np.arange(len(rows.offsets))
     stream = np.empty(int(bounds[-1]), np.int32)
@@ -260,8 +298,7 @@ def _completions(tokenizer: PreTrainedTokenizerBase, examples: Examples) -> tupl
 
     Both are tokenised by themselves, as the prompt is when it is continued.
     """
-    before, _ = frame(tokenizer)
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    before, end = CausalLM().marks(tokenizer)
     prompts, answers = flat_ids(tokenizer, examples.texts), flat_ids(tokenizer, examples.pairs or ())
     rows: list[IntArray] = []
     learned: list[Marks] = []

@@ -62,13 +62,30 @@ class LanguageSpec(TaskSpec):
         """Text has no classes to be even about."""
         return
 
-    def find_problem(self, train: Dataset, columns: Mapping[str, Any]) -> tuple[Problem, str]:
+    def find_problem(self, train: Dataset | None, columns: Mapping[str, Any]) -> tuple[Problem, str]:
         """There is one."""
         return "tokens", "each token is predicted"
 
-    def find_labels(self, train: Dataset, columns: Mapping[str, Any], problem: Problem) -> Labels:
+    def find_labels(self, train: Dataset | None, columns: Mapping[str, Any], problem: Problem) -> Labels:
         """The vocabulary is the tokenizer's."""
         return Labels(problem, ())
+
+    def marks(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+        """The tokens that begin and that end a document, where texts are put one after the other."""
+        raise NotImplementedError
+
+    def of_stream(self, tokenizer: PreTrainedTokenizerBase, stream: IntArray, max_length: int) -> Encoded:
+        """Examples of tokens that are on disk.
+
+        Args:
+            tokenizer: What made them.
+            stream: All of them, each document with its `marks`: `(tokens,)`.
+            max_length: Tokens of a window, special tokens included.
+
+        Raises:
+            DataError: There is nothing to learn.
+        """
+        raise NotImplementedError
 
     @property
     def in_windows(self) -> bool:
@@ -168,8 +185,72 @@ class Pieces(Sequence[str]):
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
-        row = self.ids.values[self.ids.offsets[place] : self.ids.offsets[place + 1]]
+        row = self.ids.taken(np.array([place])).values
         return self.tokenizer.decode(row.tolist(), skip_special_tokens=True)
+
+
+@dataclass(frozen=True)
+class Numbered(Sequence[str]):
+    """Names of pieces that differ by their number.
+
+    Args:
+        name: What they have in common.
+        size: How many there are.
+    """
+
+    name: str
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(self.size))]
+        if not -self.size <= place < self.size:
+            raise IndexError(place)
+        return f"{self.name}#{place % self.size}"
+
+
+class Counted:
+    """The numbers from 0, as an array that is not there.
+
+    Args:
+        size: How many there are.
+    """
+
+    dtype = np.dtype(np.int64)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __getitem__(self, places: IntArray) -> IntArray:
+        return np.asarray(places, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Framed(Ragged):
+    """Pieces of a stream of tokens, each with what stands before and after a text; made when they are asked for.
+
+    Args:
+        values: The stream, without what stands around pieces.
+        offsets: Where each piece begins, with it: `(pieces + 1,)`.
+        before: What stands before a piece.
+        after: What stands after it.
+    """
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    def taken(self, rows: IntArray) -> Ragged:
+        """Some pieces."""
+        around = len(self.before) + len(self.after)
+        starts = self.offsets[rows] - around * rows
+        sizes = self.lengths[rows] - around
+        inner = [self.values[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+        pieces = [np.concatenate([self.before, piece, self.after]).astype(np.int32) for piece in inner]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(piece) for piece in pieces])])
+        return Ragged(np.concatenate(pieces), offsets)
 
 
 def named_pieces(ids: Sequence[str], counts: IntArray) -> tuple[str, ...]:

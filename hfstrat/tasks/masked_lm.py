@@ -12,8 +12,8 @@ from pydantic import Field
 from hfstrat.errors import DataError
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, Ragged
-from hfstrat.tasks.language import LanguageSpec, Pieces, flat_ids, frame, named_pieces
-from hfstrat.tasks.masking import EVALUATION, masks
+from hfstrat.tasks.language import Framed, LanguageSpec, Numbered, Pieces, flat_ids, frame, named_pieces
+from hfstrat.tasks.masking import EVALUATION, Masks, masks
 from hfstrat.tasks.task import Columns, ids_of, texts_of
 from hfstrat.tasks.windows import tokens_of
 
@@ -57,21 +57,56 @@ class MaskedLM(LanguageSpec):
         Raises:
             DataError: There is no room for text, the tokenizer has no mask, or does not tell words apart.
         """
-        if tokenizer.mask_token_id is None:
-            hint = "Name an encoder such as BERT, or train this model with task: {kind: causal_lm}"
-            raise DataError(Trouble("the tokenizer has no mask token", "model.base", hint=hint))
         columns, counts, pad = (self._joined if self.joined else self._apart)(tokenizer, examples, max_length)
         names = named_pieces(examples.ids if not self.joined else [examples.ids[0]], counts)
         ids = columns["input_ids"]
         single = len(names) == len(examples) and not self.joined
         pieces = Examples(names, examples.texts if single else Pieces(ids, tokenizer), None, None)
-        try:
-            masking = masks(tokenizer, ids, names, self.mask_share, self.whole_words)
-        except ValueError as error:
-            raise DataError(Trouble(str(error), "task.whole_words", hint="Set it to false")) from error
+        masking = self._masks(tokenizer, ids, names)
         plain = Encoded(pieces, columns, np.arange(len(names) + 1), 0, pad, tokenizer.padding_side == "left")
         hidden = masking.hidden(plain, np.arange(len(names)), 0, EVALUATION)
         return replace(hidden, examples=pieces, masking=masking)
+
+    def marks(self, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+        """What parts texts from each other in one window."""
+        between = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+        return [], [] if between is None else [between]
+
+    def of_stream(self, tokenizer: PreTrainedTokenizerBase, stream: IntArray, max_length: int) -> Encoded:
+        """Pieces of the stream one after the other, as texts that are joined; none of their tokens hidden yet."""
+        before, after, room = _room(tokenizer, max_length)
+        if not len(stream):
+            raise DataError(Trouble("there is no token to learn", "data.columns.text"))
+        pieces = -(-len(stream) // room)
+        bounds = np.minimum(room * np.arange(pieces + 1), len(stream))
+        offsets = bounds + (len(before) + len(after)) * np.arange(pieces + 1)
+        ids = Framed(stream, offsets, tuple(before), tuple(after))
+        names = Numbered("train", pieces)
+        columns, pad = {"input_ids": ids}, {"input_ids": int(tokenizer.pad_token_id or 0)}
+        return Encoded(
+            examples=Examples(names, Pieces(ids, tokenizer), None, None),
+            columns=columns,
+            windows=np.arange(pieces + 1),
+            truncated=0,
+            pad=pad,
+            left=tokenizer.padding_side == "left",
+            masking=self._masks(tokenizer, ids, names),
+            streamed=True,
+        )
+
+    def _masks(self, tokenizer: PreTrainedTokenizerBase, ids: Ragged, names: Sequence[str]) -> Masks:
+        """What hides tokens of some examples.
+
+        Raises:
+            DataError: The tokenizer has no mask, or does not tell words apart.
+        """
+        if tokenizer.mask_token_id is None:
+            hint = "Name an encoder such as BERT, or train this model with task: {kind: causal_lm}"
+            raise DataError(Trouble("the tokenizer has no mask token", "model.base", hint=hint))
+        try:
+            return masks(tokenizer, ids, names, self.mask_share, self.whole_words)
+        except ValueError as error:
+            raise DataError(Trouble(str(error), "task.whole_words", hint="Set it to false")) from error
 
     @staticmethod
     def _apart(
@@ -86,11 +121,7 @@ class MaskedLM(LanguageSpec):
         tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int
     ) -> tuple[dict[str, Ragged], IntArray, dict[str, int]]:
         """All texts one after the other, cut into pieces: as `_apart`, of one text."""
-        before, after = frame(tokenizer)
-        room = max_length - len(before) - len(after)
-        if room < 1:
-            what = f"{max_length} tokens leave no room for text beside {len(before) + len(after)} special ones"
-            raise DataError(Trouble(what, "task.max_length", hint="Raise it"))
+        before, after, room = _room(tokenizer, max_length)
         rows = flat_ids(tokenizer, examples.texts)
         between = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
         stream = rows.values if between is None else np.insert(rows.values, rows.offsets[1:-1], between)
@@ -107,3 +138,17 @@ class MaskedLM(LanguageSpec):
             columns["token_type_ids"] = Ragged(np.zeros_like(ids.values), ids.offsets)
             pad["token_type_ids"] = tokenizer.pad_token_type_id
         return columns, np.array([pieces]), pad
+
+
+def _room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[int], list[int], int]:
+    """What stands before and after the text in a window, and how many tokens there is room for between.
+
+    Raises:
+        DataError: For none.
+    """
+    before, after = frame(tokenizer)
+    room = max_length - len(before) - len(after)
+    if room < 1:
+        what = f"{max_length} tokens leave no room for text beside {len(before) + len(after)} special ones"
+        raise DataError(Trouble(what, "task.max_length", hint="Raise it"))
+    return before, after, room

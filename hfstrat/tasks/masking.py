@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hfstrat.tasks.base import Encoded, Examples, IntArray, Ragged
+from hfstrat.tasks.base import Encoded, IntArray, Ragged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,7 +65,7 @@ class Masks:
         units = np.where(chosen, np.cumsum(chosen) - 1, -1).astype(np.int32)
         return replace(
             data,
-            examples=_taken(data.examples, rows),
+            examples=data.examples.taken(rows),
             columns={**taken, "input_ids": Ragged(ids, whole.offsets)},
             windows=np.arange(len(rows) + 1),
             units=Ragged(units, whole.offsets),
@@ -118,7 +118,7 @@ def masks(tokenizer: PreTrainedTokenizerBase, ids: Ragged, names: Sequence[str],
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     special = np.zeros(len(tokens), bool)
     special[[one for one in tokenizer.all_special_ids if one < len(tokens)]] = True
-    keys = [hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names]
+    keys = b"".join(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names)
     return Masks(
         ids,
         share,
@@ -126,7 +126,7 @@ def masks(tokenizer: PreTrainedTokenizerBase, ids: Ragged, names: Sequence[str],
         np.flatnonzero(~special),
         special,
         _continuing(tokens) if whole else None,
-        np.frombuffer(b"".join(keys), np.uint64),
+        np.frombuffer(keys, np.uint64),
     )
 
 
@@ -139,10 +139,3 @@ def _continuing(tokens: Sequence[str | None]) -> npt.NDArray[np.bool_]:
         # What is neither letter nor digit, such as a comma, is a word of its own.
         return np.array([token[:1].isalnum() and not token.startswith(_BEGINS) for token in spelled])
     raise ValueError("the tokenizer's tokens do not tell where a word begins")
-
-
-def _taken(examples: Examples, rows: IntArray) -> Examples:
-    places = rows.tolist()
-    return Examples(
-        tuple(examples.ids[place] for place in places), [examples.texts[place] for place in places], None, None
-    )
