@@ -37,6 +37,7 @@ ABOVE = (
         "caching",
         "packing",
         "generating",
+        "outputs",
         "solving",
         "fitting",
         "sealing",

@@ -49,9 +49,11 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that are not padding."""
+        """Tokens that are not padding; pictures and sound have none."""
         masks = [mask for name, mask in self.inputs.items() if name.endswith("attention_mask")]
-        return sum(int(mask.sum()) for mask in masks) if masks else self.inputs["input_ids"].numel()
+        if masks:
+            return sum(int(mask.sum()) for mask in masks)
+        return self.inputs["input_ids"].numel() if "input_ids" in self.inputs else 0
 
 
 def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:

@@ -48,6 +48,7 @@ def messages_in(cell: Any) -> list[Message]:
     return found
 
 
+_OTHER = "\ue000other\ue000"  # private characters, which nobody says
 _ROLES = {"human": "user", "gpt": ANSWERER, "bot": ANSWERER, "model": ANSWERER}
 
 
@@ -76,15 +77,16 @@ def asked(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> st
 def conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
     """A conversation as its template writes it, and the stretches of characters that the assistant wrote.
 
-    What is learned is what the model will have to write: the answer, and what the template ends it with.
+    What is learned is what the model will have to write: the answer, and what the template ends it with. Some templates
+    write an answer differently when others follow it (Qwen3's leave its thoughts out): of such a one its own words are
+    learned, and the end token.
 
     Args:
         tokenizer: Its template is used.
         messages: The conversation.
 
     Raises:
-        ValueError: The template writes earlier messages differently when others follow, so that no part of it is the
-            answer; or fails.
+        ValueError: The template changes what is said, so that no part of it is the answer; or fails.
     """
     whole = _rendered(tokenizer, messages)
     spans = []
@@ -93,11 +95,24 @@ def conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
             continue
         before = _rendered(tokenizer, messages[:place], generate=True) if place else _opening(tokenizer, messages)
         through = _rendered(tokenizer, messages[: place + 1])
-        if not (whole.startswith(through) and through.startswith(before)):
-            raise ValueError("the chat template writes a message differently when others follow")
-        spans.append((len(before), len(through)))
-    # Nobody waits for the line breaks after an answer's end.
-    return whole, [(start, start + len(whole[start:end].rstrip("\n"))) for start, end in spans]
+        if whole.startswith(through) and through.startswith(before):
+            # Nobody waits for the line breaks after an answer's end.
+            spans.append((len(before), len(through.rstrip("\n"))))
+        else:
+            spans.append(_found(tokenizer, messages, place, whole))
+    return whole, spans
+
+
+def _found(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: int, whole: str) -> tuple[int, int]:
+    """Where an answer stands in a conversation: where another one would stand in its place."""
+    other = [*messages[:place], {**messages[place], "content": _OTHER}, *messages[place + 1 :]]
+    start = _rendered(tokenizer, other).find(_OTHER)
+    content = str(messages[place]["content"])
+    text = content if start >= 0 and whole.startswith(content, start) else content.strip()
+    if start < 0 or not whole.startswith(text, start):
+        raise ValueError("the chat template changes what the assistant said")
+    end, mark = start + len(text), tokenizer.eos_token or ""
+    return start, end + len(mark) if mark and whole.startswith(mark, end) else end
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:

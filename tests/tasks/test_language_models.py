@@ -217,12 +217,31 @@ def test_of_conversations_the_answers_and_their_ends_are_learned(tiny_base, temp
     assert "story" not in decoded
 
 
-def test_a_template_that_rewrites_what_was_said_is_refused(tiny_base):
+def test_a_template_that_changes_what_was_said_is_refused(tiny_base):
     tokenizer = tokenizer_of(tiny_base("llama"))
-    tokenizer.chat_template = "{% for m in messages %}{{ loop.length }}{{ m['content'] }}{% endfor %}"
+    tokenizer.chat_template = "{% for m in messages %}{{ loop.length }}{{ m['content'] | upper }}{% endfor %}"
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
-    with pytest.raises(DataError, match="writes a message differently when others follow"):
+    with pytest.raises(DataError, match="changes what the assistant said"):
         CausalLM().encode(tokenizer, examples(["a"], None, [chat]), 100)
+
+
+def test_of_an_answer_that_is_written_differently_when_others_follow_its_words_and_its_end_are_learned(tiny_base):
+    """Qwen3's template has thoughts, if only empty ones, before the last answer alone."""
+    tokenizer = tokenizer_of(tiny_base("llama"))
+    end = tokenizer.eos_token
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{% if m['role'] == 'assistant' and loop.last %}<think></think>"
+        "{% endif %}{{ m['content'] }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    chat = [
+        {"role": "user", "content": "great"},
+        {"role": "assistant", "content": "great"},
+        {"role": "user", "content": "great"},
+        {"role": "assistant", "content": "awful"},
+    ]
+    text, spans = conversation(tokenizer, chat)
+    assert [text[slice(*span)] for span in spans] == [f"great{end}", f"<think></think>awful{end}"]
+    assert text[: spans[0][0]].endswith("<assistant>"), "not what the user said"
 
 
 def test_prompts_are_cut_from_the_left_and_answers_never(tiny_base):
