@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,8 +126,14 @@ class Predictor:
             raise UsageError(Problem(f"{self.run.path} was trained on pairs of texts", hint=hint))
         if pairs is not None and len(pairs) != len(texts):
             raise UsageError(f"there are {len(texts)} first texts and {len(pairs)} second ones")
-        ids = tuple(str(place) for place in range(len(texts)))
-        return self._records(self.recipe.task.examples(ids, list(texts), list(pairs) if pairs else None))
+        return self._records(self._examples(list(texts), list(pairs) if pairs else None))
+
+    def _examples(self, texts: list[str], pairs: list[str] | None = None) -> Examples:
+        """Texts to be decided about; what a user says, where the model was trained on conversations."""
+        found = self.recipe.task.examples(tuple(str(place) for place in range(len(texts))), texts, pairs)
+        if "messages" not in self.recipe.data.columns:
+            return found
+        return replace(found, chats=[[{"role": "user", "content": text}] for text in texts])
 
     def stream(self, prompt: str) -> Iterator[str]:
         """The continuation of a prompt, piece by piece as it is written.
@@ -145,24 +151,25 @@ class Predictor:
         task = self.recipe.task
         if not isinstance(task, CausalLM):
             raise UsageError(Problem(f"{self.run.path} does not continue text", hint="Use predict"))
-        chat = "messages" in self.recipe.data.columns
-        texts = [prompt]
-        if chat:
-            messages = [{"role": "user", "content": prompt}]
-            texts = task.prompts(self.tokenizer, Examples(("0",), texts, None, None, chats=[messages]))
+        examples = self._examples([prompt])
+        texts, chat = task.prompts(self.tokenizer, examples), examples.chats is not None
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        words = (self.model, self.tokenizer, texts, task.generation)
+        how = task.generation.model_copy(update={"num_beams": 1})  # of several nobody knows which one will be best
+        failed: list[BaseException] = []
 
         def write() -> None:
             try:
-                list(generating.continued(*words, special=not chat, streamer=streamer))
-            finally:
+                list(generating.continued(self.model, self.tokenizer, texts, how, special=not chat, streamer=streamer))
+            except BaseException as error:
+                failed.append(error)
                 streamer.end()  # or its reader would wait for ever
 
         worker = Thread(target=write, daemon=True)
         worker.start()
         yield from streamer
         worker.join()
+        if failed:
+            raise failed[0]
 
     def _records(self, examples: Examples) -> list[dict[str, Any]]:
         task = self.recipe.task

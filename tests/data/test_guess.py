@@ -15,6 +15,7 @@ from hfstrat.data.sources import load
 from hfstrat.data.splits import split
 from hfstrat.errors import DataError, UsageError
 from hfstrat.recipe.data import DataSpec
+from hfstrat.recipe.loading import build, parse
 from hfstrat.tasks import TASKS
 from hfstrat.verbs import init
 
@@ -91,10 +92,45 @@ def test_a_comma_inside_class_names_is_no_separator() -> None:
     assert found.problem == "single_label"
 
 
-@pytest.mark.parametrize("columns", [{"n": [1, 2], "m": [3, 4]}, {"text": ["only texts", "and no label"]}])
+@pytest.mark.parametrize("columns", [{"n": [1, 2], "m": [3, 4]}, {"text": ["words", "alone"]}])
 def test_no_text_or_no_label(columns: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"no column looks like a (text|label)"):
         guess(table(**columns))
+
+
+CHATS = [[{"role": "user", "content": "hello there"}, {"role": "assistant", "content": "good day"}]] * 4
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "roles"),
+    [
+        ({"id": [1, 2, 3, 4], "messages": CHATS}, "causal_lm", {"messages": "messages"}),
+        (
+            {"conversations": [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 4, "n": [1] * 4},
+            "causal_lm",
+            {"messages": "conversations"},
+        ),
+        ({"instruction": WORDS, "output": WORDS}, "causal_lm", {"prompt": "instruction", "completion": "output"}),
+        ({"article": WORDS, "summary": WORDS, "id": [*"abcde"]}, "seq2seq", {"source": "article", "target": "summary"}),
+        ({"text": WORDS}, "masked_lm", {"text": "text"}),
+    ],
+)  # fmt: skip
+def test_text_to_write_is_known_by_its_form_or_its_names(columns, kind, roles, tmp_path) -> None:
+    found = guess(table(**columns))
+    assert (found.kind, found.columns) == (kind, roles)
+    file = tmp_path / "mine.jsonl"
+    table(**columns).to_json(file)
+    text = init.run(file, None)
+    recipe = yaml.safe_load(text)
+    assert recipe["task"]["kind"] == kind
+    assert recipe["data"]["columns"] == roles
+    assert recipe["strategy"]["kind"] in ("full", "lora")
+    build(parse(text, "mine.yaml"))
+
+
+def test_a_text_file_is_text() -> None:
+    found = guess(table(text=["a whole book. " * 50]))
+    assert found.kind == "masked_lm"
 
 
 SENTENCES = [["Ann", "Lee", "left"], ["in", "old", "Rome"]]

@@ -50,6 +50,33 @@ def test_words_and_questions_in_windows_go_on_as_well(kind, rows, windows, tiny_
     assert files_of(found) == files_of(whole)
 
 
+@pytest.mark.parametrize(
+    ("family", "task", "metrics"),
+    [
+        ("bert", {"kind": "masked_lm", "max_length": 16}, ["perplexity"]),
+        ("gpt2", {"kind": "causal_lm", "max_length": 16}, ["perplexity"]),
+        ("t5", {"kind": "seq2seq", "generation": {"max_new_tokens": 5}}, ["chrf", "perplexity"]),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else None,
+)
+def test_language_models_go_on_as_well(family, task, metrics, tiny_base, tmp_path):
+    rows = [{"text": row["text"], "source": row["text"], "target": row["text"].split()[0]} for row in ROWS]
+    given = recipe_for("full", tiny_base)
+    given |= {"model": {"base": str(tiny_base(family)), "dropout": 0.1}, "task": task, "evaluate": {"metrics": metrics}}
+    given["strategy"] = {"kind": "full"}
+    counter = Calls()
+    whole = execute.train(given, data=memory(rows), runs=tmp_path / "whole", observer=counter)
+    stops, runs = 0, tmp_path / "parted"
+    for at in (counter.count // 3, counter.count // 2, counter.count // 2 + 3, 10 * counter.count):
+        try:
+            found = execute.train(given, data=memory(rows), runs=runs, resume=True, observer=Calls(at, stop()))
+        except Interrupted:
+            stops += 1
+    assert stops >= 2
+    assert substance(found) == substance(whole)
+    assert files_of(found) == files_of(whole)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_stopped_anywhere_and_resumed_is_never_stopped(strategy, precision, tiny_base, teacher, tmp_path):

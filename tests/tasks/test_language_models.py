@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 import hfstrat as hf
+from hfstrat import generating
 from hfstrat.data.batching import collate
 from hfstrat.errors import DataError, RecipeError, UsageError
 from hfstrat.inference import Predictor
@@ -466,7 +467,7 @@ def test_a_head_that_is_the_embedding_and_distillation_are_refused(tiny_base, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_conversations_are_learned_from_a_file_and_predicted(tiny_base, tmp_path):
+def test_conversations_are_learned_from_a_file_and_predicted(tiny_base, tmp_path, monkeypatch):
     rows = [
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "great"}]} for text in TEXTS
     ]
@@ -486,6 +487,14 @@ def test_conversations_are_learned_from_a_file_and_predicted(tiny_base, tmp_path
     assert {one["prediction"] for one in said} == {"great"}, "and the end is learned"
     assert AutoTokenizer.from_pretrained(run.path / "artifact").chat_template == PLAIN
     assert "".join(predictor.stream("how was it")) == "great"
+    assert predictor.predict(["how was it"]) == [{"prediction": "great"}], "a text is what a user says"
+    monkeypatch.setattr(generating, "continued", broken)
+    with pytest.raises(ValueError, match="broken"):
+        list(predictor.stream("how was it"))
+
+
+def broken(*words: Any, **options: Any) -> Any:
+    raise ValueError("broken")
 
 
 @pytest.mark.parametrize(
