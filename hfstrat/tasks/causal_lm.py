@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hfstrat.errors import DataError
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, Ragged
-from hfstrat.tasks.chat import asked, conversation, messages_in, with_template
+from hfstrat.tasks.chat import ANSWERER, asked, conversation, messages_in, with_template
 from hfstrat.tasks.language import (
     Counted,
     Generation,
@@ -228,7 +228,9 @@ class CausalLM(LanguageSpec):
 def _chat(cell: Any, *, complete: bool) -> list[Mapping[str, Any]]:
     cell = json.loads(cell) if isinstance(cell, str) and cell.lstrip().startswith("[") else cell
     if complete:
-        return list(messages_in(cell))
+        found = list(messages_in(cell))
+        last = max(place for place, one in enumerate(found) if one["role"] == ANSWERER)
+        return found[: last + 1]  # of what was asked after it there is nothing to learn
     given = list(cell) if isinstance(cell, (list, tuple)) else []
     return list(messages_in([*given, {"role": "assistant", "content": "…"}]))[:-1]
 
