@@ -108,8 +108,8 @@ def replayed(stage: Fit, state: State, passes: float) -> Iterator[None]:
     """
     anatomy, model = state.prepared.anatomy, state.model
     depth = anatomy.frozen_blocks(state.trained)
-    # What frozen blocks read is another text each time, or one that the model is still writing.
-    unknown = state.training.masking is not None or state.judge.writes
+    # What frozen blocks read is another text each time, is beside others, or is still being written.
+    unknown = state.training.masking is not None or state.training.packed or state.judge.writes
     if not state.prepared.recipe.train.cache or depth == 0 or passes <= 1 or unknown:
         yield
         return

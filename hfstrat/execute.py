@@ -350,7 +350,6 @@ def _run(
             recipe.train.precision,
             bool(recipe.train.hold_bf16),
         )
-    check_packing(model, prepared.encoded["train"])
     training = _training(prepared, accelerator, run, ledger, observer)
     main = accelerator.is_main_process
     kept = Checkpoints(run.path / FOLDER if main else None, recipe.train)
@@ -359,6 +358,8 @@ def _run(
     state.micro, state.threshold = int(recipe.train.micro_batch_size), recipe.task.default_threshold
     if main:
         state.settled = lambda settled: write_text(run.path / "recipe.yaml", dump(settled))
+    if prepared.encoded["train"].packed:
+        check_packing(state.placed(), prepared.encoded["train"], accelerator)
     set_aside = run.path / VOCABULARY if main else None
     rows_alike(state)
     if start is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,12 +15,13 @@ from torch import nn
 from hfstrat.models.vocabulary import position_limit
 from hfstrat.tasks import CausalLM, MaskedLM, Seq2Seq
 from hfstrat.tasks.base import Encoded, Examples, IntArray
+from hfstrat.tasks.chat import ending, with_template
 from hfstrat.tasks.language import Generation, LanguageSpec
 from hfstrat.training.scoring import evaluating
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 LIKELIEST = 5  # tokens that are told for each mask
 AT_ONCE = 16  # texts that are written together
@@ -59,12 +61,14 @@ def records(
     """
     if isinstance(task, Seq2Seq):
         data = task.encode(tokenizer, replace(examples, pairs=None), max_length)
-        for text in rewritten(model, tokenizer, data, np.arange(len(data)), task.generation):
+        how = settings(model, tokenizer, task.generation)
+        for text in rewritten(model, tokenizer, data, np.arange(len(data)), how):
             yield {"prediction": text}
     elif isinstance(task, CausalLM):
         prompts = task.prompts(tokenizer, examples)
         chat = examples.chats is not None
-        for text in continued(model, tokenizer, prompts, task.generation, special=not chat):
+        how = settings(model, tokenizer, task.generation, chat=chat)
+        for text in continued(model, tokenizer, prompts, how, special=not chat):
             yield {"prediction": text}
     else:
         yield from filled(model, tokenizer, examples.texts, max_length)
@@ -93,13 +97,13 @@ def answered(
     rows = np.arange(len(data))[process::processes]
     rows = rows[np.argsort(-data.columns["input_ids"].lengths[data.windows[rows]], kind="stable")]
     own: Any = task  # of the two kinds that write
-    how = own.generation.model_copy(update={"temperature": 0.0})
+    chat = data.examples.chats is not None
+    how = settings(model, tokenizer, own.generation.model_copy(update={"temperature": 0.0}), chat=chat)
     if most is not None:
-        how = how.model_copy(update={"max_new_tokens": min(most, how.max_new_tokens)})
+        how.max_new_tokens = min(most, how.max_new_tokens)
     with evaluating(model), accelerator.autocast() if accelerator else nullcontext():
         if isinstance(task, CausalLM):
             prompts = task.prompts(tokenizer, data.examples)
-            chat = data.examples.chats is not None
             texts = list(continued(model, tokenizer, [prompts[row] for row in rows], how, special=not chat))
         else:
             texts = list(rewritten(model, tokenizer, data, rows, how))
@@ -113,7 +117,7 @@ def answered(
 
 
 def rewritten(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: Encoded, rows: IntArray, how: Generation
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, data: Encoded, rows: IntArray, how: GenerationConfig
 ) -> Iterator[str]:
     """What an encoder-decoder makes of some sources, in their order.
 
@@ -131,25 +135,62 @@ def rewritten(
         inputs = {"input_ids": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask)}
         with torch.inference_mode():
             written = model.generate(  # type: ignore[operator]
-                **{name: value.to(device) for name, value in inputs.items()}, **_options(how)
+                **{name: value.to(device) for name, value in inputs.items()}, generation_config=how
             )
         yield from tokenizer.batch_decode(written, skip_special_tokens=True)
 
 
-def _options(how: Generation) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "num_beams": how.num_beams,
-        "max_new_tokens": how.max_new_tokens,
-        "do_sample": how.temperature > 0,
-    }
-    return options | ({"temperature": how.temperature, "top_p": how.top_p} if how.temperature > 0 else {})
+def settings(
+    model: Any, tokenizer: PreTrainedTokenizerBase, how: Generation, *, chat: bool = False
+) -> GenerationConfig:
+    """How a model writes, with nothing left to what its base was published with but its tokens.
+
+    A base's own settings, such as a penalty on what the prompt says already, would be part of every score otherwise.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        how: As the recipe says.
+        chat: Whether it was trained on conversations, whose template has an end of its own.
+    """
+    from transformers import GenerationConfig
+
+    limit, known = _limit(model), model.generation_config
+    ends = [*_listed(known.eos_token_id), *_listed(tokenizer.eos_token_id)]
+    if chat:
+        last = tokenizer(ending(with_template(tokenizer)), add_special_tokens=False)["input_ids"]
+        ends += last if len(last) == 1 else []
+    return GenerationConfig(
+        max_new_tokens=how.max_new_tokens if limit is None else min(how.max_new_tokens, limit - 1),
+        num_beams=how.num_beams,
+        do_sample=how.temperature > 0,
+        temperature=how.temperature or 1.0,
+        top_p=how.top_p if how.temperature > 0 else 1.0,
+        top_k=0 if how.temperature > 0 else 50,
+        typical_p=1.0,
+        min_length=0,
+        repetition_penalty=1.0,
+        length_penalty=1.0,
+        early_stopping=False,
+        no_repeat_ngram_size=0,
+        encoder_no_repeat_ngram_size=0,
+        num_return_sequences=1,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=known.bos_token_id,
+        eos_token_id=list(dict.fromkeys(ends)) or None,
+        decoder_start_token_id=known.decoder_start_token_id,
+    )
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
 def continued(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
-    how: Generation,
+    how: GenerationConfig,
     *,
     special: bool = True,
     streamer: Any = None,
@@ -168,19 +209,29 @@ def continued(
     device = next(model.parameters()).device
     for start in range(0, len(prompts), at_once):
         part = list(prompts[start : start + at_once])
-        tokens = _read(tokenizer, part, _limit(model), how.max_new_tokens, special=special)
+        limit, new = _limit(model), int(how.max_new_tokens or 1)
+        tokens = _read(tokenizer, part, limit, new, special=special)
+        if limit is not None:
+            new = min(new, limit - len(tokens["input_ids"][0]))
         inputs = {name: torch.tensor(rows, device=device) for name, rows in tokens.items()}
         with torch.inference_mode():
-            written = model.generate(  # type: ignore[operator]
-                **inputs, **_options(how), pad_token_id=tokenizer.pad_token_id, streamer=streamer
-            )
+            own = replace_in(how, max_new_tokens=new)
+            written = model.generate(**inputs, generation_config=own, streamer=streamer)  # type: ignore[operator]
         yield from tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def replace_in(how: GenerationConfig, **changes: Any) -> GenerationConfig:
+    """A copy with some values changed."""
+    found = copy.deepcopy(how)
+    for name, value in changes.items():
+        setattr(found, name, value)
+    return found
 
 
 def _limit(model: Any) -> int | None:
     """Tokens that a model takes at most; None where nothing says so."""
     known = getattr(model.config, "hfstrat", None) or {}
-    return known.get("limit") or position_limit(model.config, model.config.pad_token_id)
+    return known.get("limit") or position_limit(model.config, model.config.pad_token_id or 0)
 
 
 def _read(
@@ -194,7 +245,7 @@ def _read(
     first = next(one for one in (tokenizer.bos_token_id, end, tokenizer.pad_token_id) if one is not None)
     rows = [row or [first] for row in rows]
     if limit is not None:
-        room = max(1, limit - new)
+        room = max(1, limit - min(new, limit // 2))  # half of what it takes is read, whatever is to be written
         rows = [row[-room:] for row in rows]
     width = max(map(len, rows))
     pad = int(tokenizer.pad_token_id or 0)

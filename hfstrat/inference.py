@@ -12,6 +12,7 @@ from hfstrat import generating
 from hfstrat.data import sources
 from hfstrat.data.auditing import problems_of_rows
 from hfstrat.data.splits import split, train_name
+from hfstrat.data.streams import open_stream
 from hfstrat.errors import DataError, Problem, UsageError
 from hfstrat.judge import Judge
 from hfstrat.models import artifact
@@ -154,7 +155,8 @@ class Predictor:
         examples = self._examples([prompt])
         texts, chat = task.prompts(self.tokenizer, examples), examples.chats is not None
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        how = task.generation.model_copy(update={"num_beams": 1})  # of several nobody knows which one will be best
+        one = task.generation.model_copy(update={"num_beams": 1})  # of several nobody knows which one will be best
+        how = generating.settings(self.model, self.tokenizer, one, chat=chat)
         failed: list[BaseException] = []
 
         def write() -> None:
@@ -226,6 +228,11 @@ class Predictor:
 
     def _split(self, name: str, memory: Any) -> Dataset:
         spec = self.recipe.data
+        if spec.streaming:
+            held = open_stream(spec, str(spec.columns.get("text", "text")))[1]
+            if name not in held:
+                raise UsageError(Problem(f"the run's data has no {name} split", hint="Name another split, or a file"))
+            return held[name]
         loaded = sources.load(spec, memory)
         train = loaded.splits[train_name(loaded, spec)]
         task = self.recipe.task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,15 +15,19 @@ from hfstrat.tasks.base import Encoded
 from hfstrat.training.engine import logits_of
 from hfstrat.training.scoring import evaluating
 
-_ROUNDING = 1e-3  # relative difference of logits that rounding explains
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_ROUNDING, _COARSE = 1e-3, 5e-2  # relative difference of logits that rounding explains, in fp32 and in less
 
 
-def check_packing(model: nn.Module, data: Encoded) -> None:
+def check_packing(model: nn.Module, data: Encoded, accelerator: Accelerator) -> None:
     """Try on some examples whether a model says of each the same in one row with others and by itself.
 
     Args:
-        model: The model, on any device.
+        model: The model, where it is trained.
         data: Its examples.
+        accelerator: In which precision: some kinds of attention take no other.
 
     Raises:
         RecipeError: It does not: examples would be learned together with what happens to stand before them.
@@ -32,10 +37,11 @@ def check_packing(model: nn.Module, data: Encoded) -> None:
     by_length = np.argsort(data.lengths, kind="stable")
     rows = np.unique(by_length[[0, len(by_length) // 2, -1]])
     device, apart = next(model.parameters()).device, replace(data, packed=False)
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode(), accelerator.autocast():
         together = logits_of(model, collate(data, rows), device)
         alone = torch.cat([logits_of(model, collate(apart, np.array([row])), device) for row in rows])
-    allowed = _ROUNDING * max(1.0, float(alone.abs().max()))
+    rounding = _ROUNDING if accelerator.mixed_precision == "no" else _COARSE
+    allowed = rounding * max(1.0, float(alone.abs().max()))
     if not float((together - alone).abs().max()) <= allowed:
         what = "this model lets examples in one row see each other"
         raise RecipeError(Problem(what, "task.packing", hint="Set it to false: batches of similar length pad little"))

@@ -250,6 +250,8 @@ def settle_cache(
         chosen = (False, "nothing below what trains is frozen")
     elif any(part.masking is not None for part in encoded.values()):
         chosen = (False, "other tokens are hidden each time")
+    elif any(part.packed for part in encoded.values()):
+        chosen = (False, "examples go through the model beside others")
     elif recipe.writes:
         chosen = (False, "a model that writes runs all of its blocks")
     elif needed > free:

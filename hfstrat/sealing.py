@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hfstrat.generating import gallery
+from hfstrat.generating import gallery, settings
 from hfstrat.models import artifact
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
@@ -16,6 +16,7 @@ from hfstrat.report.samples import SAMPLES, continuations, samples
 from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.state import State
+from hfstrat.tasks import CausalLM, Seq2Seq
 from hfstrat.tasks.language import LanguageSpec
 from hfstrat.training.checkpoint import digest, flush
 from hfstrat.training.memory import ResidentPeak
@@ -54,6 +55,9 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     with ledger.phase("save"):
         tokenizer.model_max_length = recipe.task.max_length  # a pipeline cuts where training did
         artifact.save(state.model, tokenizer, run.artifact, _name(prepared), extra)
+        if isinstance(recipe.task, (CausalLM, Seq2Seq)):
+            chat = "messages" in recipe.data.columns
+            settings(state.model, tokenizer, recipe.task.generation, chat=chat).save_pretrained(run.artifact)
         stored, size = artifact.weights_of(run.artifact)
         model = artifact.load(run.artifact, prepared.base.location, recipe.task.auto_class, prepared.base.hub)
         if storage is None:  # what is quantised lies where it was loaded

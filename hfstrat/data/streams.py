@@ -59,7 +59,7 @@ class FileStream:
         for _, line in _lines(file):
             if self.sample_by == "line":
                 if line.strip():
-                    yield line.rstrip("\n"), True
+                    yield line.rstrip("\n"), line.endswith("\n") or len(line) < PIECE
                 continue
             if self.sample_by == "paragraph" and not line.strip():
                 if held:
@@ -78,7 +78,7 @@ class FileStream:
             yield text.rstrip("\n"), True
 
     def _of_lines(self, file: Path) -> Iterator[Part]:
-        for number, line in _lines(file):
+        for number, line in _lines(file, whole=True):
             if not line.strip():
                 continue
             try:
@@ -215,6 +215,16 @@ def open_stream(spec: DataSpec, column: str, folder: Path | None = None) -> tupl
 
 
 def _on_hub(spec: HubData, column: str) -> tuple[HubStream, dict[str, Dataset], str]:
+    try:
+        return _found_on_hub(spec, column)
+    except DataError:
+        raise
+    except Exception as error:  # whatever the readers of some hundred formats raise
+        hint = "Name data.subset, if it has several"
+        raise DataError(Problem(f"{spec.source} cannot be read: {error}", "data.source", hint=hint)) from error
+
+
+def _found_on_hub(spec: HubData, column: str) -> tuple[HubStream, dict[str, Dataset], str]:
     import datasets
 
     revision = sources.revision_on_hub(spec)
@@ -246,8 +256,8 @@ def _content(files: list[Path], sample_by: str, column: str) -> str:
     return digest.hexdigest()
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers from 1.
+def _lines(file: Path, *, whole: bool = False) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers from 1; very long ones in parts, unless they are wanted whole.
 
     Raises:
         DataError: One is no UTF-8.
@@ -255,7 +265,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with file.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(_bounded(stream), 1):
+            for number, line in enumerate(stream if whole else _bounded(stream), 1):
                 yield number, line
     except UnicodeDecodeError as error:
         raise _wrong(file, f"the text is not UTF-8: {error.reason}", number + 1) from None

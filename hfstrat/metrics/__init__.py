@@ -196,7 +196,8 @@ def lookup(name: str, problem: str) -> Metric:
     metric = metric or METRICS.get(name)
     if metric is None:
         everywhere = CLASSES | REGRESSION | WORDS | ANSWERS | TOKENS
-        return Metric(name, name, _last_part(name), unit="", problems=everywhere, interval=None)
+        needs: Literal["predictions", "texts"] = "texts" if problem in TOKENS else "predictions"
+        return Metric(name, name, _last_part(name), unit="", needs=needs, problems=everywhere, interval=None)
     if problem not in metric.problems:
         table = [*METRICS.values(), *OF_TOKENS.values()]
         usable = [other.name for other in table if problem in other.problems]
@@ -208,8 +209,10 @@ def lookup(name: str, problem: str) -> Metric:
 
 def of_texts(names: Iterable[str], problem: str) -> bool:
     """Whether any of some metrics is of texts that a model writes."""
-    table = {**METRICS, **OF_TOKENS} if problem in TOKENS else METRICS
-    return any(name in table and table[name].needs == "texts" for name in names)
+    if problem not in TOKENS:
+        return False
+    table = {**METRICS, **OF_TOKENS}
+    return any(name not in table or table[name].needs == "texts" for name in names)
 
 
 def score(
@@ -360,7 +363,8 @@ def _regression_value(metric: Metric, module: evaluate.EvaluationModule, outputs
 
 
 def _external_value(metric: Metric, module: evaluate.EvaluationModule, outputs: Outputs) -> float:
-    result = module.compute(predictions=outputs.predictions, references=outputs.references, **metric.options)
+    said, true = outputs.texts or (outputs.predictions, outputs.references)
+    result = module.compute(predictions=said, references=true, **metric.options)
     if not isinstance(result, Mapping):
         return float(result)
     if metric.key in result:

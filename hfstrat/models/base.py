@@ -260,7 +260,10 @@ def open_base(
     if isinstance(config, PooledConfig):
         pooling, normalize, config = config.pooling, config.normalize, config.backbone_config
     # An artefact's tokenizer cuts where its run did, which says nothing about the model.
-    limits = [ours["limit"]] if ours.get("limit") else [declared, _positions(config), tokenizer.model_max_length]
+    # Relative positions have no end, whatever the length was that T5 was published with.
+    relative = _positions(config) is None and hasattr(config, "relative_attention_num_buckets")
+    length = None if relative else tokenizer.model_max_length
+    limits = [ours["limit"]] if ours.get("limit") else [declared, _positions(config), length]
     if spec.config is not None:
         config = _reshaped(config, spec, tokenizer, body)
         limits = [position_limit(config, tokenizer.pad_token_id)]  # what the base takes, its shape does not say

@@ -273,8 +273,10 @@ def _configured(base: Base, shape: Shape) -> Any:
     }
     if not names:  # tokens are named by the tokenizer
         labelled = {}
-    if base.tokenizer is not None:
-        labelled["pad_token_id"] = base.tokenizer.pad_token_id
+    tokenizer = base.tokenizer
+    # A row of the embedding that pads is not learned, and what ends a text has to be.
+    if tokenizer is not None and (names or tokenizer.pad_token_id != tokenizer.eos_token_id):
+        labelled["pad_token_id"] = tokenizer.pad_token_id
     config = copy.deepcopy(base.config)
     set_dropout(config, shape.dropout)
     if shape.attention:

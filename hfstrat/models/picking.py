@@ -16,12 +16,13 @@ from torch import nn
 
 
 @contextmanager
-def output_at(model: nn.Module, places: torch.Tensor) -> Iterator[dict[str, Any]]:
+def output_at(model: nn.Module, places: torch.Tensor, width: int) -> Iterator[dict[str, Any]]:
     """Let a language model's output layer see some tokens only; a model without one gives what it gave.
 
     Args:
         model: The model, as it is wrapped.
         places: Which of the tokens of the batch, padding included, int64 `(units,)` on the model's device.
+        width: Tokens of a row, padding included.
 
     Yields:
         Keyword arguments that such a model takes beside its inputs. Inside of the block its logits are
@@ -34,8 +35,7 @@ def output_at(model: nn.Module, places: torch.Tensor) -> Iterator[dict[str, Any]
         return
 
     def pick(module: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        hidden = given[0]
-        return (hidden.flatten(0, 1).index_select(0, places),) if hidden.dim() == 3 else None
+        return (picked(given[0], places, width),) if given[0].dim() == 3 else None
 
     hook = layer.register_forward_pre_hook(pick)
     try:
@@ -43,6 +43,19 @@ def output_at(model: nn.Module, places: torch.Tensor) -> Iterator[dict[str, Any]
         yield {"use_cache": False} if _caches(inner) else {}
     finally:
         hook.remove()
+
+
+def picked(values: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
+    """Values at some tokens.
+
+    Args:
+        values: `(rows, width, …)`, or wider where a prompt of an adapter's own stands before the tokens of each row.
+        places: Which tokens, as if there were none.
+        width: Tokens of a row.
+    """
+    before = values.shape[1] - width
+    moved = places + (places // width + 1) * before if before else places
+    return values.flatten(0, 1).index_select(0, moved)
 
 
 def _output_layer(model: Any) -> nn.Module | None:

@@ -185,7 +185,6 @@ def _usage(
     folder: str,
 ) -> str:
     task, case = resolved["task"], case_of(resolved, plan)
-    writing = task.get("generation") or {}
     saved = _saved(run)
     code = snippet(
         case,
@@ -199,8 +198,7 @@ def _usage(
         pairs=bool({"text_pair", "context"} & {*(resolved["data"].get("columns") or {})}),
         remote_code=bool(resolved["model"].get("code") or resolved["model"].get("trust_remote_code")),
         storage=saved.get("storage"),
-        longest=int(task.get("max_answer_length") or writing.get("max_new_tokens") or 0),
-        beams=int(writing.get("num_beams") or 1),
+        longest=int(task.get("max_answer_length") or 0),
         prefix=str(task.get("prefix") or ""),
     )
     needs = "torch transformers" + " peft" * case.endswith("adapter") + " bitsandbytes" * bool(saved.get("storage"))

@@ -46,7 +46,6 @@ def snippet(
     remote_code: bool = False,
     storage: Mapping[str, Any] | None = None,
     longest: int = 30,
-    beams: int = 1,
     prefix: str = "",
 ) -> str:
     """Python that loads an artefact without hfstrat, and leaves `logits` and `labels` for some `texts`, or `found`.
@@ -64,8 +63,7 @@ def snippet(
         pairs: Whether the model reads pairs of texts.
         remote_code: Whether the base, or the artefact itself, brings its architecture as a file of Python.
         storage: How the base of an adapter was quantised, as the artefact's configuration says it.
-        longest: Tokens of an answer or a continuation, at most.
-        beams: Continuations that are followed side by side.
+        longest: Tokens of an answer, at most.
         prefix: What is put before each text.
     """
     options = (f", revision={_quoted(revision)}" if revision else "") + (
@@ -91,7 +89,7 @@ def snippet(
     elif problem == "masked_lm":
         lines += _filling()
     elif problem in _WRITING:
-        lines += _writing(problem, longest, beams, prefix)
+        lines += _writing(problem, prefix)
     elif problem == "spans":
         lines += _answering(max_length, windows or 0, longest, threshold)
     else:
@@ -117,7 +115,7 @@ def _filling() -> list[str]:
     ]
 
 
-def _writing(problem: Problem, longest: int, beams: int, prefix: str) -> list[str]:
+def _writing(problem: Problem, prefix: str) -> list[str]:
     """Lines that leave the continuations of `texts`, or what is made of them."""
     lines = ['texts = ["a first text", "a second one"]']
     if problem == "chat":
@@ -130,12 +128,11 @@ def _writing(problem: Problem, longest: int, beams: int, prefix: str) -> list[st
     side = "" if problem == "seq2seq" else ', padding_side="left"'
     special = ", add_special_tokens=False" if problem == "chat" else ""
     new = "written" if problem == "seq2seq" else 'written[:, tokens["input_ids"].shape[1] :]'
-    options = f"max_new_tokens={longest}" + (f", num_beams={beams}" if beams > 1 else "")
     return [
         *lines,
         f'tokens = tokenizer(texts, padding=True{side}{special}, return_tensors="pt")',
         'tokens.pop("token_type_ids", None)',
-        f"written = model.generate(**tokens, {options}, pad_token_id=tokenizer.pad_token_id)",
+        "written = model.generate(**tokens, generation_config=GenerationConfig.from_pretrained(folder))",
         f"found = tokenizer.batch_decode({new}, skip_special_tokens=True)",
         "print(found)",
     ]
@@ -195,6 +192,7 @@ def _imports(case: Case, quantized: bool, problem: Problem) -> list[str]:
     autos = [_auto(problem), "AutoTokenizer"]
     if case == "native-adapter":
         autos.insert(0, "AutoConfig")
+    autos += ["GenerationConfig"] if problem in _WRITING else []
     if case == "pooled-adapter":
         autos.remove(_auto(problem))
     autos += ["BitsAndBytesConfig"] if quantized else []

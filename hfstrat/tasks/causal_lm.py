@@ -62,17 +62,15 @@ class CausalLM(LanguageSpec):
     # --- data -----------------------------------------------------------------------------------------------
 
     def needed(self, given: Columns, available: Sequence[str], *, labelled: bool) -> set[str]:
-        """Plain text, prompts with their completions, or conversations, by what the data has."""
-        named = {role for role in given if role in self.roles}
+        """Plain text, prompts with their completions, or conversations: as the recipe says, else by what there is."""
+        form = _form(given) or _form(available) or ("text",)
+        return {*form, *({"id"} & {*given})} if labelled else {form[0]}
 
-        def there(role: str) -> bool:
-            return role in given or role in available
-
-        if there("messages"):
-            return named | {"messages"}
-        if there("prompt") or there("completion"):
-            return named | ({"prompt", "completion"} if labelled else {"prompt"})
-        return named | {"text"}
+    def columns(self, given: Columns, available: Sequence[str], *, labelled: bool = True) -> dict[str, Any]:
+        """The columns of one form of text, and of the id; those of other forms are left aside."""
+        form = _form(given) or _form(available) or ("text",)
+        found = super().columns(given, available, labelled=labelled)
+        return {role: column for role, column in found.items() if role in (*form, "id")}
 
     def read(self, split: Dataset, name: str, columns: Mapping[str, Any], labels: Labels | None) -> Examples:
         """One split as texts, as prompts with completions, or as conversations.
@@ -97,8 +95,8 @@ class CausalLM(LanguageSpec):
         return bool({"completion", "messages"} & {*columns})
 
     def lost(self, max_length: int) -> str:
-        """Prompts are cut, and answers where that is asked for."""
-        return f"have more than {max_length} tokens; of these the first ones of the prompt were left out"
+        """What is before the last answer is cut, and answers where that is asked for."""
+        return f"have more than {max_length} tokens; the first of what is before the last answer were left out"
 
     # --- tokens ---------------------------------------------------------------------------------------------
 
@@ -192,7 +190,7 @@ class CausalLM(LanguageSpec):
                     continue
                 # What is left of the prompt, or its last token and as much of the answer as there is room for.
                 start = len(ids) - (max_length - keep) if fits else len(ids) - answer - 1
-                ids, mark = (_without(each, keep, start, max_length) for each in (ids, mark))
+                ids, mark = _without(ids, keep, start, max_length), _unbroken(mark, keep, start, max_length)
             if not mark[1:].any():
                 nothing.append(name)
             kept.append(ids)
@@ -225,6 +223,14 @@ class CausalLM(LanguageSpec):
         return list(examples.texts)
 
 
+_FORMS = (("messages",), ("prompt", "completion"), ("text",))
+
+
+def _form(roles: Collection[str]) -> tuple[str, ...] | None:
+    """The form of text that some roles or columns are of; None where they are of none."""
+    return next((form for form in _FORMS if {*form} & {*roles}), None)
+
+
 def _chat(cell: Any, *, complete: bool) -> list[Mapping[str, Any]]:
     cell = json.loads(cell) if isinstance(cell, str) and cell.lstrip().startswith("[") else cell
     if complete:
@@ -242,6 +248,15 @@ def _some(names: Sequence[str]) -> str:
 def _without(values: npt.NDArray[Any], keep: int, start: int, most: int) -> npt.NDArray[Any]:
     """The first values, and those from a place on, as many as there is room for."""
     return np.concatenate([values[:keep], values[max(start, keep) :]])[:most]
+
+
+def _unbroken(mark: Marks, keep: int, start: int, most: int) -> Marks:
+    """What is learned of what is left: of an earlier answer that lost its beginning nothing."""
+    left = _without(mark, keep, start, most)
+    if start > keep and mark[start - 1]:
+        rest = left[keep:]
+        left[keep : keep + (len(rest) if rest.all() else int(rest.argmin()))] = False
+    return left
 
 
 def _last_answer(mark: Marks) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.tasks.base import Message
@@ -12,16 +13,17 @@ if TYPE_CHECKING:
 
 ANSWERER = "assistant"
 PLAIN = (
+    "{{- bos_token or '' }}"
     "{%- for message in messages %}"
-    "{{- message['role'] + ': ' }}"
+    "{{- message['role'] + ':\\n' }}"
     "{%- if message['role'] == 'assistant' %}"
     "{% generation %}{{- message['content'] + (eos_token or '') }}{% endgeneration %}"
     "{%- else %}{{- message['content'] }}{%- endif %}"
     "{{- '\\n' }}"
     "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- 'assistant: ' }}{%- endif %}"
+    "{%- if add_generation_prompt %}{{- 'assistant:\\n' }}{%- endif %}"
 )
-"""A template for tokenizers that bring none: a line for each message, an answer's with the end token."""
+"""A template for tokenizers that bring none; an answer begins on a line of its own, where tokens part anyway."""
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -48,6 +50,11 @@ def messages_in(cell: Any) -> list[Message]:
     return found
 
 
+# Some templates write the day into what they are asked; it would change while a run is interrupted.
+_FIXED: dict[str, Any] = {
+    "date_string": "26 Jul 2024",
+    "strftime_now": lambda form: datetime(2024, 7, 26).strftime(form),
+}
 _OTHER = "\ue000other\ue000"  # private characters, which nobody says
 _ROLES = {"human": "user", "gpt": ANSWERER, "bot": ANSWERER, "model": ANSWERER}
 
@@ -71,15 +78,25 @@ def asked(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> st
         messages: The conversation; answers that it ends with are left out.
     """
     last = max((place for place, one in enumerate(messages) if one["role"] != ANSWERER), default=-1)
-    return _rendered(tokenizer, messages[: last + 1], generate=True)
+    before = [*messages[: last + 1]]
+    prompt = _rendered(tokenizer, before, generate=True)
+    # Some templates begin each new answer with words of their own, such as Qwen3's with empty thoughts.
+    answered = _rendered(tokenizer, [*before, {"role": ANSWERER, "content": _OTHER}])
+    start = answered.find(_OTHER)
+    return answered[:start] if start >= 0 and answered.startswith(prompt) else prompt
+
+
+def ending(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a template ends an answer with, without line breaks after it."""
+    whole = _rendered(tokenizer, [{"role": "user", "content": "a"}, {"role": ANSWERER, "content": _OTHER}])
+    return whole.partition(_OTHER)[2].rstrip("\n")
 
 
 def conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
     """A conversation as its template writes it, and the stretches of characters that the assistant wrote.
 
-    What is learned is what the model will have to write: the answer, and what the template ends it with. Some templates
-    write an answer differently when others follow it (Qwen3's leave its thoughts out): of such a one its own words are
-    learned, and the end token.
+    What is learned is what the model will have to write: the answer's own words, and what the template ends them with.
+    What a template puts before an answer, such as Qwen3's empty thoughts, is part of what is asked.
 
     Args:
         tokenizer: Its template is used.
@@ -93,13 +110,7 @@ def conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
     for place, message in enumerate(messages):
         if message["role"] != ANSWERER:
             continue
-        before = _rendered(tokenizer, messages[:place], generate=True) if place else _opening(tokenizer, messages)
-        through = _rendered(tokenizer, messages[: place + 1])
-        if whole.startswith(through) and through.startswith(before):
-            # Nobody waits for the line breaks after an answer's end.
-            spans.append((len(before), len(through.rstrip("\n"))))
-        else:
-            spans.append(_found(tokenizer, messages, place, whole))
+        spans.append(_found(tokenizer, messages, place, whole))
     return whole, spans
 
 
@@ -111,14 +122,8 @@ def _found(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], plac
     text = content if start >= 0 and whole.startswith(content, start) else content.strip()
     if start < 0 or not whole.startswith(text, start):
         raise ValueError("the chat template changes what the assistant said")
-    end, mark = start + len(text), tokenizer.eos_token or ""
+    end, mark = start + len(text), ending(tokenizer)
     return start, end + len(mark) if mark and whole.startswith(mark, end) else end
-
-
-def _opening(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """What stands before an answer that opens the conversation: nothing that can be told apart from it."""
-    through = _rendered(tokenizer, messages[:1])
-    return through[: max(0, through.find(messages[0]["content"]))]
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, generate: bool = False) -> str:
@@ -126,7 +131,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *
 
     try:
         text = tokenizer.apply_chat_template(
-            [dict(one) for one in messages], tokenize=False, add_generation_prompt=generate
+            [dict(one) for one in messages], tokenize=False, add_generation_prompt=generate, **_FIXED
         )
     except TemplateError as error:
         raise ValueError(f"the chat template refuses it: {error}") from error

@@ -17,7 +17,7 @@ from torch import nn
 
 from hfstrat.data.batching import Batch
 from hfstrat.models.anatomy import named_parameters
-from hfstrat.models.picking import output_at
+from hfstrat.models.picking import output_at, picked
 from hfstrat.models.prefix import hand_over
 from hfstrat.tasks.base import DECODER
 from hfstrat.training.dropout import fast_dropout
@@ -77,18 +77,19 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Ten
         hand_over(model, batch.hidden.to(device, non_blocking=True))
     if DECODER in inputs:  # what the first token is predicted from is the model's to say
         config: Any = getattr(model, "module", model).config
-        inputs[DECODER][:, 0] = config.decoder_start_token_id
+        inputs[DECODER][:, 0] = _first(config)
     if batch.picked is None:
         logits: torch.Tensor = model(**inputs).logits
     else:
-        picked = batch.picked.to(device, non_blocking=True)
-        with output_at(model, picked) as options:
+        places = batch.picked.to(device, non_blocking=True)
+        width = inputs[DECODER if DECODER in inputs else "input_ids"].shape[1]
+        with output_at(model, places, width) as options:
             found = model(**inputs, **options)
         given = getattr(found, "logits", None)
         # A model that answers questions gives its two outputs for each token apart.
         logits = torch.stack([found.start_logits, found.end_logits], dim=-1) if given is None else given
         if logits.dim() == 3:
-            logits = logits.flatten(0, 1).index_select(0, picked)
+            logits = picked(logits, places, width)
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if batch.owner is None:
@@ -96,6 +97,15 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Ten
     windows = torch.bincount(batch.owner, minlength=len(batch.rows))  # on the CPU: it would wait for a GPU
     total = logits.new_zeros(len(batch.rows), *logits.shape[1:]).index_add_(0, batch.owner.to(device), logits)
     return total / windows.to(device, total.dtype).unsqueeze(1)
+
+
+def _first(config: Any) -> int:
+    """The token that a decoder begins with, as `generate` finds it."""
+    for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+        found = getattr(config, name, None)
+        if found is not None:
+            return int(found)
+    return 0
 
 
 def fit(

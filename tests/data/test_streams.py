@@ -19,6 +19,7 @@ from hfstrat.data import streams
 from hfstrat.data.batching import collate
 from hfstrat.data.streams import FileStream, HubStream
 from hfstrat.errors import Interrupted, UsageError
+from hfstrat.inference import Predictor
 from hfstrat.runs.events import Observer
 from hfstrat.tasks import CausalLM, MaskedLM
 from hfstrat.tasks.base import Encoded, Examples
@@ -64,6 +65,36 @@ def test_documents_are_those_of_the_file_wherever_it_is_parted(tmp_path, monkeyp
         assert len(parts) > 10
         assert "".join(text for text, _ in parts) == file.read_text()
         assert [ends for _, ends in parts] == [False] * (len(parts) - 1) + [True]
+
+
+def test_a_row_may_be_a_book_and_a_line_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "PIECE", 50)
+    texts = [" ".join(TEXTS), "short"]
+    assert list(of(write(tmp_path, "jsonl", texts)).parts()) == [(text, True) for text in texts]
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(texts) + "\n")
+    documents, held = [], ""
+    for text, ends in of(lines, "line").parts():
+        held += text
+        if ends:
+            documents.append(held)
+            held = ""
+    assert documents == texts
+
+
+def test_a_run_on_a_stream_is_scored_on_what_was_held_out(tiny_base, tmp_path):
+    folder = tmp_path / "text"
+    write(folder, "txt", TEXTS)
+    write(folder, "txt", TEXTS[:20], "validation")
+    given = recipe(tiny_base("gpt2"), folder, {"kind": "causal_lm", "max_length": 16}, train={"max_steps": 2})
+    run = hf.train(given, runs=tmp_path, quiet=True)
+    predictor = Predictor.of(run.path)
+    again = predictor.evaluate("validation", None, Observer())
+    assert again["metrics"]["perplexity"]["value"] == pytest.approx(
+        run.metrics["metrics"]["perplexity"]["value"], rel=1e-5
+    )
+    with pytest.raises(UsageError, match="has no test split"):
+        predictor.evaluate("test", None, Observer())
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])

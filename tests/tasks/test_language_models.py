@@ -20,11 +20,12 @@ from hfstrat import generating
 from hfstrat.data.batching import collate
 from hfstrat.errors import DataError, RecipeError, UsageError
 from hfstrat.inference import Predictor
-from hfstrat.metrics import Outputs, score
+from hfstrat.metrics import Outputs, lookup, of_texts, score
 from hfstrat.runs.events import Observer
 from hfstrat.tasks import CausalLM, MaskedLM
 from hfstrat.tasks.base import Encoded, Examples, Labels
-from hfstrat.tasks.chat import PLAIN, conversation, messages_in
+from hfstrat.tasks.chat import PLAIN, asked, conversation, messages_in
+from hfstrat.tasks.language import Generation
 from hfstrat.tasks.masking import EVALUATION
 from hfstrat.training import scoring
 from hfstrat.training.engine import logits_of
@@ -241,8 +242,9 @@ def test_of_an_answer_that_is_written_differently_when_others_follow_its_words_a
         {"role": "assistant", "content": "awful"},
     ]
     text, spans = conversation(tokenizer, chat)
-    assert [text[slice(*span)] for span in spans] == [f"great{end}", f"<think></think>awful{end}"]
+    assert [text[slice(*span)] for span in spans] == [f"great{end}", f"awful{end}"]
     assert text[: spans[0][0]].endswith("<assistant>"), "not what the user said"
+    assert asked(tokenizer, chat).endswith("great" + end + "\n<assistant><think></think>"), "thoughts are asked for"
 
 
 def test_prompts_are_cut_from_the_left_and_answers_never(tiny_base):
@@ -539,3 +541,146 @@ def test_text_files_are_read_whole_by_paragraph_or_by_line(tiny_base, tmp_path):
     given = recipe(tiny_base("gpt2"), {"kind": "full"}, task, data={"source": str(file)})
     with pytest.raises(UsageError, match="sample_by: paragraph"):
         hf.train(given, runs=tmp_path, quiet=True)
+
+
+# --- what users have -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "available", "labelled", "chosen"),
+    [
+        ({}, ["prompt", "completion", "messages"], True, {"messages"}),
+        (
+            {"prompt": "prompt", "completion": "chosen"},
+            ["prompt", "chosen", "messages"],
+            True,
+            {"prompt", "completion"},
+        ),
+        ({"text": "text"}, ["text", "prompt"], True, {"text"}),
+        ({"prompt": "prompt", "completion": "completion"}, ["prompt"], False, {"prompt"}),
+        ({"messages": "messages", "id": "id"}, ["messages"], False, {"messages"}),
+    ],
+)
+def test_columns_are_those_of_one_form_and_of_the_one_that_is_named(given, available, labelled, chosen):
+    assert {*CausalLM().columns(given, available, labelled=labelled)} == chosen
+
+
+def test_a_file_of_prompts_alone_is_continued(tiny_base, tmp_path):
+    rows = [{"prompt": text, "completion": " great"} for text in TEXTS]
+    task = {"kind": "causal_lm", "generation": {"max_new_tokens": 4}}
+    given = recipe(tiny_base("gpt2"), {"kind": "full"}, task, train={"max_steps": 3})
+    run = hf.train(given, data=helpers.memory(rows), runs=tmp_path, quiet=True)
+    file = tmp_path / "new.jsonl"
+    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS[:5]))
+    predictor = Predictor.of(run.path)
+    assert list(predictor.predict_file(file, Observer())) == [
+        {"id": str(place), **one} for place, one in enumerate(predictor.predict(TEXTS[:5]))
+    ]
+
+
+def test_what_a_base_was_published_with_is_no_part_of_how_it_writes(tiny_base):
+    base = tiny_base("gpt2", **helpers.LIVELY)
+    tokenizer = tokenizer_of(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    how = Generation(max_new_tokens=12)
+    plain = list(generating.continued(model, tokenizer, TEXTS[:4], generating.settings(model, tokenizer, how)))
+    published = {
+        "repetition_penalty": 3.0,
+        "no_repeat_ngram_size": 1,
+        "min_length": 60,
+        "top_k": 2,
+        "length_penalty": 3.0,
+    }
+    for name, value in published.items():
+        setattr(model.generation_config, name, value)
+    found = generating.settings(model, tokenizer, how)
+    assert list(generating.continued(model, tokenizer, TEXTS[:4], found)) == plain
+    # The likeliest token each time, by hand.
+    ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
+    length = ids.shape[1]
+    for _ in range(12):
+        with torch.inference_mode():
+            ids = torch.cat([ids, model(ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+        if ids[0, -1] == tokenizer.eos_token_id:
+            break
+    assert plain[0] == tokenizer.decode(ids[0, length:], skip_special_tokens=True)
+
+
+def test_an_answer_ends_where_the_template_ends_it(tiny_base):
+    base = tiny_base("llama")
+    tokenizer = tokenizer_of(base)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<turn>"]})
+    tokenizer.chat_template = CHATML.replace("</s>", "<turn>")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    ends = generating.settings(model, tokenizer, Generation(), chat=True).eos_token_id
+    assert {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<turn>")} <= {*ends}
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_no_more_is_written_than_the_model_has_places_for(tiny_base, family):
+    base = tiny_base(family, **helpers.LIVELY)
+    tokenizer = tokenizer_of(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    prompts = [" ".join(TEXTS[:30]), "the film"]
+    how = generating.settings(model, tokenizer, Generation(max_new_tokens=5000))
+    said = list(generating.continued(model, tokenizer, prompts, how))
+    assert len(said) == 2
+    assert how.max_new_tokens < tiny.MAX_POSITIONS
+
+
+@pytest.mark.parametrize("strategy", [{"kind": "partial", "last_n": 1}, {"kind": "lora", "r": 2}, {"kind": "full"}])
+def test_packed_and_padded_batches_learn_the_same(tiny_base, tmp_path, strategy):
+    rows = [{"prompt": one, "completion": f" {two}"} for one, two in zip(TEXTS[:30], TEXTS[30:], strict=True)]
+    after = []
+    for packing in (True, False):
+        given = recipe(
+            tiny_base("gpt2", **helpers.LIVELY), strategy, {"kind": "causal_lm", "packing": packing},
+            name=f"packed-{packing}", train={"epochs": 2, "batch_size": 8},
+        )  # fmt: skip
+        after.append(helpers.train(given, rows, tmp_path, torch.float64).after)
+    for name, value in after[0].items():
+        assert torch.allclose(value, after[1][name], atol=1e-9), name
+
+
+@pytest.mark.parametrize("method", ["PROMPT_TUNING", "P_TUNING"])
+def test_outputs_are_those_of_the_tokens_behind_a_prompt_of_an_adapters_own(tiny_base, method):
+    from peft import PromptEncoderConfig, PromptTuningConfig, get_peft_model
+
+    base = tiny_base("gpt2", **helpers.LIVELY)
+    tokenizer = tokenizer_of(base)
+    kind = PromptTuningConfig if method == "PROMPT_TUNING" else PromptEncoderConfig
+    torch.manual_seed(0)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        kind(task_type="CAUSAL_LM", num_virtual_tokens=3),
+    ).eval()
+    data = CausalLM(joined=False).encode(tokenizer, examples(TEXTS[:5]), 64)
+    batch = collate(data, np.arange(5))
+    with torch.inference_mode():
+        found = logits_of(model, batch, torch.device("cpu"))
+        whole = model(**batch.inputs).logits
+    expected = whole[:, -batch.inputs["input_ids"].shape[1] :].flatten(0, 1)[batch.picked]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_what_ends_a_text_is_learned_where_it_pads_as_well(tiny_base, tmp_path):
+    base = tiny_base("llama", **helpers.LIVELY)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    folder = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    found = helpers.train(
+        recipe(folder, {"kind": "full"}, {"kind": "causal_lm", "max_length": 32}, train={"max_steps": 3}),
+        rows_of(),
+        tmp_path,
+    )
+    (name,) = [name for name in found.after if "embed_tokens" in name]
+    row = tokenizer.eos_token_id
+    assert not torch.equal(found.before[name][row], found.after[name][row])
+
+
+def test_metrics_of_others_are_given_what_was_written():
+    assert of_texts(["wer"], "tokens")
+    assert lookup("wer", "tokens").needs == "texts"
+    assert not of_texts(["wer"], "single_label")
