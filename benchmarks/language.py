@@ -9,8 +9,8 @@ updates), by hfstrat's command and by a plain PyTorch loop over the same Transfo
 schedule and precision, each in a process of its own, alternating. Both are scored on the last tenth of the text in
 windows that do not overlap.
 
-answers: the model of the first part goes on in full and by LoRA on conversations that ask for dates in ISO form; scored
-by exact matches of what it writes.
+answers: the model of the first part goes on in full and by LoRA on conversations in which a word is said, and answered
+by itself in capitals; scored by exact matches of what it writes about words that training does not have.
 
 domain: all-MiniLM-L6-v2 reads the training questions of Banking77 without their labels (masked_lm), and is then the
 base of a head on 8 questions a class; beside the same head without it, on the same questions, over several draws.
@@ -24,6 +24,8 @@ import argparse
 import json
 import os
 import platform
+import random
+import re
 import subprocess
 import sys
 import time
@@ -193,15 +195,16 @@ def _windows(inputs: Any, targets: Any) -> list[tuple[Any, Any]]:
 
 
 def _answers(options: argparse.Namespace) -> None:
-    from hfstrat.data.builtin_dates import dates
-
     run, _ = _train(_letters(options.seeds[0], options), options)
     folder = options.folder / "questions"
     folder.mkdir(exist_ok=True)
-    for name, rows in dates().items():
+    text = (options.data / "shakespeare" / "input.txt").read_text("utf-8")
+    words = sorted({word for word in re.findall(r"[a-z]+", text) if 3 <= len(word) <= 10})
+    random.Random(0).shuffle(words)
+    for name, part in (("train", words[:8000]), ("validation", words[8000:8500]), ("test", words[8500:9500])):
         lines = [
-            {"messages": [{"role": "user", "content": row["source"]}, {"role": "assistant", "content": row["target"]}]}
-            for row in rows
+            {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": f"{word.upper()}!"}]}
+            for word in part
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     strategies: dict[str, dict[str, Any]] = {"full": {"kind": "full"}, "lora": {"kind": "lora", "r": 16}}
@@ -213,7 +216,7 @@ def _answers(options: argparse.Namespace) -> None:
                 "task": {"kind": "causal_lm", "max_length": WINDOW, "generation": {"max_new_tokens": 14}},
                 "data": {"source": f"{folder}/"},
                 "strategy": strategy,
-                "train": {"epochs": 10, "batch_size": 32, "lr": 1e-3 if kind == "full" else 3e-3, "schedule": "cosine"},
+                "train": {"epochs": 4, "batch_size": 32, "lr": 1e-3 if kind == "full" else 3e-3, "schedule": "cosine"},
                 "evaluate": {"metrics": ["exact_match", "perplexity"], "select_by": "perplexity"},
             },
             options,
@@ -299,8 +302,8 @@ def _answers_table(folder: Path) -> list[str]:
     lines = [
         "## Answers",
         "",
-        "Dates in ISO form, asked for in conversations; exact matches of what is written on 1,000 days that training "
-        "does not have.",
+        "A word is said, and answered by itself in capitals, in conversations; exact matches of what is written on "
+        "1,000 words that training does not have.",
         "",
         "| strategy | exact match | perplexity of the answers | trained parameters |",
         "| --- | --: | --: | --: |",

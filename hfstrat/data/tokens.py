@@ -39,6 +39,11 @@ def audit_tokens(
         if empty := _named(part, _tokens(part, ()) == 0):
             hint = "Fill in the text or delete the rows"
             problems.append(Problem(f"texts of {name} become no token at all: {empty}", "data.columns.text", hint=hint))
+        if unknown := _unknown(part, tokenizer):
+            warnings.append(
+                f"{unknown} of the tokens to be learned in {name} are ones that the tokenizer does "
+                "not know: the model will never write what they stand for"
+            )
         silent = _tokens(part, tokenizer.all_special_ids) == 0
         if name == "train" and silent.all():
             what = "no text of train has a token that the base's tokenizer knows"
@@ -69,6 +74,16 @@ def _tokens(part: Encoded, left_out: Iterable[int]) -> IntArray:
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(counted)])
     found: IntArray = np.diff(before[rows.offsets[part.windows]])
     return found
+
+
+def _unknown(part: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The share of what is to be written that the tokenizer has no tokens for, in percent; empty for none."""
+    if part.aims is None or part.spans is not None or tokenizer.unk_token_id is None:
+        return ""
+    share = (
+        float(np.mean(part.aims == tokenizer.unk_token_id)) if tokenizer.unk_token_id != tokenizer.eos_token_id else 0
+    )
+    return f"{100 * share:.2g} %" if share else ""
 
 
 def _named(part: Encoded, which: IntArray) -> str:

@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from hfstrat.data.tokens import audit_tokens
+from hfstrat.tasks import CausalLM
 from hfstrat.tasks.base import Encoded, Examples
 from hfstrat.tasks.text_classification import TextClassification
 
@@ -30,6 +31,22 @@ def encoded(tokenizer: Any, texts: Sequence[str], task: TextClassification = TAS
 
 def test_ordinary_texts_are_fine(base: tuple[Any, Any]) -> None:
     assert audit_tokens({"train": encoded(base[0], ["the film", "a story"])}, *base) == ([], [])
+
+
+def test_answers_that_cannot_be_written_are_told(base: tuple[Any, Any]) -> None:
+    """A model that learns the unknown token writes nothing, however low its loss."""
+    tokenizer, config = base
+    tokenizer.eos_token = "[SEP]"
+    examples = Examples(("x:0", "x:1"), ["the film", "a story"], ["great", UNKNOWN], None)
+    part = CausalLM().encode(tokenizer, examples, 64)
+    share = 100 * (part.aims == tokenizer.unk_token_id).mean()
+    assert audit_tokens({"train": part}, tokenizer, config) == (
+        [],
+        [
+            f"{share:.2g} % of the tokens to be learned in train are ones that the tokenizer does not know: the "
+            "model will never write what they stand for"
+        ],
+    )
 
 
 def test_texts_of_which_nothing_is_left(base: tuple[Any, Any]) -> None:
