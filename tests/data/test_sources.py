@@ -331,7 +331,7 @@ def test_hub_data_are_pinned_to_the_commit(monkeypatch: pytest.MonkeyPatch) -> N
         return DatasetDict({"train": rows, "dev": rows})
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(sources, "_revision_on_hub", lambda _: "abc123")
+    monkeypatch.setattr(sources, "revision_on_hub", lambda _: "abc123")
     monkeypatch.setattr("datasets.load_dataset", download)
     loaded = load(HubData(source="me/reviews", subset="small"))
     assert calls == [("me/reviews", {"name": "small", "revision": "abc123"})]
@@ -348,7 +348,7 @@ def test_hub_errors_say_their_hidden_cause(monkeypatch: pytest.MonkeyPatch) -> N
             raise RuntimeError("an error occurred while generating the dataset") from cause
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(sources, "_revision_on_hub", lambda _: "abc123")
+    monkeypatch.setattr(sources, "revision_on_hub", lambda _: "abc123")
     monkeypatch.setattr("datasets.load_dataset", fail)
     with pytest.raises(DataError, match="column 'x' is broken"):
         load(HubData(source="me/reviews"))
