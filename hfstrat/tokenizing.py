@@ -136,12 +136,14 @@ def _ids_of_parts(
     begins: bool,
 ) -> tuple[IntArray, bool]:
     texts = [text for text, _ in parts]
-    rows = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    found: list[int] = []
-    for row, (_, ends) in zip(rows, parts, strict=True):
-        found += [*(before if begins else ()), *row, *(end if ends else ())]
+    # Without the characters that tokens are of, which nobody asks for here: twice as fast.
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    found: list[IntArray] = []
+    for encoding, (_, ends) in zip(encodings, parts, strict=True):
+        ids = np.array(encoding.ids, dtype=np.int64)
+        found += [np.array(before if begins else [], np.int64), ids, np.array(end if ends else [], np.int64)]
         begins = ends
-    return np.array(found, dtype=np.int64), begins
+    return np.concatenate(found), begins
 
 
 def _kept(key: str, what: str, packed: IntArray) -> store.Array | None:

@@ -182,7 +182,7 @@ def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observe
             if amount not in fingerprints:
                 material = read_data(arm.recipe, data, source)
                 fingerprints[amount] = material.fingerprint
-                if problems := check_metrics(arm.recipe, material.labels):
+                if problems := check_metrics(arm.recipe, material.labels, material.columns):
                     raise RecipeError(problems)
         if neural:
             quiet()

@@ -684,3 +684,17 @@ def test_metrics_of_others_are_given_what_was_written():
     assert of_texts(["wer"], "tokens")
     assert lookup("wer", "tokens").needs == "texts"
     assert not of_texts(["wer"], "single_label")
+
+
+def test_strategies_are_compared_on_the_same_tokens(tiny_base, tmp_path):
+    rows = [{"prompt": text, "completion": " great"} for text in TEXTS]
+    task = {"kind": "causal_lm", "generation": {"max_new_tokens": 4}}
+    given = recipe(tiny_base("gpt2", **helpers.LIVELY), {"kind": "full"}, task, train={"max_steps": 3})
+    given["evaluate"] = {"metrics": ["perplexity", "exact_match"]}
+    found = hf.compare(given, arms=["full", "lora"], seeds=[0], data=helpers.memory(rows), runs=tmp_path)
+    assert [run.status for run in found.runs] == ["done", "done"]
+    assert len(found.differences) == 1
+    (difference,) = found.differences.values()
+    values = sorted(run.metrics["metrics"]["perplexity"]["value"] for run in found.runs)
+    assert difference.value == pytest.approx(values[1] - values[0], rel=1e-6)
+    assert "perplexity" in (found.path / "table.md").read_text()
