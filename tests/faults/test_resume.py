@@ -23,6 +23,21 @@ def stop(number: signal.Signals = signal.SIGTERM):
     return lambda: os.kill(os.getpid(), number)
 
 
+def check_goes_on(given, rows, folder):
+    """A run that is stopped three times ends as one that is not."""
+    counter = Calls()
+    whole = execute.train(given, data=memory(rows), runs=folder / "whole", observer=counter)
+    stops, runs = 0, folder / "parted"
+    for at in (counter.count // 3, counter.count // 2, counter.count // 2 + 3, 10 * counter.count):
+        try:
+            found = execute.train(given, data=memory(rows), runs=runs, resume=True, observer=Calls(at, stop()))
+        except Interrupted:
+            stops += 1
+    assert stops >= 2
+    assert substance(found) == substance(whole)
+    assert files_of(found) == files_of(whole)
+
+
 @pytest.fixture(scope="module")
 def teacher(tiny_base, tmp_path_factory):
     runs = tmp_path_factory.mktemp("teacher")
@@ -37,17 +52,7 @@ def test_words_and_questions_in_windows_go_on_as_well(kind, rows, windows, tiny_
     given = recipe_for("partial", tiny_base, task={"kind": kind, "max_length": 16, **windows})
     given["strategy"] = {"kind": "partial", "last_n": 1, "head_init": "random"}
     given["evaluate"] = {}
-    counter = Calls()
-    whole = execute.train(given, data=memory(rows), runs=tmp_path / "whole", observer=counter)
-    stops, runs = 0, tmp_path / "parted"
-    for at in (counter.count // 3, counter.count // 2, counter.count // 2 + 3, 10 * counter.count):
-        try:
-            found = execute.train(given, data=memory(rows), runs=runs, resume=True, observer=Calls(at, stop()))
-        except Interrupted:
-            stops += 1
-    assert stops >= 2
-    assert substance(found) == substance(whole)
-    assert files_of(found) == files_of(whole)
+    check_goes_on(given, rows, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -64,17 +69,7 @@ def test_language_models_go_on_as_well(family, task, metrics, tiny_base, tmp_pat
     given = recipe_for("full", tiny_base)
     given |= {"model": {"base": str(tiny_base(family)), "dropout": 0.1}, "task": task, "evaluate": {"metrics": metrics}}
     given["strategy"] = {"kind": "full"}
-    counter = Calls()
-    whole = execute.train(given, data=memory(rows), runs=tmp_path / "whole", observer=counter)
-    stops, runs = 0, tmp_path / "parted"
-    for at in (counter.count // 3, counter.count // 2, counter.count // 2 + 3, 10 * counter.count):
-        try:
-            found = execute.train(given, data=memory(rows), runs=runs, resume=True, observer=Calls(at, stop()))
-        except Interrupted:
-            stops += 1
-    assert stops >= 2
-    assert substance(found) == substance(whole)
-    assert files_of(found) == files_of(whole)
+    check_goes_on(given, rows, tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

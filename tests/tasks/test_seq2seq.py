@@ -19,19 +19,11 @@ from hfstrat.tasks import CausalLM, Seq2Seq
 from hfstrat.tasks.base import DECODER, Encoded, Examples
 from hfstrat.training.engine import logits_of
 from tests import elsewhere, tiny
+from tests.tasks.test_language_models import STRATEGIES
 from tests.training import helpers
 
 FAMILIES = ("t5", "bart")
 TEXTS = [row["text"] for row in tiny.reviews(60)]
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "scratch": {"kind": "scratch"},
-    "own-tokenizer": {"kind": "scratch", "tokenizer": {"kind": "bpe", "vocab_size": 300}},
-    "partial": {"kind": "partial", "last_n": 1},
-    "full": {"kind": "full"},
-    "lora": {"kind": "lora", "r": 4},
-    "qlora": {"kind": "qlora", "r": 4},
-    "ia3": {"kind": "peft", "method": "IA3"},
-}
 
 
 def rows_of(n: int = 60) -> list[dict[str, Any]]:
