@@ -207,25 +207,17 @@ def continued(
     """
     at_once = 1 if streamer is not None else AT_ONCE
     device = next(model.parameters()).device
+    limit, new = _limit(model), int(how.max_new_tokens or 1)
     for start in range(0, len(prompts), at_once):
         part = list(prompts[start : start + at_once])
-        limit, new = _limit(model), int(how.max_new_tokens or 1)
         tokens = _read(tokenizer, part, limit, new, special=special)
         if limit is not None:
-            new = min(new, limit - len(tokens["input_ids"][0]))
+            how = copy.copy(how)
+            how.max_new_tokens = min(new, limit - len(tokens["input_ids"][0]))
         inputs = {name: torch.tensor(rows, device=device) for name, rows in tokens.items()}
         with torch.inference_mode():
-            own = replace_in(how, max_new_tokens=new)
-            written = model.generate(**inputs, generation_config=own, streamer=streamer)  # type: ignore[operator]
+            written = model.generate(**inputs, generation_config=how, streamer=streamer)  # type: ignore[operator]
         yield from tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
-def replace_in(how: GenerationConfig, **changes: Any) -> GenerationConfig:
-    """A copy with some values changed."""
-    found = copy.deepcopy(how)
-    for name, value in changes.items():
-        setattr(found, name, value)
-    return found
 
 
 def _limit(model: Any) -> int | None:
@@ -274,8 +266,6 @@ def filled(
             logits = model(**tokens).logits[0]
         places = (tokens["input_ids"][0] == mask).nonzero().squeeze(1)
         best = logits[places].float().softmax(-1).topk(min(LIKELIEST, logits.shape[-1]))
-        ids = tokens["input_ids"][0].clone()
-        ids[places] = best.indices[:, 0]
         options = [
             [
                 {"token": str(tokenizer.decode([one])).strip(), "score": score}

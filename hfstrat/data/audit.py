@@ -193,6 +193,7 @@ def texts_of(
     if wanted[0] not in roles:
         return None
     parts: list[list[str]] = []
+    most = longest or math.inf
     for role in roles:
         for column in _names(columns, role):
             values = rows[column][:]
@@ -202,8 +203,7 @@ def texts_of(
             report.rows(name, other, f"whose '{column}' is not text", hint, path)
             empty = where(rows, values, lambda value: value is None or (isinstance(value, str) and not value.strip()))
             report.rows(name, empty, f"whose '{column}' is empty", "Fill in the text or delete the rows", path)
-            most = longest or math.inf
-            long = where(rows, values, lambda value: isinstance(value, str) and len(value) > most)  # noqa: B023
+            long = where(rows, values, lambda value: isinstance(value, str) and len(value) > most)
             hint = "Look for a quotation mark that is not closed, or cut these texts"
             report.rows(name, long, f"whose '{column}' has more than {most:,} characters", hint, path)
             parts.append([fold(value) if isinstance(value, str) else "" for value in values])

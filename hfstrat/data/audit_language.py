@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfstrat.data.audit import (
     Audit,
@@ -89,7 +88,7 @@ def _conversations(report: Report, name: str, rows: Dataset, column: str) -> lis
     found: list[Text] = []
     for number, cell in zip(numbers_of(rows), rows[column][:], strict=True):
         try:
-            messages = messages_in(_parsed(cell))
+            messages = messages_in(cell)
             found.append((number, tuple(fold(f"{one['role']}: {one['content']}") for one in messages)))
         except ValueError as error:
             wrong.setdefault(str(error), []).append(number)
@@ -97,12 +96,3 @@ def _conversations(report: Report, name: str, rows: Dataset, column: str) -> lis
         hint = 'Write [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
         report.rows(name, which, f"in which {what}", hint, "data.columns.messages")
     return found
-
-
-def _parsed(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    try:
-        return json.loads(cell)
-    except ValueError as error:
-        raise ValueError("a conversation is no list of messages") from error

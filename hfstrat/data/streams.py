@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,11 +55,13 @@ class FileStream:
     def _of_text(self, file: Path) -> Iterator[Part]:
         """Parts that end with a line, and where lines or paragraphs are documents those."""
         held: list[str] = []
-        size = 0
+        size, ended = 0, True
         for _, line in _lines(file):
             if self.sample_by == "line":
-                if line.strip():
-                    yield line.rstrip("\n"), line.endswith("\n") or len(line) < PIECE
+                ends = line.endswith("\n") or len(line) < PIECE
+                if line.strip() or not ended:  # of a line that came in parts, all that is left may be its end
+                    yield line.rstrip("\n"), ends
+                ended = ends
                 continue
             if self.sample_by == "paragraph" and not line.strip():
                 if held:
@@ -94,7 +96,7 @@ class FileStream:
         try:
             with pq.ParquetFile(file) as table:
                 if self.column not in table.schema_arrow.names:
-                    raise _wrong(file, *_no_column(self.column, table.schema_arrow.names))
+                    raise _wrong(file, _no_column(self.column, table.schema_arrow.names))
                 for batch in table.iter_batches(1000, columns=[self.column]):
                     for cell in batch.column(0).to_pylist():
                         yield str(cell or ""), True
@@ -104,7 +106,7 @@ class FileStream:
     def _cell(self, row: Mapping[str, Any], file: Path, number: int) -> str:
         value = row.get(self.column)
         if self.column not in row:
-            raise _wrong(file, _no_column(self.column, list(row))[0], number)
+            raise _wrong(file, _no_column(self.column, list(row)), number)
         if value is not None and not isinstance(value, str):
             raise _wrong(file, f"'{self.column}' is not text", number)
         return value or ""
@@ -148,7 +150,7 @@ class HubStream:
             )
             for row in rows:
                 if self.column not in row:
-                    raise DataError(Problem(*_no_column(self.column, list(row)), path="data.columns.text"))
+                    raise DataError(Problem(_no_column(self.column, list(row)), path="data.columns.text"))
                 yield str(row[self.column] or ""), True
         except DataError:
             raise
@@ -200,16 +202,7 @@ def open_stream(spec: DataSpec, column: str, folder: Path | None = None) -> tupl
     if odd:
         hint = f"Files that end in {', '.join(SUFFIXES)} are"
         raise DataError(Problem(f"{odd[0].name} cannot be streamed", "data.streaming", hint=hint))
-    held = {}
-    for role in ("validation", "test"):
-        key = role if getattr(spec, role) == "auto" else getattr(spec, role)
-        if key in groups and key != name:
-            held[role] = sources.read_files(groups[key], spec)
-        elif getattr(spec, role) != "auto":
-            raise DataError(
-                Problem(f"there is no split '{key}' beside train", f"data.{role}", hint=did_you_mean(key, list(groups)))
-            )
-    _check_measured(held)
+    held = _held(spec, name, list(groups), lambda key: sources.read_files(groups[key], spec))
     stream = FileStream(tuple(groups[name]), column, spec.sample_by, _content(groups[name], spec.sample_by, column))
     return stream, held, spec.source
 
@@ -233,19 +226,36 @@ def _found_on_hub(spec: HubData, column: str) -> tuple[HubStream, dict[str, Data
     if train not in names:
         hint = did_you_mean(train, names)
         raise DataError(Problem(f"{spec.source} has no split '{train}'", "data.train", hint=hint))
-    held = {}
-    for role in ("validation", "test"):
-        key = role if getattr(spec, role) == "auto" else getattr(spec, role)
-        if key in names and key != train:
-            held[role] = datasets.load_dataset(spec.source, name=spec.subset, revision=revision, split=key)
-    _check_measured(held)
+    options = {"name": spec.subset, "revision": revision}
+    held = _held(spec, train, names, lambda key: datasets.load_dataset(spec.source, split=key, **options))
     return HubStream(spec.source, spec.subset, revision, train, column), held, f"{spec.source}, commit {revision}"
 
 
-def _check_measured(held: Mapping[str, Dataset]) -> None:
-    if not held:
+def _held(spec: DataSpec, train: str, names: list[str], read: Callable[[str], Dataset]) -> dict[str, Dataset]:
+    """Validation and test rows by role, of which there are those of one at least.
+
+    Args:
+        spec: The recipe's `data`.
+        train: The split that is streamed.
+        names: All splits.
+        read: Reads one.
+
+    Raises:
+        DataError: A split that the recipe names is not there, or nothing is.
+    """
+    found = {}
+    for role in ("validation", "test"):
+        asked = getattr(spec, role)
+        key = role if asked == "auto" else asked
+        if key in names and key != train:
+            found[role] = read(key)
+        elif asked != "auto":
+            hint = did_you_mean(key, names)
+            raise DataError(Problem(f"there is no split '{key}' beside train", f"data.{role}", hint=hint))
+    if not found:
         hint = "Name a split or a file for data.validation or data.test"
         raise DataError(Problem("a model that is trained on a stream is measured on other text", "data", hint=hint))
+    return found
 
 
 def _content(files: list[Path], sample_by: str, column: str) -> str:
@@ -277,8 +287,8 @@ def _bounded(stream: Any) -> Iterator[str]:
         yield line
 
 
-def _no_column(column: str, names: list[str]) -> tuple[str]:
-    return (f"there is no column '{column}'; the columns are: {', '.join(names)}",)
+def _no_column(column: str, names: list[str]) -> str:
+    return f"there is no column '{column}'; the columns are: {', '.join(names)}"
 
 
 def _wrong(file: Path, message: str, line: int | None = None) -> DataError:

@@ -78,11 +78,10 @@ def _tokens(part: Encoded, left_out: Iterable[int]) -> IntArray:
 
 def _unknown(part: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
     """The share of what is to be written that the tokenizer has no tokens for, in percent; empty for none."""
-    if part.aims is None or part.spans is not None or tokenizer.unk_token_id is None:
+    unknown = tokenizer.unk_token_id
+    if part.aims is None or part.spans is not None or unknown in (None, tokenizer.eos_token_id):
         return ""
-    share = (
-        float(np.mean(part.aims == tokenizer.unk_token_id)) if tokenizer.unk_token_id != tokenizer.eos_token_id else 0
-    )
+    share = float(np.mean(part.aims == unknown))
     return f"{100 * share:.2g} %" if share else ""
 
 

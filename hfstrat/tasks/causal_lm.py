@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -232,13 +231,11 @@ def _form(roles: Collection[str]) -> tuple[str, ...] | None:
 
 
 def _chat(cell: Any, *, complete: bool) -> list[Mapping[str, Any]]:
-    cell = json.loads(cell) if isinstance(cell, str) and cell.lstrip().startswith("[") else cell
-    if complete:
-        found = list(messages_in(cell))
-        last = max(place for place, one in enumerate(found) if one["role"] == ANSWERER)
-        return found[: last + 1]  # of what was asked after it there is nothing to learn
-    given = list(cell) if isinstance(cell, (list, tuple)) else []
-    return list(messages_in([*given, {"role": "assistant", "content": "…"}]))[:-1]
+    found = messages_in(cell, answered=complete)
+    if not complete:
+        return found
+    last = max(place for place, one in enumerate(found) if one["role"] == ANSWERER)
+    return found[: last + 1]  # of what was asked after it there is nothing to learn
 
 
 def _some(names: Sequence[str]) -> str:

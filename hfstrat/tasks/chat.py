@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,19 +35,24 @@ def with_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
     return tokenizer
 
 
-def messages_in(cell: Any) -> list[Message]:
+def messages_in(cell: Any, *, answered: bool = True) -> list[Message]:
     """The messages in a cell.
 
     Args:
-        cell: A list of `{"role": …, "content": …}`, or of `{"from": …, "value": …}` as ShareGPT has them.
+        cell: A list of `{"role": …, "content": …}`, or of `{"from": …, "value": …}` as ShareGPT has them; or either as
+            JSON.
+        answered: Whether there has to be an answer.
 
     Raises:
         ValueError: It is written in another way, or there is no answer in it.
     """
+    if isinstance(cell, str):
+        with suppress(ValueError):
+            cell = json.loads(cell)
     if not isinstance(cell, (list, tuple)) or not cell:
         raise ValueError("a conversation is no list of messages")
     found: list[Message] = [_message(one) for one in cell]
-    if not any(one["role"] == ANSWERER for one in found):
+    if answered and not any(one["role"] == ANSWERER for one in found):
         raise ValueError("a conversation has no message of the assistant")
     return found
 
@@ -105,16 +112,14 @@ def conversation(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
     Raises:
         ValueError: The template changes what is said, so that no part of it is the answer; or fails.
     """
-    whole = _rendered(tokenizer, messages)
-    spans = []
-    for place, message in enumerate(messages):
-        if message["role"] != ANSWERER:
-            continue
-        spans.append(_found(tokenizer, messages, place, whole))
-    return whole, spans
+    whole, mark = _rendered(tokenizer, messages), ending(tokenizer)
+    places = [place for place, message in enumerate(messages) if message["role"] == ANSWERER]
+    return whole, [_found(tokenizer, messages, place, whole, mark) for place in places]
 
 
-def _found(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: int, whole: str) -> tuple[int, int]:
+def _found(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], place: int, whole: str, mark: str
+) -> tuple[int, int]:
     """Where an answer stands in a conversation: where another one would stand in its place."""
     other = [*messages[:place], {**messages[place], "content": _OTHER}, *messages[place + 1 :]]
     start = _rendered(tokenizer, other).find(_OTHER)
@@ -122,7 +127,7 @@ def _found(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], plac
     text = content if start >= 0 and whole.startswith(content, start) else content.strip()
     if start < 0 or not whole.startswith(text, start):
         raise ValueError("the chat template changes what the assistant said")
-    end, mark = start + len(text), ending(tokenizer)
+    end = start + len(text)
     return start, end + len(mark) if mark and whole.startswith(mark, end) else end
 
 

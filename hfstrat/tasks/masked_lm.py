@@ -74,13 +74,10 @@ class MaskedLM(LanguageSpec):
 
     def of_stream(self, tokenizer: PreTrainedTokenizerBase, stream: IntArray, max_length: int) -> Encoded:
         """Pieces of the stream one after the other, as texts that are joined; none of their tokens hidden yet."""
-        before, after, room = _room(tokenizer, max_length)
         if not len(stream):
             raise DataError(Trouble("there is no token to learn", "data.columns.text"))
-        pieces = -(-len(stream) // room)
-        bounds = np.minimum(room * np.arange(pieces + 1), len(stream))
-        offsets = bounds + (len(before) + len(after)) * np.arange(pieces + 1)
-        ids = Framed(stream, offsets, tuple(before), tuple(after))
+        ids = _framed(tokenizer, stream, max_length)
+        pieces = len(ids.lengths)
         names = Numbered("train", pieces)
         columns, pad = {"input_ids": ids}, {"input_ids": int(tokenizer.pad_token_id or 0)}
         return Encoded(
@@ -121,17 +118,12 @@ class MaskedLM(LanguageSpec):
         tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int
     ) -> tuple[dict[str, Ragged], IntArray, dict[str, int]]:
         """All texts one after the other, cut into pieces: as `_apart`, of one text."""
-        before, after, room = _room(tokenizer, max_length)
         rows = flat_ids(tokenizer, examples.texts)
-        between = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
-        stream = rows.values if between is None else np.insert(rows.values, rows.offsets[1:-1], between)
-        pieces = max(1, -(-len(stream) // room))
-        bounds = np.minimum(room * np.arange(pieces + 1), len(stream))
-        # What ends a piece stands before what begins the next one, and so comes first of those at one place.
-        places = np.concatenate([np.repeat(bounds[1:], len(after)), np.repeat(bounds[:-1], len(before))])
-        framed = np.insert(stream, places, [*after * pieces, *before * pieces])
-        offsets = bounds + (len(before) + len(after)) * np.arange(pieces + 1)
-        ids = Ragged(framed, offsets)
+        _, between = MaskedLM().marks(tokenizer)
+        stream = np.insert(rows.values, rows.offsets[1:-1], between[0]) if between else rows.values
+        framed = _framed(tokenizer, stream, max_length)
+        pieces = len(framed.lengths)
+        ids = framed.taken(np.arange(pieces))
         columns = {"input_ids": ids}
         pad = {"input_ids": int(tokenizer.pad_token_id or 0)}
         if "token_type_ids" in tokenizer.model_input_names:
@@ -140,15 +132,18 @@ class MaskedLM(LanguageSpec):
         return columns, np.array([pieces]), pad
 
 
-def _room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[int], list[int], int]:
-    """What stands before and after the text in a window, and how many tokens there is room for between.
+def _framed(tokenizer: PreTrainedTokenizerBase, stream: IntArray, max_length: int) -> Framed:
+    """A stream of tokens in pieces of the greatest length, with special tokens around each.
 
     Raises:
-        DataError: For none.
+        DataError: There is no room for text beside them.
     """
     before, after = frame(tokenizer)
-    room = max_length - len(before) - len(after)
+    around = len(before) + len(after)
+    room = max_length - around
     if room < 1:
-        what = f"{max_length} tokens leave no room for text beside {len(before) + len(after)} special ones"
+        what = f"{max_length} tokens leave no room for text beside {around} special ones"
         raise DataError(Trouble(what, "task.max_length", hint="Raise it"))
-    return before, after, room
+    pieces = max(1, -(-len(stream) // room))
+    bounds = np.minimum(room * np.arange(pieces + 1), len(stream))
+    return Framed(stream, bounds + around * np.arange(pieces + 1), tuple(before), tuple(after))

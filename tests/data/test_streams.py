@@ -69,7 +69,7 @@ def test_documents_are_those_of_the_file_wherever_it_is_parted(tmp_path, monkeyp
 
 def test_a_row_may_be_a_book_and_a_line_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "PIECE", 50)
-    texts = [" ".join(TEXTS), "short"]
+    texts = [" ".join(TEXTS), "x" * 100, "short"]  # the second one ends where a part does
     assert list(of(write(tmp_path, "jsonl", texts)).parts()) == [(text, True) for text in texts]
     lines = tmp_path / "lines.txt"
     lines.write_text("\n".join(texts) + "\n")
