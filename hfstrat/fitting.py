@@ -27,7 +27,7 @@ from hfstrat.runs.records import Ledger
 from hfstrat.state import Patience, State
 from hfstrat.strategies.plan import Fit
 from hfstrat.tasks.base import Encoded
-from hfstrat.training import engine
+from hfstrat.training import chunking, engine
 from hfstrat.training.checkpoint import Checkpoint
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, set_lr, snapshot
@@ -74,6 +74,8 @@ def _fit(stage: Fit, state: State, steps: Sequence[_Planned], start: Checkpoint 
     state.observer.phase(stage.name, len(steps), "updates")
     state.observer.advance(done)
     state.observer.note(f"{waste:.0%} of the computed tokens are padding")
+    if large := chunking.verdict(model):
+        state.observer.note(large)
     feed = _Feed(steps[done:], state)
     updates = engine.fit(
         model,

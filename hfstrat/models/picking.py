@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,8 +29,7 @@ def output_at(model: nn.Module, places: torch.Tensor, width: int) -> Iterator[di
         Keyword arguments that such a model takes beside its inputs. Inside of the block its logits are
         `(units, vocabulary)`.
     """
-    inner = getattr(model, "module", model)
-    layer = _output_layer(inner)
+    layer = output_layer(model)
     if layer is None:
         yield {}
         return
@@ -39,10 +39,59 @@ def output_at(model: nn.Module, places: torch.Tensor, width: int) -> Iterator[di
 
     hook = layer.register_forward_pre_hook(pick)
     try:
-        # What is kept for a next token costs memory, and hides from a model that a row holds several texts.
-        yield {"use_cache": False} if _caches(inner) else {}
+        yield _options(model)
     finally:
         hook.remove()
+
+
+@dataclass
+class Held:
+    """An output layer and what it was to get.
+
+    Args:
+        layer: The layer.
+        hidden: For each token that was asked for, `(units, width)`; None before the model has run.
+    """
+
+    layer: nn.Module
+    hidden: torch.Tensor | None = None
+
+
+@contextmanager
+def output_held(
+    model: nn.Module, places: torch.Tensor, width: int, *, through: bool = False
+) -> Iterator[tuple[dict[str, Any], Held]]:
+    """Keep what a language model's output layer was to get, and let it see one token of it.
+
+    Args:
+        model: The model, as it is wrapped; it has such a layer.
+        places: As of `output_at`.
+        width: Likewise.
+        through: Let the layer see all of them.
+
+    Yields:
+        Keyword arguments as of `output_at`, and what is kept.
+    """
+    layer = output_layer(model)
+    assert layer is not None, "the model has a layer for tokens"
+    held = Held(layer)
+
+    def keep(module: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if given[0].dim() != 3:
+            return None
+        held.hidden = picked(given[0], places, width)
+        return (held.hidden if through else held.hidden[:1],)
+
+    hook = layer.register_forward_pre_hook(keep)
+    try:
+        yield _options(model), held
+    finally:
+        hook.remove()
+
+
+def _options(model: nn.Module) -> dict[str, Any]:
+    # What is kept for a next token costs memory, and hides from a model that a row holds several texts.
+    return {"use_cache": False} if _caches(getattr(model, "module", model)) else {}
 
 
 def picked(values: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
@@ -58,8 +107,10 @@ def picked(values: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tens
     return values.flatten(0, 1).index_select(0, moved)
 
 
-def _output_layer(model: Any) -> nn.Module | None:
-    found = getattr(model, "get_output_embeddings", lambda: None)()
+def output_layer(model: nn.Module) -> nn.Module | None:
+    """A language model's layer over the vocabulary; None where a model, as it is wrapped, has none."""
+    inner: Any = getattr(model, "module", model)
+    found = getattr(inner, "get_output_embeddings", lambda: None)()
     return found if isinstance(found, nn.Module) else None
 
 

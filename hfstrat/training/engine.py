@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +17,10 @@ from torch import nn
 
 from hfstrat.data.batching import Batch
 from hfstrat.models.anatomy import named_parameters
-from hfstrat.models.picking import output_at, picked
+from hfstrat.models.picking import output_at, output_held, picked
 from hfstrat.models.prefix import hand_over
 from hfstrat.tasks.base import DECODER
+from hfstrat.training import chunking
 from hfstrat.training.dropout import fast_dropout
 from hfstrat.training.optim import Settings, set_lr, set_modes
 from hfstrat.training.profiling import phase
@@ -72,17 +73,11 @@ class Update:
 
 def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Tensor:
     """Logits of each unit, fp32 or wider `(units, classes)`; windows of an example that is one are averaged."""
-    inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
-    if batch.hidden is not None:
-        hand_over(model, batch.hidden.to(device, non_blocking=True))
-    if DECODER in inputs:  # what the first token is predicted from is the model's to say
-        config: Any = getattr(model, "module", model).config
-        inputs[DECODER][:, 0] = _first(config)
+    inputs = _inputs(model, batch, device)
     if batch.picked is None:
         logits: torch.Tensor = model(**inputs).logits
     else:
-        places = batch.picked.to(device, non_blocking=True)
-        width = inputs[DECODER if DECODER in inputs else "input_ids"].shape[1]
+        places, width = batch.picked.to(device, non_blocking=True), _width(inputs)
         with output_at(model, places, width) as options:
             found = model(**inputs, **options)
         given = getattr(found, "logits", None)
@@ -90,13 +85,61 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Ten
         logits = torch.stack([found.start_logits, found.end_logits], dim=-1) if given is None else given
         if logits.dim() == 3:
             logits = picked(logits, places, width)
-    if logits.dtype in (torch.bfloat16, torch.float16):
-        logits = logits.float()
+    logits = chunking.wide(logits)
     if batch.owner is None:
         return logits
     windows = torch.bincount(batch.owner, minlength=len(batch.rows))  # on the CPU: it would wait for a GPU
     total = logits.new_zeros(len(batch.rows), *logits.shape[1:]).index_add_(0, batch.owner.to(device), logits)
     return total / windows.to(device, total.dtype).unsqueeze(1)
+
+
+def held_of(
+    model: nn.Module, batch: Batch, device: torch.device, accelerator: Accelerator | None
+) -> tuple[nn.Module, torch.Tensor] | None:
+    """A model's output layer and what it gets for each unit `(units, width)`, where logits are computed in chunks.
+
+    Args:
+        model: The model, as it is wrapped.
+        batch: What it sees.
+        device: Where it is.
+        accelerator: In which precision.
+
+    Returns:
+        None where all logits are to be computed at once.
+    """
+    if batch.picked is None or batch.teacher is not None or not chunking.pays(model, len(batch.picked)):
+        return None
+    if accelerator is not None and (
+        # Gradients are there before losses are scaled; shards of a layer are together in the model's forward only.
+        accelerator.mixed_precision == "fp16" or accelerator.distributed_type.value not in _WHOLE_LAYERS
+    ):
+        return None
+    inputs = _inputs(model, batch, device)
+    places, width = batch.picked.to(device, non_blocking=True), _width(inputs)
+    context = accelerator.autocast if accelerator is not None else nullcontext
+    if not chunking.plain(model, lambda **options: model(**inputs, **options).logits, places, width, context):
+        return None
+    with output_held(model, places, width) as (options, held):
+        model(**inputs, **options)
+    assert held.hidden is not None, "the output layer was asked"
+    return held.layer, held.hidden
+
+
+_WHOLE_LAYERS = ("NO", "MULTI_CPU", "MULTI_GPU")
+
+
+def _inputs(model: nn.Module, batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
+    if batch.hidden is not None:
+        hand_over(model, batch.hidden.to(device, non_blocking=True))
+    if DECODER in inputs:  # what the first token is predicted from is the model's to say
+        config: Any = getattr(model, "module", model).config
+        inputs[DECODER][:, 0] = _first(config)
+    return inputs
+
+
+def _width(inputs: Mapping[str, torch.Tensor]) -> int:
+    return inputs[DECODER if DECODER in inputs else "input_ids"].shape[1]
 
 
 def _first(config: Any) -> int:
@@ -158,7 +201,7 @@ def fit(
             last = place == len(step.batches) - 1
             with nullcontext() if last else accelerator.no_sync(model):
                 with phase("forward"), fast_dropout() if quick_masks else nullcontext():
-                    part = loss(logits_of(model, batch, device), batch) * batch.scale
+                    part = _loss_of(model, batch, loss, accelerator) * batch.scale
                 # Data-parallel gradients are averaged over processes; the sum is wanted.
                 value = part * (processes / step.weight)
                 with phase("backward"):
@@ -197,6 +240,19 @@ def fit(
             examples=step.examples,
             tokens=sum(batch.tokens for batch in step.batches if batch.scale),
         )
+
+
+def _loss_of(model: nn.Module, batch: Batch, loss: Loss, accelerator: Accelerator) -> torch.Tensor:
+    """Sum of the losses of a micro-batch, with gradients."""
+    held = held_of(model, batch, accelerator.device, accelerator)
+    if held is None:
+        return loss(logits_of(model, batch, accelerator.device), batch)
+    layer, hidden = held
+
+    def of_part(logits: torch.Tensor, part: slice) -> torch.Tensor:
+        return loss(logits, replace(batch, targets=None if batch.targets is None else batch.targets[part]))
+
+    return chunking.loss_in_chunks(layer, hidden, of_part, accelerator.autocast)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

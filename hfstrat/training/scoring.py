@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from hfstrat.data.batching import evaluation_batches
+from hfstrat.data.batching import Batch, evaluation_batches
 from hfstrat.models.anatomy import module_at
 from hfstrat.tasks.base import Encoded, FloatArray
-from hfstrat.training.engine import logits_of
+from hfstrat.training.chunking import chunks, wide
+from hfstrat.training.engine import held_of, logits_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+Kept = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 def logits(
@@ -25,7 +28,7 @@ def logits(
     batch_size: int,
     accelerator: Accelerator | None = None,
     progress: Callable[[int], None] | None = None,
-    kept: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None = None,
+    kept: Kept | None = None,
 ) -> FloatArray:
     """Logits of a split's units in their order, float32 `(units, classes)`, on every process.
 
@@ -49,9 +52,7 @@ def logits(
     values: np.ndarray | None = None  # filled in place: there may be much of it
     with evaluating(model), torch.inference_mode(), accelerator.autocast() if accelerator else nullcontext():
         for batch in evaluation_batches(data, batch_size, process, processes):
-            given = logits_of(model, batch, device)
-            if kept is not None:
-                given = kept(given, None if batch.targets is None else batch.targets.to(device))
+            given = _kept_of(model, batch, device, kept, accelerator)
             found = given.float().cpu().numpy()
             if values is None:
                 values = np.full((data.count, *found.shape[1:]), np.nan, np.float32)
@@ -73,6 +74,23 @@ def logits(
     assert values is not None, "a split has examples"
     assert np.array_equal(scored, np.arange(len(data))), "each example is scored once"
     return values
+
+
+def _kept_of(
+    model: nn.Module, batch: Batch, device: torch.device, kept: Kept | None, accelerator: Accelerator | None
+) -> torch.Tensor:
+    """What is kept of a batch."""
+    if kept is None:
+        return logits_of(model, batch, device)
+    targets = None if batch.targets is None else batch.targets.to(device)
+    held = held_of(model, batch, device, accelerator)
+    if held is None:
+        return kept(logits_of(model, batch, device), targets)
+    layer, hidden = held
+    parts = (
+        kept(wide(layer(hidden[part])), None if targets is None else targets[part]) for part in chunks(len(hidden))
+    )
+    return torch.cat(list(parts))
 
 
 @contextmanager
