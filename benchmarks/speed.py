@@ -1,6 +1,6 @@
 """How long hfstrat takes against its peers, at the same model, rows, epochs and batch size, pair by pair.
 
-    python benchmarks/speed.py --data DIR [head full lora partial distill linear setfit] [--pairs 5]
+    python benchmarks/speed.py --data DIR [head full lora partial distill compare linear setfit] [--pairs 5]
 
 DIR holds train.csv and test.csv with the columns text and category (Banking77). The two sides of a pair run one after
 the other, each in a process of its own, and the order turns from pair to pair. Every result is kept in --out as soon
@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from comparing.material import classes, count, digest, material
-from comparing.questions import LINEAR_STEPS, TITLES, Comparison, Ours, Theirs, comparisons
+from comparing.questions import ARMS, COMPARED_EPOCHS, LINEAR_STEPS, TITLES, Comparison, Ours, Theirs, comparisons
 from comparing.records import Records, commit, machine
 from comparing.report import report
-from comparing.running import Bench, Failed, Record, check, flops_per_second, job_of, run_ours, run_theirs
+from comparing.running import Bench, Failed, Record, check, flops_per_second, job_of, run_compare, run_ours, run_theirs
 
 from hfstrat.training.machine import cores
 
@@ -58,6 +58,11 @@ def main() -> None:
             _grow(bench, records, data, words)
         except Failed as error:
             print(f"linear: {error}", file=sys.stderr, flush=True)
+    if "compare" in words.questions:
+        try:
+            _compare_all(bench, records, data, words)
+        except Failed as error:
+            print(f"compare: {error}", file=sys.stderr, flush=True)
     text = report(records, data)
     words.report.write_text(text, "utf-8")
     print(text)
@@ -70,6 +75,7 @@ def _words() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "speed", help="folder of the results")
     parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "RESULTS.md", help="file of the tables")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3, help="of each strategy that is compared")
     parser.add_argument("--rows", type=int, help="training rows; all by default")
     parser.add_argument("--test-rows", type=int, help="test rows; all by default")
     parser.add_argument("--epochs", type=float, help="in place of each question's own")
@@ -154,6 +160,32 @@ def _teacher(comparison: Comparison, bench: Bench, data: Path) -> None:
     folder = comparison.ours.strategy.get("teacher")
     if folder is not None and not Path(folder).is_dir():
         run_ours(bench, Ours({"kind": "full"}), data, comparison.epochs, seed=0, keep=Path(folder))
+
+
+def _compare_all(bench: Bench, records: Records, data: Path, words: argparse.Namespace) -> None:
+    """Eight strategies by one `hfstrat compare`, and the same trainings by the Trainer, one after the other."""
+    if not words.pairs:
+        return
+    epochs, seeds, rows = words.epochs or COMPARED_EPOCHS, range(words.seeds), count(data, "train")
+    kept = bench.out / "compared"
+    if not records.has("compare/hfstrat", 0):
+        found = run_compare(bench, ARMS, data, epochs, seeds, kept)
+        records.add({"name": "compare/hfstrat", "pair": 0, "rows": rows, **commit(ROOT), "ours": found})
+        print(f"compare: {found['total_seconds']:.1f} s", flush=True)
+    ours = records.of("compare/hfstrat")[0]["ours"]["runs"]
+    peer = Theirs("trainer", same=True)
+    for name, arm in ARMS.items():
+        for seed in seeds:
+            key = f"compare/{name}"
+            if records.has(key, seed):
+                continue
+            if name == "distill":
+                teacher = kept / "run" / (f"full-seed{seed}" if len(seeds) > 1 else "full") / "artifact"
+                arm = Ours({**arm.strategy, "teacher": str(teacher)})
+            job = job_of(bench, arm, peer, data, epochs, seed, ours[f"{name}/{seed}"]["resolved"])
+            theirs = run_theirs(bench, peer, job)
+            records.add({"name": key, "pair": seed, "rows": rows, **commit(ROOT), "theirs": theirs})
+            print(f"{key} {seed}: {theirs['train_seconds']:.1f} s", flush=True)
 
 
 def _grow(bench: Bench, records: Records, data: Path, words: argparse.Namespace) -> None:

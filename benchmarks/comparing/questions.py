@@ -83,9 +83,24 @@ TITLES = {
     "lora": "LoRA, r = 16 on all linear layers",
     "partial": "The last two of six blocks and the head",
     "distill": "Distillation of six blocks into three",
+    "compare": "Eight strategies, several seeds",
     "linear": "Growth with the rows of data",
     "setfit": "Eight texts of each class",
 }
+# What `hfstrat compare` runs; its frozen work is shared between strategies and seeds.
+ARMS = {
+    "scratch": Ours({"kind": "scratch"}),
+    "head": Ours({"kind": "head"}),
+    "partial": Ours({"kind": "partial", "last_n": 2}),
+    "full": Ours({"kind": "full"}),
+    "lora": Ours({"kind": "lora", "r": 16}),
+    "qlora": Ours({"kind": "qlora", "r": 16}),
+    "peft": Ours({"kind": "peft", "method": "IA3"}),
+    "distill": Ours({"kind": "distill", "teacher": "arm:full", "student": {"weights": "teacher", "every": 2}}),
+}
+# Those whose frozen work is done once.
+FROZEN = ("head", "partial", "distill")
+COMPARED_EPOCHS = 5
 SAME = "Trainer, tuned, same dropout and attention"
 OWN = "Trainer, tuned, dropout and attention of the model"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from comparing.floor import flops
 from comparing.material import count
-from comparing.questions import TITLES, Comparison, comparisons
+from comparing.questions import ARMS, FROZEN, TITLES, Comparison, comparisons
 from comparing.records import Entry, Records
 from comparing.running import base
 from hfstrat.metrics.intervals import wilson
@@ -37,6 +37,7 @@ def report(records: Records, data: Path) -> str:
             parts.append(_quality(asked, records, data))
             parts += _floors(asked, records, data)
             parts.append(_phases(asked, records))
+    parts += _compared(records)
     parts += _growth(records)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -187,6 +188,59 @@ def _phases(asked: Sequence[Comparison], records: Records) -> str:
         seconds = [[phases.get(name, {}).get("seconds", 0.0) for phases in each] for name in names]
         rows.append([words, *(f"{statistics.median(found):.1f}" for found in seconds)])
     return _table([PHASES, *names], rows) if rows else ""
+
+
+def _compared(records: Records) -> list[str]:
+    """Seconds of `hfstrat compare` beside those of the same trainings by the Trainer."""
+    found = records.of("compare/hfstrat")
+    theirs = {name: records.of(f"compare/{name}") for name in ARMS}
+    if not found or not all(theirs.values()):
+        return []
+    ours = found[0]["ours"]
+    rows, sums = [], {}
+    for name, entries in theirs.items():
+        runs = [run for key, run in ours["runs"].items() if key.startswith(f"{name}/")]
+        if len(runs) != len(entries):
+            return []
+        each = {
+            "train": [sum(side[key] for side in part) for key, part in ((TRAIN, runs), (TRAIN, _sides(entries)))],
+            "whole": [sum(_all_phases(run) for run in runs), sum(side["total_seconds"] for side in _sides(entries))],
+        }
+        sums[name] = each
+        scores = [statistics.fmean(side["accuracy"] for side in part) for part in (runs, _sides(entries))]
+        rows.append([name, *_shares(each), f"{scores[0]:.3f} / {scores[1]:.3f}"])
+    for words, names in (("all", tuple(ARMS)), (", ".join(FROZEN), FROZEN)):
+        each = {key: [sum(sums[name][key][side] for name in names) for side in (0, 1)] for key in ("train", "whole")}
+        rows.append([f"**{words}**", *_shares(each), ""])
+    whole, all_of_it = ours["total_seconds"], sum(sums[name]["train"][1] for name in ARMS)
+    seeds, epochs = len(theirs["full"]), theirs["full"][0]["theirs"]["examples"] / found[0]["rows"]
+    processes = sum(sums[name]["whole"][1] for name in ARMS)
+    words = (
+        f"{found[0]['rows']:,} training rows, {epochs:g} epochs, {seeds} seeds; Trainer tuned, at the same dropout and "
+        f"attention. `hfstrat compare` took {whole:.0f} s from its start to its end, with scores, intervals and the "
+        f"table: {whole / all_of_it:.2f} of the seconds that the Trainer's `train()` took for the same trainings, "
+        f"{whole / processes:.2f} of those of its processes. Shares are hfstrat over Trainer."
+    )
+    header = ["strategy", "training, s", "share", "whole runs, s", "share", "accuracy"]
+    return [f"## {TITLES['compare']}\n\n{words}\n\n{_table(header, rows)}"]
+
+
+TRAIN = "train_seconds"
+
+
+def _sides(entries: Sequence[Entry]) -> list[Entry]:
+    return [entry["theirs"] for entry in entries]
+
+
+def _all_phases(run: Entry) -> float:
+    return float(sum(phase["seconds"] for phase in run["phases"].values()))
+
+
+def _shares(each: dict[str, list[float]]) -> list[str]:
+    cells = []
+    for one, other in each.values():
+        cells += [f"{one:.0f} / {other:.0f}", f"{one / other:.2f}"]
+    return cells
 
 
 def _growth(records: Records) -> list[str]:

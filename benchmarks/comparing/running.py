@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -109,14 +110,19 @@ def run_ours(bench: Bench, ours: Ours, data: Path, epochs: Epochs, seed: int, ke
         # Each run begins with an empty cache: what an earlier one computed would make it look faster than it is.
         cost, _ = _process(words, bench.threads, HFSTRAT_CACHE=str(Path(place) / "cache"))
         run = Path(place) / "run"
-        ledger, metrics = (json.loads((run / name).read_text("utf-8")) for name in ("ledger.json", "metrics.json"))
-        resolved = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
+        found = _costs(run, data)
         if keep is not None:
             (run / "artifact").rename(keep)
+    return {**cost, **found}
+
+
+def _costs(run: Path, data: Path) -> Record:
+    """What a run cost and came to."""
+    ledger, metrics = (json.loads((run / name).read_text("utf-8")) for name in ("ledger.json", "metrics.json"))
+    resolved = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
     phases = ledger["phases"]
     passes = resolved["train"]["epochs"] if "train" in phases else 1
     return {
-        **cost,
         "train_seconds": sum(phase["seconds"] for name, phase in phases.items() if name not in NOT_TRAINING),
         "accuracy": metrics["metrics"]["accuracy"]["value"],
         "examples": round(count(data, "train") * passes),
@@ -129,6 +135,46 @@ def run_ours(bench: Bench, ours: Ours, data: Path, epochs: Epochs, seed: int, ke
             **{name: resolved["strategy"].get(name) for name in ("temperature", "alpha")},
         },
     }
+
+
+def run_compare(
+    bench: Bench, arms: Mapping[str, Ours], data: Path, epochs: Epochs, seeds: Sequence[int], keep: Path
+) -> Record:
+    """Run several strategies by `hfstrat compare`.
+
+    Args:
+        bench: What runs have in common.
+        arms: The strategies, by name.
+        data: The rows.
+        epochs: Passes over them.
+        seeds: Seeds of each strategy.
+        keep: Folder of the runs; their artefacts stay there.
+
+    Returns:
+        Cost of the process, and under `runs` those of each run by arm and seed.
+
+    Raises:
+        Failed: The comparison or a run of it did not end well.
+    """
+    recipe = recipe_of(bench, next(iter(arms.values())), data, epochs, 0)
+    recipe["compare"] = {
+        "seeds": list(seeds),
+        "arms": [{"name": name, "strategy": dict(arm.strategy)} for name, arm in arms.items()],
+    }
+    shutil.rmtree(keep, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=bench.work) as place:
+        file = Path(place) / "run.yaml"
+        file.write_text(json.dumps(recipe), "utf-8")
+        words = [sys.executable, "-m", "hfstrat", "compare", str(file), "--runs", str(keep), "--quiet"]
+        cost, _ = _process(words, bench.threads, HFSTRAT_CACHE=str(Path(place) / "cache"))
+    runs = {}
+    for name in arms:
+        for seed in seeds:
+            folder = keep / "run" / (name if len(seeds) == 1 else f"{name}-seed{seed}")
+            if not (folder / "metrics.json").is_file():
+                raise Failed(f"{folder.name} did not end well")
+            runs[f"{name}/{seed}"] = _costs(folder, data)
+    return {**cost, "runs": runs}
 
 
 def job_of(

@@ -20,6 +20,7 @@ class Classifier(nn.Module):
         dropout: Dropout everywhere; None for the configuration's.
         attention: Attention implementation; None for the model's own choice.
         blocks: Number of blocks of random weights; None for the pretrained encoder.
+        quantization: How linear layers of the pretrained encoder are stored; None for as they are.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Classifier(nn.Module):
         dropout: float | None = None,
         attention: str | None = None,
         blocks: int | None = None,
+        quantization: Any = None,
     ) -> None:
         super().__init__()
         config = AutoConfig.from_pretrained(base)
@@ -38,6 +40,8 @@ class Classifier(nn.Module):
         options: dict[str, Any] = {"add_pooling_layer": False, "dtype": torch.float32}
         if attention is not None:
             options["attn_implementation"] = attention
+        if quantization is not None:
+            options["quantization_config"] = quantization
         if blocks is None:
             self.backbone = AutoModel.from_pretrained(base, config=config, **options)
         else:

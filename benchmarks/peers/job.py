@@ -37,14 +37,14 @@ class Job:
         dropout: Dropout inside the model and before the head; None for the configuration's.
         attention: Attention implementation; None for the model's own choice.
         blocks: Blocks that train, from the top (partial).
-        rank: Rank of the adapters (lora).
+        rank: Rank of the adapters (lora, qlora).
         teacher: Folder of a classifier to learn from (distill).
         temperature: By which the logits of student and teacher are divided.
         alpha: Weight of the teacher's outputs; the rest is the labels'.
         memory: Count live bytes over two updates at the longest texts, and nothing else.
     """
 
-    strategy: Literal["full", "head", "partial", "lora", "distill"]
+    strategy: Literal["scratch", "full", "head", "partial", "lora", "qlora", "peft", "distill"]
     data: str
     base: str
     epochs: float

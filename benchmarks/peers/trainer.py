@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
 from peers.classifier import Classifier, student_of, teacher_of
 from peers.job import Job, Split, answer, read
@@ -68,14 +75,34 @@ def model_of(job: Job, classes: int) -> tuple[nn.Module, nn.Module | None]:
     if job.teacher is not None:
         teacher = teacher_of(job.teacher, job.base, classes, job.attention)
         return student_of(teacher, job.base, classes, job.dropout, job.attention), teacher
-    model: Any = Classifier(job.base, classes, dropout=job.dropout, attention=job.attention)
+    options: dict[str, Any] = {"dropout": job.dropout, "attention": job.attention}
+    if job.strategy == "scratch":
+        return Classifier(
+            job.base, classes, blocks=AutoConfig.from_pretrained(job.base).num_hidden_layers, **options
+        ), None
+    if job.strategy == "qlora":
+        options["quantization"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if job.bf16 else torch.float32,
+        )
+    model: Any = Classifier(job.base, classes, **options)
     if job.strategy in ("head", "partial"):
         model.freeze_below(job.blocks if job.strategy == "partial" else 0)
-    if job.strategy == "lora":
-        from peft import LoraConfig, get_peft_model
+    if job.strategy in ("lora", "qlora", "peft"):
+        from peft import IA3Config, LoraConfig, get_peft_model
 
-        config = LoraConfig(r=job.rank, lora_alpha=2 * job.rank, target_modules=LINEAR, modules_to_save=["classifier"])
-        model = get_peft_model(model, config)
+        if job.strategy == "qlora":
+            # On processors with AVX512_BF16 they would be packed for inference, and pass no gradient afterwards.
+            for module in model.modules():
+                if hasattr(module, "support_avx512bf16_for_cpu"):
+                    module.support_avx512bf16_for_cpu = False
+        common = {"target_modules": LINEAR, "modules_to_save": ["classifier"]}
+        if job.strategy == "peft":
+            model = get_peft_model(model, IA3Config(feedforward_modules=[], **common))
+        else:
+            model = get_peft_model(model, LoraConfig(r=job.rank, lora_alpha=2 * job.rank, **common))
     return model, None
 
 
