@@ -46,7 +46,7 @@ from hfstrat.tasks.base import Encoded
 from hfstrat.teaching import taught
 from hfstrat.training.checkpoint import Checkpoint, drop_newer
 from hfstrat.training.engine import is_out_of_memory
-from hfstrat.training.machine import circumstances, machine
+from hfstrat.training.machine import circumstances, keep_memory, machine
 from hfstrat.training.memory import ResidentPeak
 from hfstrat.training.optim import restore
 from hfstrat.training.signals import Signals
@@ -103,6 +103,8 @@ def train(
     accelerator = _accelerator(parsed, folder)
     here = machine(accelerator.num_processes, _local_processes(accelerator))
     torch.set_num_threads(_threads(parsed, here.cores, here.local_processes))
+    if here.device == "cpu":
+        keep_memory()
     if parsed.train.deterministic:
         _only_deterministic()
     prepared = prepare(parsed, here, memory=data, source=source, ledger=ledger, observer=observer)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,12 @@ import torch
 
 from hfstrat.environment import PACKAGES, version
 from hfstrat.recipe.facts import Machine
+
+# Names and numbers of malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+# What is left of an alignment keeps a place from being used again at once, until seven such are there: larger tensors
+# would take seven times their size.
+_MAPPED, _MOST_BEFORE_2_35 = 64 << 20, 32 << 20
 
 
 def machine(processes: int = 1, local_processes: int = 1) -> Machine:
@@ -39,6 +47,27 @@ def cpu_has_bf16() -> bool:
     except OSError:
         return False
     return " avx512_bf16" in flags or " amx_bf16" in flags
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory of tensors that are gone for the next ones, in place of giving it back each time.
+
+    By default it asks the system anew for each tensor of 32 MiB and more, and gives what is free at the end of its heap
+    back again and again; the system clears every page of it first: 20,000 pages an update of a small encoder, up to a
+    fifth of its time. Tensors of `_MAPPED` bytes and more still go back at once. Settings that whoever started the
+    process has made are left alone; elsewhere than on Linux with glibc nothing is done.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl
+        return
+    if not mallopt(_MMAP_THRESHOLD, _MAPPED):
+        mallopt(_MMAP_THRESHOLD, _MOST_BEFORE_2_35)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_TOP_PAD, 64 << 20)
 
 
 def circumstances(processes: int) -> dict[str, Any]:

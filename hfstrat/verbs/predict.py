@@ -30,7 +30,9 @@ def run(path: Path, data: str, output: Path | None, quiet: bool) -> None:
     with listener.working("loading torch and transformers"):
         from hfstrat.execute import quiet as silence
         from hfstrat.inference import Predictor
+        from hfstrat.training.machine import keep_memory
     silence()
+    keep_memory()
     predictor = Predictor.of(path)
     if data == "-" and output is None and sys.stdin.isatty() and predictor.recipe.task.kind == "causal_lm":
         for line in sys.stdin:
