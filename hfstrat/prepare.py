@@ -503,11 +503,11 @@ def choose_pooling(recipe: Recipe, base: Base) -> tuple[tuple[str, str], bool]:
 
 def _check_external_metrics(recipe: Recipe) -> None:
     """Load metrics that are not built in now, for a misspelt one should not show when the first score is due."""
-    from hfstrat.metrics import METRICS
+    from hfstrat.metrics import built_in
 
     problems: list[Problem] = []
     for name in recipe.evaluate.metrics:
-        if name not in METRICS:
+        if built_in(name) is None:
             from hfstrat.metrics.modules import load
 
             try:

@@ -249,6 +249,12 @@ RECIPES = [
         "Use one of: accuracy, ",
         {"evaluate.metrics": ["rmse"]},
     ),
+    Wrong(
+        "sensitivity at no specificity that is meant",
+        "mine.yaml:13: evaluate.metrics: metric 'sensitivity_at_specificity_95'",
+        "sensitivity_at_specificity_0.95",
+        {"evaluate.metrics": ["sensitivity_at_specificity_95"]},
+    ),
     Wrong("no metric", "mine.yaml:13: evaluate.metrics: [] ", "at least 1", {"evaluate.metrics": []}),
     Wrong(
         "binary f1 of three classes",

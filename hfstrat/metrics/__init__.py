@@ -8,6 +8,7 @@ without network and have intervals.
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,10 +32,15 @@ WORDS = frozenset({"entities", "tags"})
 ANSWERS = frozenset({"spans"})
 TOKENS = frozenset({"tokens"})
 
-# The area under the curve costs items × classes for each resample. Beyond this many cells it gets fewer resamples
-# (77 classes of 40 items: 1000; ten times as many items: 105), which makes the interval noisier, not wider.
+# The area under the curve, and points on it, cost items × classes for each resample. Beyond this many cells they get
+# fewer resamples (77 classes of 40 items: 1000; ten times as many items: 105), which makes the interval noisier, not
+# wider.
 _AUC_CELLS = 250_000_000
 _AUC_RESAMPLES_AT_LEAST = 100
+_OF_CURVES = frozenset({"roc_auc", "sensitivity_at_specificity"})
+
+# Below, more than half of the negatives would be called positive; above, a thousand of them do not tell it from 1.
+_SPECIFICITIES = (0.5, 0.999)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,13 @@ def _error(name: str, module: str, unit: str, **options: object) -> Metric:
     return Metric(name, module, module, higher_is_better=False, unit=unit, problems=REGRESSION, options=options)
 
 
+def _at_specificity(specificity: str) -> Metric:
+    """Sensitivity at a specificity, which is part of the name as it was written: 0.9 and 0.90 are two names."""
+    module = "sensitivity_at_specificity"
+    options = {"specificity": float(specificity)}
+    return Metric(f"{module}_{specificity}", module, module, needs="scores", options=options)
+
+
 def _written(name: str, module: str, key: str, unit: str, package: str | None = None) -> Metric:
     return Metric(name, module, key, unit=unit, needs="texts", problems=TOKENS, package=package)
 
@@ -98,6 +111,7 @@ METRICS: dict[str, Metric] = {
             problems=frozenset({"single_label"}),
         ),
         Metric("roc_auc", "roc_auc", "roc_auc", needs="scores"),
+        *map(_at_specificity, ("0.95", "0.9")),
         Metric("log_loss", "log_loss", "log_loss", higher_is_better=False, unit="nats", needs="scores"),
         Metric("ece", "ece", "ece", higher_is_better=False, needs="scores"),
         _error("mse", "mse", "label units squared"),
@@ -181,19 +195,45 @@ def suggest(name: str) -> str | None:
     return near[0] if near else None
 
 
+def built_in(name: str) -> Metric | None:
+    """The metric of that name that needs no network: of the table, or sensitivity at any specificity.
+
+    Args:
+        name: What the recipe says; `sensitivity_at_specificity_` is followed by a number of up to three decimals.
+
+    Returns:
+        The metric; None where the name is left to the Hub.
+
+    Raises:
+        RecipeError: The name asks for sensitivity, but not at a specificity from 0.5 to 0.999.
+    """
+    if name in METRICS or not name.startswith("sensitivity_at_specificity"):
+        return METRICS.get(name)
+    found = re.fullmatch(r"sensitivity_at_specificity_(0\.[0-9]{1,3})", name)
+    least, most = _SPECIFICITIES
+    if found is None or not least <= float(found[1]) <= most:
+        raise RecipeError(
+            Problem(
+                f"metric '{name}' has to end in a specificity from {least} to {most}, with up to three decimals",
+                hint="Write 'sensitivity_at_specificity_0.95', for one",
+            )
+        )
+    return _at_specificity(found[1])
+
+
 def lookup(name: str, problem: str) -> Metric:
     """The metric that a recipe names.
 
     Args:
-        name: A metric of the table; any other name is that of a module on the Hub, of which nothing is known before
-            it is loaded: higher is taken to be better, and it has no interval.
+        name: A metric that is built in; any other name is that of a module on the Hub, of which nothing is known
+            before it is loaded: higher is taken to be better, and it has no interval.
         problem: One of those of `Metric.problems`.
 
     Raises:
-        RecipeError: The metric is in the table, but not defined for this problem.
+        RecipeError: The metric is built in, but not defined for this problem, or its name is wrong.
     """
     metric = OF_TOKENS.get(name) if problem in TOKENS else None
-    metric = metric or METRICS.get(name)
+    metric = metric or built_in(name)
     if metric is None:
         everywhere = CLASSES | REGRESSION | WORDS | ANSWERS | TOKENS
         needs: Literal["predictions", "texts"] = "texts" if problem in TOKENS else "predictions"
@@ -235,7 +275,8 @@ def score(
         outputs: What the model said about a split.
         seed: Of the bootstrap.
         intervals: False leaves the intervals out, as while a run trains.
-        resamples: Of the bootstrap; the area under the curve gets fewer where items × classes is large.
+        resamples: Of the bootstrap; the area under the curve, and sensitivity at a specificity, get fewer where
+            items × classes is large.
 
     Returns:
         A score for each name.
@@ -285,7 +326,7 @@ def _score(metric: Metric, problem: str, outputs: Outputs, seed: int, resamples:
 
 
 def _resamples(metric: Metric, outputs: Outputs, resamples: int) -> int:
-    if metric.name != "roc_auc" or outputs.num_labels == 2:
+    if metric.module not in _OF_CURVES or outputs.num_labels == 2:
         return resamples
     affordable = _AUC_CELLS // (len(outputs.references) * outputs.num_labels)
     return min(resamples, max(_AUC_RESAMPLES_AT_LEAST, affordable))
@@ -295,7 +336,7 @@ def _value(metric: Metric, problem: str, outputs: Outputs) -> float:
     """The value by the metric's evaluate module; not finite where it is undefined."""
     from hfstrat.metrics import modules
 
-    if metric.name not in METRICS:
+    if metric.interval is None:
         return _external_value(metric, modules.load(metric.module), outputs)
     with warnings.catch_warnings():  # that a metric is undefined is said by the value
         warnings.simplefilter("ignore")
@@ -326,7 +367,7 @@ def _value_of_scores(metric: Metric, problem: str, outputs: Outputs) -> float:
     assert scores is not None
     if problem == "multi_label":
         config = "multilabel"
-    elif metric.module == "roc_auc" and outputs.num_labels == 2:
+    elif metric.module in _OF_CURVES and outputs.num_labels == 2:
         config, scores = "default", scores[:, 1]
     elif metric.module == "roc_auc":
         options |= {"multi_class": "ovr", "labels": list(range(outputs.num_labels))}

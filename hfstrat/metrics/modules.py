@@ -27,7 +27,7 @@ from sklearn import metrics as sklearn_metrics
 from hfstrat.answers import answer_f1, exact_match
 from hfstrat.errors import Problem, RecipeError
 from hfstrat.metrics import METRICS, suggest, texts
-from hfstrat.metrics.resampled import calibration_gaps, counted, item_losses
+from hfstrat.metrics.resampled import calibration_gaps, counted, item_losses, sensitivities
 from hfstrat.tags import entities_of
 
 Weights = Sequence[float] | None
@@ -381,6 +381,19 @@ class RocAuc(_Scores):
         return {"roc_auc": _float_if_single(score)}
 
 
+class SensitivityAtSpecificity(_Scores):
+    """Highest sensitivity among the thresholds with at least some specificity; of several classes the mean."""
+
+    summary = "Share of the positives that are found while at least some share of the negatives is called negative."
+
+    def _compute(self, references: Any, prediction_scores: Any, specificity: float = 0.95) -> Result:
+        true, scores = np.asarray(references), np.asarray(prediction_scores)
+        once = np.ones((len(true), 1))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a class that is missing makes the mean NaN
+            values = [one(once)[0] for one in sensitivities(true, scores, specificity)]
+        return {"sensitivity_at_specificity": float(np.mean(values))}
+
+
 class Mse(_Numbers):
     """Mean squared error, or its root with `squared=False`."""
 
@@ -486,6 +499,7 @@ MODULES: dict[str, type[_Module]] = {
     "r_squared": RSquared,
     "recall": Recall,
     "roc_auc": RocAuc,
+    "sensitivity_at_specificity": SensitivityAtSpecificity,
     "spearmanr": Spearmanr,
     "token_losses": TokenLosses,
     "chrf": Chrf,

@@ -8,8 +8,8 @@ Weights are float64 `(n, r)`: column j says how often resample j holds each item
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,10 @@ def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
         return _mean(np.array([one(said, true) for said, true in pairs]))
     if metric.needs == "scores":
         assert outputs.scores is not None
+        if metric.module == "sensitivity_at_specificity":
+            return _mean_of_defined(
+                sensitivities(outputs.references, outputs.scores, cast(float, metric.options["specificity"]))
+            )
         return _SCORES[metric.name](outputs.references, outputs.scores)
     counts = _counts(problem, outputs)
     if metric.name == "matthews_correlation":
@@ -171,19 +175,46 @@ def _ece(references: IntArray, scores: FloatArray) -> Statistic:
     return lambda weights: np.abs(gaps.T @ weights).sum(axis=0) / len(gaps)
 
 
+def sensitivities(references: IntArray, scores: FloatArray, specificity: float) -> list[Statistic]:
+    """Sensitivity at a specificity, of each class against the rest or of each label.
+
+    A point of the ROC curve is a threshold: items that score at least that are called positive, so items with the
+    same score are on the same side of it, and there is no point between two of the curve's. Of all thresholds, the
+    one above every score included, at which at least this share of the negatives is called negative, the value is
+    the highest share of the positives that is called positive. It is 0 where no positive scores above enough
+    negatives, and NaN without a positive or without a negative.
+
+    Args:
+        references: Class indices `(n,)`, or 0/1 `(n, labels)`.
+        scores: As for `item_losses`; of two classes, the second is the positive one.
+        specificity: Share of the negatives that have to be called negative.
+
+    Returns:
+        Functions from weights `(n, r)` to values `(r,)`: one of two classes, one for each of several classes or
+        labels.
+    """
+    return [_binary_sensitivity(*one, specificity) for one in _against_the_rest(references, scores)]
+
+
 def _roc_auc(references: IntArray, scores: FloatArray) -> Statistic:
+    return _mean_of_defined([_binary_auc(*one) for one in _against_the_rest(references, scores)])
+
+
+def _against_the_rest(references: IntArray, scores: FloatArray) -> Iterator[tuple[npt.NDArray[np.bool_], FloatArray]]:
+    """What is positive, and how it scores: of the second of two classes, of each class, or of each label."""
+    rows = scores if references.ndim == 2 else _rows(scores)
+    only_second = references.ndim == 1 and rows.shape[1] == 2
+    for c in [1] if only_second else range(rows.shape[1]):
+        yield (references[:, c] == 1 if references.ndim == 2 else references == c), rows[:, c]
+
+
+def _mean_of_defined(statistics: Sequence[Statistic]) -> Statistic:
     """Mean over the classes against the rest, or over the labels, of those that a resample defines."""
-    if references.ndim == 2:
-        one_by_one = [_binary_auc(references[:, c] == 1, scores[:, c]) for c in range(scores.shape[1])]
-    elif scores.shape[1] == 2:
-        return _binary_auc(references == 1, scores[:, 1])
-    else:
-        one_by_one = [_binary_auc(references == c, scores[:, c]) for c in range(scores.shape[1])]
 
     def mean_of_defined(weights: FloatArray) -> FloatArray:
         total, defined = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
-        for auc in one_by_one:
-            values = auc(weights)
+        for one in statistics:
+            values = one(weights)
             total += np.nan_to_num(values)
             defined += ~np.isnan(values)
         return np.asarray(total / defined)
@@ -192,23 +223,54 @@ def _roc_auc(references: IntArray, scores: FloatArray) -> Statistic:
 
 
 def _binary_auc(positive: npt.NDArray[np.bool_], scores: FloatArray) -> Statistic:
-    """Share of (positive, negative) pairs in the right order, ties half (Mann and Whitney 1947).
-
-    The scores are sorted once: resampling changes how often an item counts, not where it stands.
-    """
-    positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
-    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    """Share of (positive, negative) pairs in the right order, ties half (Mann and Whitney 1947)."""
+    positives, negatives = _by_score(positive, scores)
     below = np.searchsorted(scores[negatives], scores[positives], side="left")
     through = np.searchsorted(scores[negatives], scores[positives], side="right")
 
     def auc(weights: FloatArray) -> FloatArray:
-        passed = np.zeros((len(negatives) + 1, weights.shape[1]))
-        np.cumsum(weights[negatives], axis=0, out=passed[1:])
+        passed = _running(weights[negatives])
         of_positives = weights[positives]
         wins = np.einsum("pr,pr->r", of_positives, passed[below] + passed[through]) / 2
         return np.asarray(wins / (of_positives.sum(axis=0) * passed[-1]))
 
     return auc
+
+
+def _binary_sensitivity(positive: npt.NDArray[np.bool_], scores: FloatArray, specificity: float) -> Statistic:
+    """Share of the positives that score above enough negatives.
+
+    A positive can be called so if a threshold at its own score leaves enough negatives strictly below; a threshold
+    that is good enough stays so when it is raised, hence all of these positives can be called so at once. Counts of
+    true negatives are divided, for 93 / 100 is the float that 0.93 is, and 1 - 7 / 100 is less.
+    """
+    positives, negatives = _by_score(positive, scores)
+    below = np.searchsorted(scores[negatives], scores[positives], side="left")
+
+    def sensitivity(weights: FloatArray) -> FloatArray:
+        passed = _running(weights[negatives])
+        of_positives = weights[positives]
+        enough = passed[below] / passed[-1] >= specificity
+        found = np.einsum("pr,pr->r", of_positives, enough)
+        return np.where(passed[-1] > 0, found / of_positives.sum(axis=0), np.nan)
+
+    return sensitivity
+
+
+def _by_score(positive: npt.NDArray[np.bool_], scores: FloatArray) -> tuple[IntArray, IntArray]:
+    """The positive items, and the negative ones from the lowest score up.
+
+    They are sorted once: resampling changes how often an item counts, not where it stands.
+    """
+    negatives = np.flatnonzero(~positive)
+    return np.flatnonzero(positive), negatives[np.argsort(scores[negatives], kind="stable")]
+
+
+def _running(weights: FloatArray) -> FloatArray:
+    """Weight of the first items, of none up to all: `(items + 1, r)`."""
+    passed = np.zeros((len(weights) + 1, weights.shape[1]))
+    np.cumsum(weights, axis=0, out=passed[1:])
+    return passed
 
 
 def _counts(problem: str, outputs: Outputs) -> Callable[[FloatArray], Counts]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hfstrat.metrics import METRICS
+from hfstrat.metrics import built_in
 from hfstrat.report.samples import SAMPLES
 from hfstrat.report.snippet import Case, snippet
 from hfstrat.report.tables import Measure, count, duration, markdown_table, score, size
@@ -120,7 +120,8 @@ def _model_index(run: Run, resolved: Mapping[str, Any], env: Mapping[str, Any]) 
 
 def _metric_type(name: str) -> str:
     """The metric's name on the Hub, where averages are arguments (`f1_macro` is `f1`)."""
-    module = METRICS[name].module if name in METRICS else name
+    known = built_in(name)
+    module = name if known is None else known.module
     return module if name.startswith(module) else name
 
 

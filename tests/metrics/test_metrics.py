@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 import sacrebleu
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
 from seqeval import metrics as seqeval
 from sklearn import metrics as sk
 
 from hfstrat.errors import RecipeError
-from hfstrat.metrics import METRICS, OF_TOKENS, Metric, Outputs, Score, lookup, resampled, score, suggest
+from hfstrat.metrics import METRICS, OF_TOKENS, Metric, Outputs, Score, built_in, lookup, resampled, score, suggest
+from hfstrat.study.statistics import paired_difference_of
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +159,16 @@ def brute_ece(confidence: np.ndarray, correct: np.ndarray) -> float:
     return total
 
 
+def from_roc_curve(positive: np.ndarray, scores: np.ndarray, specificity: float) -> float:
+    """Sensitivity by the points of scikit-learn's curve, whose rates are turned into counts again."""
+    if positive.all() or not positive.any():
+        return math.nan
+    false, true, _ = sk.roc_curve(positive, scores, drop_intermediate=False)
+    negatives = int((~positive).sum())
+    kept = [negatives - round(rate * negatives) for rate in false]
+    return max(float(t) for t, count in zip(true, kept, strict=True) if count / negatives >= specificity)
+
+
 def independent(name: str, problem: str, o: Outputs) -> float:
     """The metric by scikit-learn or SciPy, or by a loop where they do not have it."""
     y, p, s = o.references, o.predictions, o.scores
@@ -185,6 +198,11 @@ def independent(name: str, problem: str, o: Outputs) -> float:
         if problem == "multi_label":
             return float(sk.roc_auc_score(y, s))
         return float(sk.roc_auc_score(y, s, multi_class="ovr", labels=range(o.num_labels)))
+    if base == "sensitivity":
+        held = y if problem == "multi_label" else np.eye(o.num_labels)[y]
+        classes = [1] if problem == "single_label" and o.num_labels == 2 else range(o.num_labels)
+        specificity = float(name.rpartition("_")[2])
+        return float(np.mean([from_roc_curve(held[:, c] == 1, s[:, c], specificity) for c in classes]))
     if name == "log_loss":
         if problem == "multi_label":
             return float(np.mean([sk.log_loss(y[:, c], s[:, c], labels=[0, 1]) for c in range(y.shape[1])]))
@@ -248,7 +266,7 @@ def test_a_resample_is_scored_as_if_its_items_were_copied(name: str, problem: st
         values = resampled.statistic(lookup(name, problem), problem, outputs)(weights)
     for row, value in zip(draws, values, strict=True):
         copied = taken(outputs, row)
-        if name == "roc_auc" and not every_class_is_mixed(problem, copied):
+        if name.startswith(("roc_auc", "sensitivity")) and not every_class_is_mixed(problem, copied):
             continue  # undefined on all classes: the interval takes the mean over the others
         assert value == pytest.approx(independent(name, problem, copied), rel=1e-9, abs=1e-12)
 
@@ -277,6 +295,7 @@ def hub(name: str, config: str | None = None, **arguments: Any) -> Any:
     return modules.load(name, config).compute(**arguments)
 
 
+AT_95 = "sensitivity_at_specificity_0.95"
 BINARY = {"references": [0, 1, 0, 1, 0], "predictions": [0, 0, 1, 1, 0]}
 THREE = {"references": [0, 1, 2, 0, 1, 2], "predictions": [0, 2, 1, 0, 0, 1]}
 WEIGHTS = [0.9, 0.5, 3.9, 1.2, 0.3]
@@ -425,6 +444,10 @@ def test_nothing_is_left_in_the_cache_folder() -> None:
         ("roc_auc", "single_label", Outputs(np.zeros(4, int), np.zeros(4, int), np.full((4, 2), 0.5), 2)),
         ("roc_auc", "single_label", Outputs(np.array([0, 1, 1]), np.zeros(3, int), np.full((3, 3), 1 / 3), 3)),
         ("roc_auc", "multi_label", Outputs(np.eye(3, 2, dtype=int) * [1, 0], np.eye(3, 2), np.eye(3, 2), 2)),
+        (AT_95, "single_label", Outputs(np.zeros(4, int), np.zeros(4, int), np.full((4, 2), 0.5), 2)),
+        (AT_95, "single_label", Outputs(np.ones(4, int), np.zeros(4, int), np.full((4, 2), 0.5), 2)),
+        (AT_95, "single_label", Outputs(np.array([0, 1, 1]), np.zeros(3, int), np.full((3, 3), 1 / 3), 3)),
+        (AT_95, "multi_label", Outputs(np.eye(3, 2, dtype=int) * [1, 0], np.eye(3, 2), np.eye(3, 2), 2)),
         ("pearsonr", "regression", Outputs(np.ones(4), np.arange(4.0), None, 1)),
         ("spearmanr", "regression", Outputs(np.arange(4.0), np.ones(4), None, 1)),
         ("pearsonr", "regression", Outputs(np.ones(1), np.ones(1), None, 1)),
@@ -506,7 +529,93 @@ def test_area_under_the_curve_gets_fewer_resamples_where_it_would_be_slow(monkey
     assert metrics._resamples(METRICS["roc_auc"], single_label(), 1000) == 150
     assert metrics._resamples(METRICS["roc_auc"], single_label(2400), 1000) == 100
     assert metrics._resamples(METRICS["roc_auc"], single_label(classes=2), 1000) == 1000
+    assert metrics._resamples(METRICS[AT_95], single_label(), 1000) == 150
+    assert metrics._resamples(METRICS[AT_95], single_label(classes=2), 1000) == 1000
     assert metrics._resamples(METRICS["f1_macro"], single_label(), 1000) == 1000
+
+
+@st.composite
+def scored_items(draw: st.DrawFn) -> tuple[str, Outputs]:
+    """Scores with ties, constant ones among them, of which some lack a class."""
+    problem = draw(st.sampled_from(["single_label", "multi_label"]))
+    classes, n = draw(st.integers(2, 4)), draw(st.integers(1, 40))
+    levels = draw(st.integers(1, 12))
+    rows = st.lists(st.integers(1, levels), min_size=classes, max_size=classes)
+    scores = np.array(draw(st.lists(rows, min_size=n, max_size=n))) / (levels + 1)
+    if problem == "single_label":
+        references = np.array(draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)))
+    else:
+        labels = st.lists(st.integers(0, 1), min_size=classes, max_size=classes)
+        references = np.array(draw(st.lists(labels, min_size=n, max_size=n)))
+    return problem, Outputs(references, references, scores, classes)
+
+
+@settings(max_examples=150)
+@given(scored_items(), st.sampled_from(["0.5", "0.75", "0.8", "0.9", "0.95", "0.999"]))
+def test_sensitivity_is_that_of_the_curve_of_scikit_learn(made: tuple[str, Outputs], specificity: str) -> None:
+    problem, outputs = made
+    name = f"sensitivity_at_specificity_{specificity}"
+    found, expected = score([name], problem, outputs, intervals=False)[name].value, independent(name, problem, outputs)
+    if math.isnan(expected):
+        assert found is None
+    else:
+        assert found == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("kept", [50, 66, 67, 68, 80, 90, 93, 95, 99])  # 1 - 7 / 100 is less than 0.93
+def test_exactly_the_specificity_of_the_name_is_enough(kept: int) -> None:
+    # A hundred negatives with scores 0 to 99, and a positive above each of them, before the next one.
+    scores = np.concatenate([np.arange(100.0), np.arange(100) + 0.5]) / 100
+    references = np.repeat([0, 1], 100)
+    outputs = Outputs(references, references, np.stack([1 - scores, scores], axis=1), 2)
+    name = f"sensitivity_at_specificity_{kept / 100}"
+    # The lowest positive that is found is the one with so many negatives below it.
+    assert score([name], "single_label", outputs, resamples=10)[name].value == (100 - kept + 1) / 100
+
+
+def test_sensitivity_counts_no_positive_that_ties_with_a_negative_it_may_not_take() -> None:
+    scores = np.array([0.1, 0.2, 0.3, 0.8, 0.8, 0.8, 0.9, 0.1])
+    references = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    outputs = Outputs(references, references, np.stack([1 - scores, scores], axis=1), 2)
+    names = [f"sensitivity_at_specificity_{share}" for share in ("0.75", "0.751")]
+    found = score(names, "single_label", outputs)
+    assert [found[name].value for name in names] == [0.75, 0.25]
+    constant = Outputs(references, references, np.full((8, 2), 0.5), 2)
+    assert score([AT_95], "single_label", constant)[AT_95].value == 0
+
+
+@pytest.mark.parametrize("name", ["sensitivity_at_specificity_0.5", "sensitivity_at_specificity_0.999"])
+def test_any_specificity_of_the_pattern_is_built_in(name: str) -> None:
+    found = lookup(name, "single_label")
+    assert found == built_in(name)
+    assert (found.needs, found.interval, found.options) == ("scores", "bootstrap", {"specificity": float(name[27:])})
+    with pytest.raises(RecipeError, match="is not defined for a regression problem"):
+        lookup(name, "regression")
+
+
+@pytest.mark.parametrize("ending", ["", "_0.49", "_1.0", "_0.9999", "_95", "_0.95x", "_0.", "_high"])
+def test_specificity_that_cannot_be_meant_is_refused_and_not_asked_of_the_hub(ending: str) -> None:
+    with pytest.raises(RecipeError, match=r"from 0.5 to 0.999") as caught:
+        score([f"sensitivity_at_specificity{ending}"], "single_label", single_label())
+    assert AT_95 in caught.value.problems[0].hint
+
+
+def test_paired_difference_of_sensitivities_is_that_of_the_values_and_less_wide_than_the_intervals() -> None:
+    first = single_label(classes=2)
+    assert first.scores is not None
+    lower = first.scores[:, 1] - 0.3 * (np.random.default_rng(1).random(len(first.references)) < 0.3)
+    second = Outputs(first.references, first.predictions, np.stack([1 - lower, lower], axis=1), 2)
+    name = "sensitivity_at_specificity_0.8"
+    metric = lookup(name, "single_label")
+    of_weights = [[resampled.statistic(metric, "single_label", one)] for one in (first, second)]
+    difference = paired_difference_of(*of_weights, len(first.references))
+    scores = [score([name], "single_label", one)[name] for one in (first, second)]
+    assert all(one.value is not None and one.low is not None and one.high is not None for one in scores)
+    assert difference.value == pytest.approx(scores[0].value - scores[1].value, abs=1e-12)
+    assert difference.low < difference.value < difference.high
+    assert difference.high - difference.low < sum(one.high - one.low for one in scores)
+    same = paired_difference_of(of_weights[0], of_weights[0], len(first.references))
+    assert (same.low, same.value, same.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -540,6 +649,7 @@ def test_unknown_name_is_a_module_of_the_hub() -> None:
         interval=None,
     )
     assert suggest("acuracy") == "accuracy"
+    assert suggest("sensitivty_at_specificity_0.95") == AT_95
     assert suggest("bleurt-large") is None
 
 
@@ -560,6 +670,7 @@ def test_other_metrics_without_network_fail_at_once_and_say_how_to_go_on() -> No
     hint = caught.value.problems[0].hint
     assert hint.startswith("Did you mean 'accuracy'? ")
     assert "f1_macro" in hint
+    assert AT_95 in hint
 
 
 THEIRS = """

@@ -271,3 +271,14 @@ def test_a_profile_says_where_an_update_spends_its_time_and_changes_nothing(go):
     assert "Milliseconds an update, mean of 5" in table
     assert "aten::addmm" in table
     assert sha256(plain.run) == sha256(profiled.run)
+
+
+def test_sensitivity_at_a_specificity_of_the_users_own_chooses_and_is_reported_without_network(go):
+    name = "sensitivity_at_specificity_0.75"
+    found = go("bert", "full-random", evaluate={"metrics": [name, "accuracy"]})
+    entry = found.run.metrics["metrics"][name]
+    assert (entry["interval"], entry["unit"], entry["higher_is_better"]) == ("bootstrap", "fraction", True)
+    assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
+    front = yaml.safe_load(Path(found.run.artifact, "README.md").read_text("utf-8").split("---\n")[1])
+    measured = front["model-index"][0]["results"][0]["metrics"]
+    assert [one["type"] for one in measured] == ["sensitivity_at_specificity", "accuracy"]
