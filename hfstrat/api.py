@@ -123,10 +123,10 @@ def load(run: str | Path | Run) -> Predictor:
 
 
 def predict(run: str | Path | Run, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Predict some texts with a finished run; `load` keeps the model for more of them.
+    """Predict some texts, or pictures, with a finished run; `load` keeps the model for more of them.
 
     Returns:
-        `{"prediction": …, "scores": {label: probability}}` for each text.
+        `{"prediction": …, "scores": {label: probability}}` for each one.
     """
     return load(run).predict(texts, pairs)
 

@@ -118,14 +118,17 @@ def evaluate(
 def predict(
     run: RunFolder,
     data: Annotated[
-        str, typer.Argument(metavar="[DATA]", help="A file with texts; -: a text a line from stdin.")
+        str,
+        typer.Argument(
+            metavar="[DATA]", help="A file with texts, or pictures; -: a text or a picture's name a line from stdin."
+        ),
     ] = "-",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .jsonl or .csv file; left out: jsonl on stdout.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Predict with a finished run: one line out for each text in."""
+    """Predict with a finished run: one line out for each text or picture in."""
     from hfstrat.verbs import predict as verb
 
     verb.run(run, data, output, quiet)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfstrat import generating
-from hfstrat.data import sources
+from hfstrat.data import folders, sources
 from hfstrat.data.auditing import problems_of_rows
 from hfstrat.data.splits import split, train_name
 from hfstrat.data.streams import open_stream
+from hfstrat.encoding import encode
 from hfstrat.errors import DataError, Problem, UsageError
 from hfstrat.judge import Judge
 from hfstrat.models import artifact
 from hfstrat.models.base import under_adapter
+from hfstrat.models.processors import read_image_processor
 from hfstrat.outputs import outputs_of
 from hfstrat.prepare import SPLITS
 from hfstrat.recipe.data import FileData
@@ -24,7 +26,7 @@ from hfstrat.recipe.loading import build, parse
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import Run, write_json
 from hfstrat.runs.events import Observer
-from hfstrat.tasks import CausalLM
+from hfstrat.tasks import CausalLM, TextsSpec
 from hfstrat.tasks.base import Decoded, Examples, Labels
 from hfstrat.tasks.language import LanguageSpec
 
@@ -45,7 +47,7 @@ class Predictor:
         run: The finished run.
         recipe: Its resolved recipe.
         model: The artefact, in fp32 and eval mode.
-        tokenizer: Its tokenizer.
+        processor: Its tokenizer or image processor.
         judge: Decides and measures.
         threshold: Probability from which a label is given.
     """
@@ -53,7 +55,7 @@ class Predictor:
     run: Run
     recipe: Recipe
     model: nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    processor: Any
     judge: Judge
     threshold: float
 
@@ -85,15 +87,26 @@ class Predictor:
             model = model.cuda()
         settings = getattr(AutoConfig.from_pretrained(run.artifact, trust_remote_code=trust), "hfstrat", {})
         judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))
-        tokenizer = AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=trust)
-        return cls(
-            run, recipe, model, tokenizer, judge, float(settings.get("threshold", recipe.task.default_threshold))
+        processor: Any = (
+            AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=trust)
+            if isinstance(recipe.task, TextsSpec)
+            else read_image_processor(str(run.artifact), {})
         )
+        return cls(
+            run, recipe, model, processor, judge, float(settings.get("threshold", recipe.task.default_threshold))
+        )
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What makes tokens, where the model reads text."""
+        found: PreTrainedTokenizerBase = self.processor
+        return found
 
     @cached_property
     def max_length(self) -> int:
-        """Tokens of a window."""
-        return int(self.recipe.task.max_length)
+        """Tokens of a window, where there are tokens."""
+        task = self.recipe.task
+        return int(task.max_length) if isinstance(task, TextsSpec) else 0
 
     @property
     def chunk(self) -> int:
@@ -103,15 +116,15 @@ class Predictor:
     def decide(self, examples: Examples) -> tuple[Decoded, Examples]:
         """Logits, probabilities and decisions for some texts, and what they are about: texts, or pieces of them."""
         task = self.recipe.task
-        encoded = task.encode(self.tokenizer, examples, self.max_length)
-        found = outputs_of(self.model, encoded, self.judge, self.recipe, self.tokenizer)
+        encoded = encode(task, self.processor, examples, self.max_length)
+        found = outputs_of(self.model, encoded, self.judge, self.recipe, self.processor)
         return self.judge.decode(found, self.threshold), encoded.examples
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A prediction for each text.
 
         Args:
-            texts: First texts.
+            texts: First texts; for a model of pictures files, arrays or pictures of Pillow.
             pairs: Second texts, for a model of pairs.
 
         Returns:
@@ -153,15 +166,15 @@ class Predictor:
         if not isinstance(task, CausalLM):
             raise UsageError(Problem(f"{self.run.path} does not continue text", hint="Use predict"))
         examples = self._examples([prompt])
-        texts, chat = task.prompts(self.tokenizer, examples), examples.chats is not None
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        texts, chat = task.prompts(self.processor, examples), examples.chats is not None
+        streamer = TextIteratorStreamer(self.processor, skip_prompt=True, skip_special_tokens=True)
         one = task.generation.model_copy(update={"num_beams": 1})  # of several nobody knows which one will be best
-        how = generating.settings(self.model, self.tokenizer, one, chat=chat)
+        how = generating.settings(self.model, self.processor, one, chat=chat)
         failed: list[BaseException] = []
 
         def write() -> None:
             try:
-                list(generating.continued(self.model, self.tokenizer, texts, how, special=not chat, streamer=streamer))
+                list(generating.continued(self.model, self.processor, texts, how, special=not chat, streamer=streamer))
             except BaseException as error:
                 failed.append(error)
                 streamer.end()  # or its reader would wait for ever
@@ -176,7 +189,7 @@ class Predictor:
     def _records(self, examples: Examples) -> list[dict[str, Any]]:
         task = self.recipe.task
         if isinstance(task, LanguageSpec):
-            return list(generating.records(task, self.model, self.tokenizer, examples, self.max_length))
+            return list(generating.records(task, self.model, self.processor, examples, self.max_length))
         return self.recipe.task.records(*self.decide(examples), self.judge.labels)
 
     def predict_file(self, source: Path, observer: Observer) -> Iterator[dict[str, Any]]:
@@ -185,8 +198,9 @@ class Predictor:
         Raises:
             DataError: The file has no text column.
         """
-        table = next(iter(self._load(source).values()))
+        table = self._unlabelled(source)
         columns = self.recipe.task.columns(self._roles(table), table.column_names, labelled=False)
+        table = self._with_files(table, columns, source)
         observer.phase("predict", len(table), "texts")
         for start in range(0, len(table), self.chunk):
             part = table.select(range(start, min(start + self.chunk, len(table))))
@@ -221,6 +235,7 @@ class Predictor:
             return self._split(name, memory), name
         table, label = _first(self._load(Path(name))), Path(name).stem
         columns = self.recipe.task.columns(self._roles(table), table.column_names)
+        table = self._with_files(table, columns, Path(name))
         problems = problems_of_rows(self.recipe.task, label, table, columns, self.judge.labels.problem)
         if problems:
             raise DataError(problems)
@@ -236,11 +251,27 @@ class Predictor:
         loaded = sources.load(spec, memory)
         train = loaded.splits[train_name(loaded, spec)]
         task = self.recipe.task
-        strata = task.strata(task.columns(spec.columns, train.column_names))
+        columns = task.columns(spec.columns, train.column_names)
+        if task.files in columns:
+            loaded = sources.with_files(loaded, str(columns[task.files]))
+        strata = task.strata(columns)
         found: Dataset | None = dict(split(loaded, spec, strata, task.texts).items()).get(name)
         if found is None:
             raise UsageError(Problem(f"the run's data has no {name} split", hint="Name another split, or a file"))
         return found
+
+    def _unlabelled(self, source: Path) -> Dataset:
+        """The rows of a table; where pictures are looked at also one file of them, or a folder with nothing else."""
+        role = self.recipe.task.files
+        column = str(self.recipe.data.columns.get(role, role))
+        alone = folders.files_alone(source, folders.PICTURE_SUFFIXES, column) if role else None
+        return _first(self._load(source)) if alone is None else alone
+
+    def _with_files(self, table: Any, columns: Mapping[str, Any], source: Path) -> Any:
+        """A table with whole paths where it names files."""
+        role = self.recipe.task.files
+        near = source if source.is_dir() else source.parent
+        return sources.found_files(table, str(columns[role]), near) if role in columns else table
 
     def _load(self, source: Path) -> dict[str, Any]:
         return sources.load(FileData(source=str(source))).splits

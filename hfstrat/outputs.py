@@ -16,7 +16,6 @@ from hfstrat.training import scoring
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedTokenizerBase
 
 
 def outputs_of(
@@ -24,7 +23,7 @@ def outputs_of(
     data: Encoded,
     judge: Judge,
     recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
+    processor: Any,
     accelerator: Accelerator | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Any:
@@ -35,7 +34,7 @@ def outputs_of(
         data: The split.
         judge: Says which metrics there are.
         recipe: The resolved recipe.
-        tokenizer: What encoded the split.
+        processor: What encoded the split.
         accelerator: As for `scoring.logits`.
         progress: As for `scoring.logits`.
     """
@@ -44,4 +43,4 @@ def outputs_of(
     collected = task.collected(found, data, judge.labels)
     if not (judge.writes and isinstance(task, LanguageSpec)):
         return collected
-    return Said(collected, answered(task, model, tokenizer, data, accelerator))
+    return Said(collected, answered(task, model, processor, data, accelerator))

@@ -24,6 +24,8 @@ from hfstrat.data.audit_language import check_language
 from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.data.streams import open_stream
 from hfstrat.data.tokens import audit_tokens
+from hfstrat.data.varying import Varied
+from hfstrat.encoding import seen
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
 from hfstrat.models.base import Base, open_base
 from hfstrat.models.build import Added, Shape, plan_adapter, plan_shape
@@ -38,7 +40,7 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.runs.store import LIMIT, room
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
-from hfstrat.tasks import TextClassification
+from hfstrat.tasks import TextClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
 from hfstrat.tasks.language import LanguageSpec
 from hfstrat.teaching import Teacher, naming, open_teacher
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
 CHARACTERS_LEARNED = 50_000_000  # of a stream, by a tokenizer of the run's own
+PATCH = 16  # pixels
 UNLIMITED = 1_000_000  # tokens; tokenizers say a larger number where they know no limit
 SPLITS = ("train", "validation", "test")
 T = TypeVar("T")
@@ -135,6 +138,8 @@ class Prepared:
         for name, part in parts:
             ids = (f"{len(part)} pieces",) if part.streamed else part.ids
             found.update("\0".join((name, *ids)).encode("utf-8", "surrogatepass"))
+            if part.pixels is not None:
+                found.update(part.pixels.digest)
             columns = [array for column in part.columns.values() for array in (column.values, column.offsets)]
             units = [] if part.units is None or part.streamed else [part.units.values]
             for array in (*columns, part.windows, *units, *([] if part.targets is None else [part.targets])):
@@ -186,7 +191,9 @@ def prepare(
             parts = {**material.examples, **({"unlabelled": more} if more else {})}
             encoded = encode(recipe, base, parts, observer)
             unlabelled = (more, encoded.pop("unlabelled")) if more else None
-            token_problems, token_warnings = audit_tokens(encoded, base.tokenizer, base.config)
+            token_problems, token_warnings = (
+                audit_tokens(encoded, base.tokenizer, base.config) if base.tokenizer is not None else ([], [])
+            )
         if token_problems:
             raise UsageError(token_problems)
         with ledger.phase("load"):
@@ -248,6 +255,8 @@ def settle_cache(
         chosen = (True, "the frozen body is run once for its head, in this run or in one before")
     elif not any(depths):
         chosen = (False, "nothing below what trains is frozen")
+    elif any(part.pixels is not None for part in encoded.values()):
+        chosen = (False, "what blocks give for pictures is not kept")
     elif any(part.masking is not None for part in encoded.values()):
         chosen = (False, "other tokens are hidden each time")
     elif any(part.packed for part in encoded.values()):
@@ -273,7 +282,9 @@ def open_start(recipe: Recipe, body: Body) -> Base:
         UsageError: It cannot be used.
     """
     with naming(body.origin) if body.origin is not None else nullcontext():
-        return open_base(recipe.model, body, recipe.task.auto_class)
+        size = getattr(recipe.task, "image_size", None)
+        side = size if isinstance(size, int) else None
+        return open_base(recipe.model, body, recipe.task.auto_class, recipe.task.reads, side)
 
 
 def with_vocabulary(base: Base, vocabulary: Vocabulary, examples: Examples, observer: Observer) -> Base:
@@ -322,19 +333,30 @@ def encode(
     recipe: Recipe, base: Base, examples: Mapping[str, Examples], observer: Observer | None = None
 ) -> dict[str, Encoded]:
     """Tokenise splits at the length that the recipe asks for, else at the model's own up to 512."""
-    asked = recipe.task.max_length
+    task = recipe.task
+    if not isinstance(task, TextsSpec):
+        assert base.image_processor is not None, "a base that looks at pictures has a processor"
+        hears, found = observer or Observer(), {}
+        hears.phase("pictures", sum(map(len, examples.values())), "pictures")
+        for name, part in examples.items():
+            found[name] = seen(base.image_processor, part, hears.advance)
+        varied = getattr(task, "augmentation", None)
+        if varied is not None:
+            found["train"] = replace(found["train"], masking=Varied(varied.settings()))
+        return found
+    asked = task.max_length
     most = base.max_length or UNLIMITED
-    length = min(int(asked), most) if asked != "auto" else min(most, recipe.task.longest)
-    make = recipe.task.encode if recipe.train.cache is False else partial(tokenized, recipe.task)
-    found = {}
+    length = min(int(asked), most) if asked != "auto" else min(most, task.longest)
+    make = task.encode if recipe.train.cache is False else partial(tokenized, task)
+    encoded = {}
     for name, part in examples.items():
         if part.stream is None:
-            found[name] = make(base.known_tokenizer, part, length)
+            encoded[name] = make(base.known_tokenizer, part, length)
         else:
-            assert isinstance(recipe.task, LanguageSpec), "nothing else is streamed"
+            assert isinstance(task, LanguageSpec), "nothing else is streamed"
             words = (part.stream, length, recipe.data.epoch_tokens, observer or Observer())
-            found[name] = streamed(recipe.task, base.known_tokenizer, *words)
-    return found
+            encoded[name] = streamed(task, base.known_tokenizer, *words)
+    return encoded
 
 
 def seen_ids(
@@ -384,6 +406,9 @@ def check_strategy(recipe: Recipe, labels: Labels) -> None:
 def check_goes_with(recipe: Recipe) -> None:
     """Raise for a strategy that the task cannot be learned by."""
     kind, task = recipe.strategy.kind, recipe.task
+    if kind == "distill" and getattr(task, "augmentation", None) is not None:
+        what = "a teacher's outputs are computed once, for the pictures as they are"
+        raise RecipeError(Problem(what, "task.augmentation", hint="Remove it"))
     if kind in task.refused:
         what = f"{kind} does not go with {task.kind}: {task.refused[kind]}"
         raise RecipeError(Problem(what, "strategy.kind", hint="Use another strategy"))
@@ -422,6 +447,8 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
     task = recipe.task
     train = loaded.splits[train_name(loaded, recipe.data)]
     columns = task.columns(recipe.data.columns, train.column_names)
+    if task.files in columns:
+        loaded = sources.with_files(loaded, str(columns[task.files]), folder)
     splits = split(loaded, recipe.data, task.strata(columns), task.texts)
     problem, reason = task.find_problem(splits.train, columns)
     audit = auditing.audit(task, splits, columns, problem)
@@ -530,7 +557,10 @@ def _facts(
     machine: Machine,
 ) -> Facts:
     parts = [*encoded.values()] + ([unlabelled[1]] if unlabelled is not None else [])
-    longest = max(int(part.columns["input_ids"].lengths.max()) for part in parts)
+    pictures = encoded["train"].pixels
+    # A picture is worth as many tokens as it has patches of the usual size.
+    patches = 0 if pictures is None else math.ceil(math.prod(pictures.side) / PATCH**2)
+    longest = patches or max(int(part.columns["input_ids"].lengths.max()) for part in parts)
     pooling, normalize = choose_pooling(recipe, base)
     table = anatomy.tokens
     return Facts(
@@ -540,7 +570,7 @@ def _facts(
         labels=material.labels,
         labels_reason=material.labels_reason,
         longest=max(4, min(base.max_length or UNLIMITED, 8 * math.ceil(longest / 8))),
-        median=int(np.median(encoded["train"].lengths)),
+        median=patches or int(np.median(encoded["train"].lengths)),
         limit=base.max_length,
         attention=attention,
         body=anatomy.body_size,
@@ -556,10 +586,13 @@ def _facts(
         tokens=TokenUse(0, 0, NO_TOKENS) if table is None else TokenUse(len(ids), table.rows, table.bound),
         vocabulary=int(getattr(base.config.get_text_config(), "vocab_size", 0)) if recipe.task.of_vocabulary else 0,
         machine=machine,
+        side=pictures.side[0] if pictures is not None and pictures.side[0] == pictures.side[1] else 0,
     )
 
 
 def _truncation(encoded: Mapping[str, Encoded], recipe: Recipe) -> list[str]:
+    if not isinstance(recipe.task, TextsSpec):
+        return []
     what = recipe.task.lost(int(recipe.task.max_length))
     return [
         f"{part.truncated} of {len(part)} texts in {name} {what}" for name, part in encoded.items() if part.truncated

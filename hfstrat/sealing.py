@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from hfstrat.generating import gallery, settings
 from hfstrat.models import artifact
@@ -16,7 +17,7 @@ from hfstrat.report.samples import SAMPLES, continuations, samples
 from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.state import State
-from hfstrat.tasks import CausalLM, Seq2Seq
+from hfstrat.tasks import CausalLM, Seq2Seq, TextsSpec
 from hfstrat.tasks.language import LanguageSpec
 from hfstrat.training.checkpoint import digest, flush
 from hfstrat.training.memory import ResidentPeak
@@ -38,14 +39,11 @@ RECORDS = (
 def seal(run: Run, state: State, prepared: Prepared, observer: Observer, resident: ResidentPeak) -> None:
     """Save, load again, score what was saved, and write the run's results."""
     recipe, ledger, storage = prepared.recipe, state.ledger, prepared.plan.body.storage
-    tokenizer, anatomy = prepared.base.known_tokenizer, prepared.anatomy
-    room = int(recipe.task.max_length) - tokenizer.num_special_tokens_to_add()
+    anatomy, processor = prepared.anatomy, prepared.base.processor
     extra = {
         "task": recipe.task.kind,
         "problem": prepared.material.labels.problem,
-        "max_length": recipe.task.max_length,
-        "long_texts": "windows" if recipe.task.in_windows else "truncate",
-        "stride": min(recipe.task.stride, room // 2),
+        **_of_texts(prepared),
         "threshold": state.threshold,
         "limit": prepared.base.max_length,
         # A body that went on learning language is still pooled as its base is.
@@ -53,11 +51,14 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         "storage": storage and to_json(storage, anatomy.whole, recipe.train.precision),
     }
     with ledger.phase("save"):
-        tokenizer.model_max_length = recipe.task.max_length  # a pipeline cuts where training did
-        artifact.save(state.model, tokenizer, run.artifact, _name(prepared), extra)
+        if isinstance(recipe.task, TextsSpec):  # a pipeline cuts where training did
+            prepared.base.known_tokenizer.model_max_length = int(recipe.task.max_length)
+        artifact.save(state.model, processor, run.artifact, _name(prepared), extra)
         if isinstance(recipe.task, (CausalLM, Seq2Seq)):
             chat = "messages" in recipe.data.columns
-            settings(state.model, tokenizer, recipe.task.generation, chat=chat).save_pretrained(run.artifact)
+            settings(state.model, prepared.base.known_tokenizer, recipe.task.generation, chat=chat).save_pretrained(
+                run.artifact
+            )
         stored, size = artifact.weights_of(run.artifact)
         model = artifact.load(run.artifact, prepared.base.location, recipe.task.auto_class, prepared.base.hub)
         if storage is None:  # what is quantised lies where it was loaded
@@ -67,13 +68,13 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     data = prepared.encoded[split]
     observer.phase("test", len(data), "texts")
     with ledger.phase("evaluate") as phase:
-        found = outputs_of(model, data, state.judge, recipe, tokenizer, progress=observer.advance)
+        found = outputs_of(model, data, state.judge, recipe, processor, progress=observer.advance)
         phase.tokens += data.tokens
         decoded = state.judge.decode(found, state.threshold)
         result = state.judge.write(run.path, split, data.examples, decoded)
         shown = samples(run)
         if isinstance(recipe.task, LanguageSpec):
-            own = gallery(recipe.task, model, tokenizer, data)
+            own = gallery(recipe.task, model, prepared.base.known_tokenizer, data)
             shown = continuations([(one.given, one.true, one.said) for one in own])
     if shown:
         write_text(run.path / SAMPLES, shown)
@@ -89,6 +90,19 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     reason = f"best at {state.best_at}"
     write_json(run.path / "status.json", {"state": "done", "reason": reason, "exact": state.exact})
     observer.scored("sealed", split, {name: score["value"] for name, score in result["metrics"].items()})
+
+
+def _of_texts(prepared: Prepared) -> dict[str, Any]:
+    """How texts become tokens, for whoever uses the model without hfstrat."""
+    task = prepared.recipe.task
+    if not isinstance(task, TextsSpec):
+        return {}
+    room = int(task.max_length) - prepared.base.known_tokenizer.num_special_tokens_to_add()
+    return {
+        "max_length": task.max_length,
+        "long_texts": "windows" if task.in_windows else "truncate",
+        "stride": min(task.stride, room // 2),
+    }
 
 
 def _write_digests(folder: Path) -> None:

@@ -111,7 +111,7 @@ class State:
                 self.held_out,
                 self.judge,
                 self.prepared.recipe,
-                self.prepared.base.known_tokenizer,
+                self.prepared.base.processor,
                 self.accelerator,
                 (lambda _: self.signals.check()) if alone else None,
             )

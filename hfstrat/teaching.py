@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hfstrat.data.pictures import digest as digest_of
 from hfstrat.data.tokens import audit_tokens
+from hfstrat.encoding import encode
 from hfstrat.errors import ModelError, Problem, UsageError, did_you_mean
 from hfstrat.models import artifact
 from hfstrat.models.base import LONGEST, Base, open_base
 from hfstrat.recipe.model import ModelSpec
 from hfstrat.strategies.plan import Distillation
+from hfstrat.tasks import TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, FloatArray, Labels
 from hfstrat.training import scoring
 from hfstrat.training.machine import circumstances
@@ -93,7 +96,7 @@ def open_teacher(distillation: Distillation, labels: Labels, recipe: Recipe) -> 
     """
     with naming(distillation.teacher):
         spec = ModelSpec(base=distillation.teacher, trust_remote_code=recipe.model.trust_remote_code)
-        base = open_base(spec, auto_class=recipe.task.auto_class)
+        base = open_base(spec, auto_class=recipe.task.auto_class, reads=recipe.task.reads)
     if base.labels is None:
         hint = "Name a model for the same task whose configuration names its labels (id2label)"
         raise ModelError(
@@ -106,9 +109,9 @@ def open_teacher(distillation: Distillation, labels: Labels, recipe: Recipe) -> 
         raise ModelError(Problem(f"the teacher {distillation.teacher} {what}", "strategy.teacher", hint=hint))
     if base.adapter is None:
         _check_whole(base, recipe.task.auto_class, distillation.teacher)
-    assert base.tokenizer is not None, "a base with weights has a tokenizer"
-    # An artefact's tokenizer cuts where its run did.
-    length = min(base.tokenizer.model_max_length, base.max_length or LONGEST, LONGEST)
+    # An artefact's tokenizer cuts where its run did; pictures are not cut.
+    own = LONGEST if base.tokenizer is None else base.tokenizer.model_max_length
+    length = min(own, base.max_length or LONGEST, LONGEST)
     return Teacher(base, tuple(base.labels.index(name) for name in labels.names), int(length))
 
 
@@ -165,9 +168,11 @@ def _outputs(
         observer.note(f"the teacher's outputs are read from {kept}")
         found: FloatArray = load_file(kept)["logits"]
         return found
-    assert teacher.base.tokenizer is not None, "a teacher has a tokenizer"
-    encoded = recipe.task.encode(teacher.base.tokenizer, examples, teacher.max_length)
-    problems, _ = audit_tokens({"train": encoded}, teacher.base.tokenizer, teacher.base.config)
+    encoded = encode(recipe.task, teacher.base.processor, examples, teacher.max_length)
+    tokenizer = teacher.base.tokenizer
+    problems: list[Problem] = []
+    if tokenizer is not None:
+        problems, _ = audit_tokens({"train": encoded}, tokenizer, teacher.base.config)
     if problems:
         raise ModelError([replace(problem, path="strategy.teacher") for problem in problems])
     observer.phase("teacher", len(encoded), "texts")
@@ -190,7 +195,8 @@ def _key(teacher: Teacher, examples: Examples, recipe: Recipe) -> str:
         "tokenizer": getattr(tokenizer, "init_kwargs", None),
         "vocabulary": sorted(tokenizer.get_vocab().items()) if tokenizer is not None else None,
         "max_length": teacher.max_length,
-        "encoding": {name: getattr(task, name) for name in task.encoding},
+        "processor": None if tokenizer is not None else teacher.base.processor.to_dict(),
+        "encoding": {name: getattr(task, name) for name in task.encoding} if isinstance(task, TextsSpec) else None,
         "precision": recipe.train.precision,
         "batch_size": recipe.evaluate.batch_size,
         **circumstances(1),
@@ -199,6 +205,8 @@ def _key(teacher: Teacher, examples: Examples, recipe: Recipe) -> str:
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for text in (*examples.texts, *(examples.pairs or ())):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    for picture in examples.media or ():
+        digest.update(digest_of(picture))
     for array in () if examples.words is None else (examples.words.offsets, examples.words.starts):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -18,7 +18,7 @@ import numpy as np
 from hfstrat.errors import DataError, Problem
 from hfstrat.runs import store
 from hfstrat.runs.events import Observer
-from hfstrat.tasks import TaskSpec
+from hfstrat.tasks import TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Ragged, TextStream
 from hfstrat.tasks.language import LanguageSpec
 
@@ -30,7 +30,7 @@ AT_ONCE, CHARACTERS = 1000, 4_000_000  # parts of a stream that are tokenised to
 FEWEST = 2000  # examples; fewer are tokenised sooner than a file is looked up, verified and read
 
 
-def tokenized(task: TaskSpec, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
+def tokenized(task: TextsSpec, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
     """A split's tokens, read where they were kept for these very texts, this tokenizer and these settings.
 
     Args:
@@ -155,7 +155,7 @@ def _kept(key: str, what: str, packed: IntArray) -> store.Array | None:
     return store.find(key)
 
 
-def _key(task: TaskSpec, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> str:
+def _key(task: TextsSpec, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> str:
     """A name that says all that the tokens depend on."""
     described = {
         **_described(tokenizer),

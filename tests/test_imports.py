@@ -27,6 +27,7 @@ TENSOR = (("data", "models"), ("training",))
 ABOVE = (
     # one layer in several files
     (
+        "encoding",
         "tokenizing",
         "prepare",
         "teaching",

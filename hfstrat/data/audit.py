@@ -75,16 +75,37 @@ def audit_texts(
         label_separator: What separates several labels in one cell.
     """
     report = Report()
+    texts, cells = check_texts(report, splits.items(), columns, problem, label_separator)
+    return audit_labelled(report, splits, texts, cells, problem)
+
+
+def audit_labelled(
+    report: Report,
+    splits: Splits,
+    texts: Mapping[str, list[Text] | None],
+    cells: Mapping[str, list[Any] | None],
+    problem: str,
+    noun: str = "text",
+) -> Audit:
+    """What is wrong with rows beside one another: classes, duplicates, leaks.
+
+    Args:
+        report: What was found so far.
+        splits: The rows of each role.
+        texts: Row number and what tells one row from another, by split.
+        cells: Label of each row, by split.
+        problem: What the labels are.
+        noun: What rows hold.
+    """
     named = splits.items()
-    texts, cells = check_texts(report, named, columns, problem, label_separator)
     counts = {name: _counts(labels) for name, labels in cells.items()} if problem != "regression" else {}
     check_size(report, splits.train)
     if len(splits.train) > 1 and problem != "regression" and counts.get("train"):
         _check_classes(report, counts, cells)
-    check_duplicates(report, texts["train"], cells["train"])
+    check_duplicates(report, texts["train"], cells["train"], noun)
     for name in ("validation", "test"):
         if texts.get(name):
-            check_leak(report, name, texts["train"], texts[name])
+            check_leak(report, name, texts["train"], texts[name], noun)
     return Audit({name: len(rows) for name, rows in named}, counts, tuple(report.problems), tuple(report.warnings))
 
 
@@ -98,10 +119,22 @@ def check_texts(
     """Texts and labels of each split, each row looked at by itself."""
     missing = {name: missing_columns(report, name, rows, columns) for name, rows in named}
     texts = {name: texts_of(report, name, rows, columns, missing[name]) for name, rows in named}
+    return texts, check_labels(report, named, columns, missing, problem, separator)
+
+
+def check_labels(
+    report: Report,
+    named: Sequence[tuple[str, Dataset]],
+    columns: Mapping[str, str | tuple[str, ...]],
+    missing: Mapping[str, set[str]],
+    problem: str,
+    separator: str | None,
+) -> dict[str, list[Any] | None]:
+    """Labels of each split, each row looked at by itself."""
     cells = {name: _labels(rows, columns, missing[name], problem, separator) for name, rows in named}
     for name, rows in named:
         _check_labels(report, name, rows, cells[name], columns, problem)
-    return texts, cells
+    return cells
 
 
 class Report:
@@ -210,8 +243,8 @@ def texts_of(
     return list(zip(numbers_of(rows), zip(*parts, strict=True), strict=True))
 
 
-def check_duplicates(report: Report, texts: list[Text] | None, labels: list[Any] | None) -> None:
-    """Equal texts within train."""
+def check_duplicates(report: Report, texts: list[Text] | None, labels: list[Any] | None, noun: str = "text") -> None:
+    """Equal texts, or what else rows hold, within train."""
     if texts is None:
         return
     groups: dict[tuple[str, ...], list[int]] = {}
@@ -220,7 +253,7 @@ def check_duplicates(report: Report, texts: list[Text] | None, labels: list[Any]
             groups.setdefault(text, []).append(place)
     again = [texts[place][0] for places in groups.values() for place in places[1:]]
     if again:
-        report.warnings.append(f"split train has {len(again)} rows whose text occurs before: {listed(sorted(again))}")
+        report.warnings.append(f"split train has {len(again)} rows whose {noun} occurs before: {listed(sorted(again))}")
     if labels is None:
         return
     torn = [places for places in groups.values() if len({repr(labels[place]) for place in places}) > 1]
@@ -228,20 +261,22 @@ def check_duplicates(report: Report, texts: list[Text] | None, labels: list[Any]
         example = torn[0]
         other = next(place for place in example if repr(labels[place]) != repr(labels[example[0]]))
         report.warnings.append(
-            f"split train has {len(torn)} texts with different labels, such as rows {texts[example[0]][0]} "
+            f"split train has {len(torn)} {noun}s with different labels, such as rows {texts[example[0]][0]} "
             f"({_shown(labels[example[0]])}) and {texts[other][0]} ({_shown(labels[other])})"
         )
 
 
-def check_leak(report: Report, name: str, train: list[Text] | None, texts: list[Text] | None) -> None:
-    """Texts of train in a split that is to measure."""
+def check_leak(
+    report: Report, name: str, train: list[Text] | None, texts: list[Text] | None, noun: str = "text"
+) -> None:
+    """Texts of train, or what else rows hold, in a split that is to measure."""
     if train is None or texts is None:
         return
     known = {text for _, text in train if any(text)}
     leaked = [row for row, text in texts if text in known]
     if leaked:
         report.warnings.append(
-            f"split {name} has {len(leaked)} of {len(texts)} rows whose text is also in train ({listed(leaked)}); "
+            f"split {name} has {len(leaked)} of {len(texts)} rows whose {noun} is also in train ({listed(leaked)}); "
             "scores on it are too good by as much"
         )
 
@@ -340,7 +375,7 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _check_classes(report: Report, counts: dict[str, dict[str, int]], cells: dict[str, list[Any] | None]) -> None:
+def _check_classes(report: Report, counts: dict[str, dict[str, int]], cells: Mapping[str, list[Any] | None]) -> None:
     train = counts["train"]
     if len(train) == 1 and all(cell == tuple(train) for cell in cells["train"] or () if cell is not None):
         report.error(

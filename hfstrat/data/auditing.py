@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from hfstrat.data.audit import Audit, Report, audit_texts, check_texts
 from hfstrat.data.audit_answers import audit_answers, check_answers
 from hfstrat.data.audit_language import audit_language, check_language
+from hfstrat.data.audit_pictures import audit_pictures, check_pictures
 from hfstrat.data.audit_words import audit_words, check_words
 from hfstrat.errors import Problem
-from hfstrat.tasks import QuestionAnswering, TaskSpec, TextClassification
+from hfstrat.tasks import ImageClassification, QuestionAnswering, TaskSpec, TextClassification
 from hfstrat.tasks.language import LanguageSpec
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def audit(task: TaskSpec, splits: Splits, columns: Columns, problem: Any) -> Aud
     """
     if isinstance(task, TextClassification):
         return audit_texts(splits, columns, problem, label_separator=task.label_separator)
+    if isinstance(task, ImageClassification):
+        return audit_pictures(splits, columns, problem, label_separator=task.label_separator)
     if isinstance(task, LanguageSpec):
         return audit_language(splits, columns)
     if isinstance(task, QuestionAnswering):
@@ -52,6 +55,8 @@ def problems_of_rows(task: TaskSpec, name: str, rows: Dataset, columns: Columns,
     report = Report()
     if isinstance(task, TextClassification):
         check_texts(report, [(name, rows)], columns, problem, task.label_separator)
+    elif isinstance(task, ImageClassification):
+        check_pictures(report, [(name, rows)], columns, problem, task.label_separator)
     elif isinstance(task, LanguageSpec):
         check_language(report, name, rows, columns)
     elif isinstance(task, QuestionAnswering):

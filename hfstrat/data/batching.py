@@ -61,7 +61,10 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
     import torch
 
     windows = data.windows_of(rows)
-    inputs = _in_one_row(data, windows) if data.packed else _padded(data, windows)
+    if data.pixels is not None:
+        inputs = {"pixel_values": torch.from_numpy(data.pixels.batch(rows))}
+    else:
+        inputs = _in_one_row(data, windows) if data.packed else _padded(data, windows)
     units, picked = rows, None
     if data.units is not None:
         left = data.left and DECODER not in data.columns
@@ -194,7 +197,7 @@ def evaluation_batches(data: Encoded, batch_size: int, process: int = 0, process
 
 def padding_share(data: Encoded, batch_size: int, seed: int) -> float:
     """Share of the computed tokens of an epoch that are padding."""
-    if data.packed:
+    if data.packed or data.pixels is not None:
         return 0.0
     lengths = data.lengths
     computed = sum(int(lengths[rows].max()) * len(rows) for rows in order(lengths, batch_size, seed, 0))

@@ -97,6 +97,27 @@ def read_folder(path: Path, suffixes: Collection[str], column: str) -> dict[str,
     return _datasets(reading.tables)
 
 
+def files_alone(path: Path, suffixes: Collection[str], column: str) -> Dataset | None:
+    """A file, or all files of a folder however deep, by their names alone (`id`); None where there is none.
+
+    Args:
+        path: The file or the folder.
+        suffixes: Endings of media files, in small letters.
+        column: Name of the column for the files.
+    """
+    from datasets import Dataset
+
+    if path.is_file():
+        found = [path] if path.suffix.lower() in suffixes else []
+    else:
+        found = sorted(_media(path, suffixes)) if is_media_folder(path, suffixes) else []
+    if not found:
+        return None
+    root = path if path.is_dir() else path.parent
+    names = [file.relative_to(root).as_posix() for file in found]
+    return Dataset.from_dict({"id": names, column: [file.absolute().as_posix() for file in found]})
+
+
 def _datasets(tables: Mapping[str, pa.Table]) -> dict[str, Dataset]:
     from datasets import Dataset
 

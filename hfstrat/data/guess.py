@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
+from hfstrat.data.folders import PICTURE_SUFFIXES
 from hfstrat.errors import DataError, Problem
 from hfstrat.tags import mark_entities
 from hfstrat.tasks.chat import messages_in
@@ -25,6 +27,7 @@ LABEL_NAMES = (
     "label", "labels", "category", "class", "target", "intent", "sentiment", "topic", "tag", "tags", "stars", "rating",
     "score", "emotion", "genre", "y",
 )  # fmt: skip
+PICTURE_NAMES = ("image", "img", "picture", "photo", "pixels", "scan")
 TOKEN_NAMES = ("tokens", "words", "token", "word", "form")
 PAIR_NAMES = (
     ("premise", "hypothesis"), ("question", "answer"), ("question", "passage"), ("question", "context"),
@@ -122,9 +125,16 @@ def guess(rows: Dataset) -> Guess:
     if found is not None:
         return found
     label = _label(useful, columns)
+    roles: dict[str, str | tuple[str, ...]]
+    if (picture := _pictured(useful)) is not None:
+        problem, separator, why = _problem(label)
+        target = label[0].name if len(label) == 1 else tuple(column.name for column in label)
+        reason = f"'{picture.name}' is the picture"
+        roles = {"image": picture.name, "label": target}
+        return Guess(roles, problem, separator, (reason, why), "image_classification")
     texts = _texts([column for column in useful if column.is_text and column not in label], columns)
     problem, separator, why = _problem(label)
-    roles: dict[str, str | tuple[str, ...]] = {"text": texts[0].name}
+    roles = {"text": texts[0].name}
     reasons = [f"'{texts[0].name}' is the text: {texts[0].words:.1f} words on average"]
     if len(texts) > 1:
         roles["text_pair"] = texts[1].name
@@ -203,6 +213,19 @@ def _alone(columns: Sequence[_Column]) -> Guess | None:
 
 
 # --- words --------------------------------------------------------------------------------------------------
+
+
+def _pictured(columns: Sequence[_Column]) -> _Column | None:
+    """The column of pictures: names of files, what `datasets` has of them, or arrays."""
+    for column in columns:
+        first = column.filled[0]
+        if isinstance(first, dict) and {*first} == {"bytes", "path"}:
+            return column
+        if isinstance(first, str) and PurePath(first).suffix.lower() in PICTURE_SUFFIXES:
+            return column
+        if isinstance(first, list) and first and isinstance(first[0], list) and _word(column.name) in PICTURE_NAMES:
+            return column
+    return None
 
 
 def _tagged(rows: Dataset, columns: Sequence[_Column]) -> Guess | None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from hfstrat.data.listing import refused
 from hfstrat.errors import DataError, Problem, UsageError
+from hfstrat.tasks.pixels import check_pillow
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,19 +36,6 @@ _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, height and width are exchanged
 _CHUNK = 32  # pictures that a process gets at once
 _COMPARED = 2**22  # pairs of hashes in memory at once: 32 MiB
 _LUMA = (19595, 38470, 7471)  # of red, green and blue, ITU-R 601 in 1/65536, as Pillow has it
-
-
-def check_pillow() -> None:
-    """Raise where Pillow is missing.
-
-    Raises:
-        UsageError: It is.
-    """
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        hint = "pip install 'hfstrat[images]'"
-        raise UsageError(Problem("pictures are read by Pillow, which is not installed", hint=hint)) from error
 
 
 def decoded(picture: Picture, channels: Channels) -> Bytes:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -60,7 +60,7 @@ def load(spec: DataSpec, memory: Memory | None = None, *, folder: Path | None = 
         DataError: A file is missing or malformed, the Hub cannot be reached, or `memory` is not given.
     """
     if isinstance(spec, FileData):
-        return _load_files(spec, folder)
+        return _load_media(spec, folder) or _load_files(spec, folder)
     if isinstance(spec, HubData):
         return _load_hub(spec)
     if isinstance(spec, BuiltinData):
@@ -69,6 +69,48 @@ def load(spec: DataSpec, memory: Memory | None = None, *, folder: Path | None = 
 
 
 # --- files --------------------------------------------------------------------------------------------------
+
+
+def _load_media(spec: FileData, folder: Path | None) -> Loaded | None:
+    """A folder of pictures; None where it is none."""
+    from hfstrat.data import folders
+
+    source = _find(spec.source, "data.source", folder)
+    if not folders.is_media_folder(source, folders.PICTURE_SUFFIXES):
+        return None
+    splits = folders.read_folder(source, folders.PICTURE_SUFFIXES, "image")
+    return Loaded(splits, folders.fingerprint(source, folders.PICTURE_SUFFIXES), str(source))
+
+
+def with_files(loaded: Loaded, column: str, folder: Path | None = None) -> Loaded:
+    """The same data with whole paths in a column of files, named relative to the table or to the recipe."""
+    table = Path(loaded.origin)
+    near = (table if table.is_dir() else table.parent, folder)
+    splits = {
+        name: found_files(rows, column, *near) if column in rows.column_names else rows
+        for name, rows in loaded.splits.items()
+    }
+    return replace(loaded, splits=splits)
+
+
+def found_files(rows: Dataset, column: str, *near: Path | None) -> Dataset:
+    """The same rows with whole paths for files that are named relative to one of some folders.
+
+    Args:
+        rows: The rows.
+        column: The column of names; cells that are no names stay as they are, and so do files that are not there.
+        near: The folders, the first one that has a file decides; None is left out.
+    """
+    names = rows[column][:]
+    if not any(isinstance(name, str) for name in names):
+        return rows
+    folders = [Path(), *(folder for folder in near if folder is not None)]
+
+    def found(name: Any) -> Any:
+        places = (folder / name for folder in folders) if isinstance(name, str) and name else ()
+        return next((str(place.absolute()) for place in places if os.path.isfile(place)), name)
+
+    return rows.remove_columns(column).add_column(column, [found(name) for name in names])
 
 
 def _load_files(spec: FileData, folder: Path | None) -> Loaded:
@@ -319,10 +361,12 @@ def _one_line(error: BaseException) -> str:
 def _load_builtin(spec: BuiltinData) -> Loaded:
     from hfstrat.data.builtin import python_docs
     from hfstrat.data.builtin_dates import dates
+    from hfstrat.data.builtin_digits import digits
     from hfstrat.data.builtin_names import python_names, python_questions
 
     builtin: dict[str, Callable[[], dict[str, Dataset]]] = {
         "builtin:dates": dates,
+        "builtin:digits": digits,
         "builtin:python-docs": python_docs,
         "builtin:python-names": python_names,
         "builtin:python-questions": python_questions,
@@ -370,11 +414,13 @@ def _from_pandas(frame: pandas.DataFrame, name: str) -> Dataset:
 
 
 def _plain(rows: Dataset) -> Dataset:
-    """The same rows with `string` in place of `large_string`, which cannot be concatenated with it."""
+    """The same rows with `string` for `large_string`, which cannot be joined with it, and pictures as their files."""
     features = rows.features.copy()
     for name, feature in features.items():
         if getattr(feature, "dtype", "") == "large_string":
             features[name] = type(feature)("string")
+        elif type(feature).__name__ == "Image":  # its bytes, which are decoded when they are needed
+            features[name] = type(feature)(decode=False)
     return rows.with_format(None) if features == rows.features else rows.with_format(None).cast(features)
 
 

@@ -7,16 +7,17 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hfstrat.errors import ModelError, Problem, RecipeError, did_you_mean
+from hfstrat.errors import ModelError, Problem, RecipeError, UsageError, did_you_mean
 from hfstrat.models.code import Code, load_code
 from hfstrat.models.modeling_pooled import PooledConfig
+from hfstrat.models.processors import plain_image_processor, read_image_processor, resized
 from hfstrat.models.vocabulary import fitted_config, position_limit
 from hfstrat.models.weights import AGAIN, check_weights
 from hfstrat.recipe.model import ModelSpec
@@ -24,6 +25,7 @@ from hfstrat.strategies.plan import Body
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
 
 
 LONGEST = 512  # tokens, where nothing else is asked for
@@ -64,6 +66,7 @@ class Base:
         adapter: The adapter on top of it to start from.
         code: The user's own architecture.
         hub: Keyword arguments for everything that is loaded from the same place.
+        image_processor: What makes inputs of pictures, where the model looks at those.
     """
 
     location: str | None
@@ -78,6 +81,12 @@ class Base:
     adapter: Adapted | None
     code: Code | None
     hub: Mapping[str, Any]
+    image_processor: BaseImageProcessor | None = field(default=None, repr=False)
+
+    @property
+    def processor(self) -> PreTrainedTokenizerBase | BaseImageProcessor:
+        """What makes inputs: the image processor where there is one, else the tokenizer."""
+        return self.known_tokenizer if self.image_processor is None else self.image_processor
 
     @property
     def known_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -220,25 +229,32 @@ def open_base(
     spec: ModelSpec,
     body: Body = Body(),  # noqa: B008 - frozen
     auto_class: str = "AutoModelForSequenceClassification",
+    reads: str = "input_ids",
+    side: int | None = None,
 ) -> Base:
-    """Find a base model and read its configuration and tokenizer.
+    """Find a base model and read its configuration, and its tokenizer or image processor.
 
     Args:
         spec: The recipe's `model`.
         body: What the strategy builds from it.
         auto_class: Auto class of the task, whose heads have labels.
+        reads: What it has to take, by the name of its argument.
+        side: Height and width that pictures are to have; None for what the base says.
 
     Raises:
         UsageError: It is not there, cannot be reached, is not a model, or is not what the strategy needs.
     """
-    _check(spec, body)
+    sees = reads == "pixel_values"
+    _check(spec, body, reads)
     code = load_code(spec.code) if spec.code is not None else None
     origin = body.origin or spec.base
     if origin is None:
         config = _shaped(None, spec)
-        return Base(
+        found = Base(
             None, str(config.model_type), config, None, _positions(config), None, False, False, None, None, code, {}
         )
+        _check_reads(config, found.name, reads)
+        return _seeing(found, plain_image_processor(config), side) if sees else found
     spec = spec.model_copy(update={"base": origin})
     location, adapter = locate(origin), None
     revision = _revision(location, spec.revision if body.origin is None else None)
@@ -249,7 +265,9 @@ def open_base(
     hub = {"trust_remote_code": spec.trust_remote_code, **revision}
     own = location if adapter is None else str(folder)  # labels and tokenizer of an adapter are beside it
     config = _config(own, spec, hub)
-    _check_reads_text(config, origin)
+    _check_reads(config, origin, reads)
+    if sees:
+        return _open_seeing(spec, body, Opened(location, own, origin, adapter, code, hub), config, auto_class, side)
     tokenizer = _tokenizer(own, spec, hub)
     if body.weights == "pretrained":
         _check_files(location, adapter, origin)
@@ -283,7 +301,67 @@ def open_base(
     )
 
 
-def _check(spec: ModelSpec, body: Body) -> None:
+@dataclass(frozen=True)
+class Opened:
+    """Where a base was found.
+
+    Args:
+        location: As in `Base`.
+        own: Where configuration and processor are: beside an adapter where there is one.
+        origin: What the recipe calls it.
+        adapter: As in `Base`.
+        code: As in `Base`.
+        hub: As in `Base`.
+    """
+
+    location: str
+    own: str
+    origin: str
+    adapter: Adapted | None
+    code: Code | None
+    hub: Mapping[str, Any]
+
+
+def _open_seeing(
+    spec: ModelSpec, body: Body, place: Opened, config: PretrainedConfig, auto_class: str, side: int | None
+) -> Base:
+    """A base that looks at pictures."""
+    try:
+        processor = read_image_processor(place.own, place.hub)
+    except UsageError:
+        raise
+    except Exception as error:  # as of a configuration
+        raise ModelError(_unloadable(spec, error, "image processor")) from error
+    if body.weights == "pretrained":
+        _check_files(place.location, place.adapter, place.origin)
+    if spec.config is not None:
+        config = _shaped(config, spec)
+        if "image_size" in spec.config or int(getattr(config, "num_channels", 3)) == 1:
+            processor = plain_image_processor(config)
+    found = Base(
+        location=place.location,
+        name=body.origin or spec.published_as or place.origin,
+        config=config,
+        tokenizer=None,
+        max_length=None,
+        pooling=None,
+        normalize=False,
+        pooled=False,
+        labels=_labels(config, auto_class),
+        adapter=place.adapter,
+        code=place.code,
+        hub={**place.hub, "use_safetensors": True},
+    )
+    return _seeing(found, processor, side)
+
+
+def _seeing(base: Base, processor: BaseImageProcessor, side: int | None) -> Base:
+    if side is not None:
+        processor = resized(processor, base.config, side)
+    return replace(base, image_processor=processor)
+
+
+def _check(spec: ModelSpec, body: Body, reads: str) -> None:
     """Raise for what the recipe's `model` lacks or has too much for what is built from it."""
     problems = []
     if body.weights == "pretrained" and spec.base is None and body.origin is None:
@@ -293,7 +371,9 @@ def _check(spec: ModelSpec, body: Body) -> None:
         problems.append(
             Problem("it is the shape of random weights, and these are pretrained", "model.config", hint=hint)
         )
-    if spec.base is None and body.weights == "random" and body.vocabulary is None:
+    if reads != "input_ids" and body.vocabulary is not None:
+        problems.append(Problem("pictures have no tokens", "strategy.tokenizer", hint="Remove it"))
+    if spec.base is None and body.weights == "random" and body.vocabulary is None and reads == "input_ids":
         hint = "Set strategy.tokenizer: {kind: bpe, vocab_size: 8000}, or a model.base whose tokenizer is used"
         problems.append(Problem("there is no base to take a tokenizer from", "strategy.tokenizer", hint=hint))
     if problems:
@@ -308,17 +388,20 @@ def _check_files(location: str, adapter: Adapted | None, name: str) -> None:
         check_weights(adapter.folder, name, "adapter_model")
 
 
-def _check_reads_text(config: PretrainedConfig, name: str) -> None:
-    """Raise for a model that sees or hears."""
+_READ = {"input_ids": "text", "pixel_values": "pictures"}
+
+
+def _check_reads(config: PretrainedConfig, name: str, wanted: str) -> None:
+    """Raise for a model that reads where it is to see, or the other way round."""
     from transformers import MODEL_MAPPING
 
     if type(config) not in MODEL_MAPPING:
         return  # the user's own, or one of ours
     found: Any = MODEL_MAPPING[type(config)]
     reads = (found[0] if isinstance(found, tuple) else found).main_input_name
-    if reads != "input_ids":
-        what = f"{name} is a {config.model_type} model, which reads {reads} and no text"
-        raise ModelError(Problem(what, "model.base", hint="Name a base that was trained on text"))
+    if reads != wanted:
+        what = f"{name} is a {config.model_type} model, which reads {reads} and no {_READ[wanted]}"
+        raise ModelError(Problem(what, "model.base", hint=f"Name a base that was trained on {_READ[wanted]}"))
 
 
 def _adapted(folder: Path) -> Adapted:
@@ -473,6 +556,7 @@ def _unloadable(spec: ModelSpec, error: Exception, what: str) -> Problem:
     hint = {
         "configuration": "Its config.json has to be JSON that names a model_type known here; copy or download it again",
         "tokenizer": "Copy or download its files again, such as tokenizer.json and tokenizer_config.json",
+        "image processor": "Copy or download its preprocessor_config.json again",
     }[what]
     return Problem(f"the {what} of {spec.base} cannot be read: {_reason(error).rstrip('.')}", "model.base", hint=hint)
 

@@ -28,10 +28,10 @@ class PerClass(Spec):
 
 class _Data(Spec):
     columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
-    """The column of each role: `text`, `text_pair`, `label`, `id`; for words `tokens` and `tags`, or `text` and
-    `spans`; for questions `question`, `context` and `answers`; for text to write `text`, `prompt` and `completion`, or
-    `messages`. A role that is left out is read from a column of its own name. Several label columns of 0/1 make a
-    multi-label task."""
+    """The column of each role: `text`, `text_pair`, `label`, `id`; for pictures `image`; for words `tokens` and
+    `tags`, or `text` and `spans`; for questions `question`, `context` and `answers`; for text to write
+    `text`, `prompt` and `completion`, or `messages`. A role that is left out is read from a column of its own name.
+    Several label columns of 0/1 make a multi-label task."""
 
     train: str = "auto"
     """The split or file to train on; auto: the split named train, or the only one."""
@@ -62,7 +62,8 @@ class FileData(_Data):
 
     kind: Literal["files"] = "files"
     source: str
-    """A file, or a folder whose files are named after their split (train.csv, test.csv)."""
+    """A file, a folder whose files are named after their split (train.csv, test.csv), or a folder of pictures:
+    class/file, split/class/file, or files with a metadata.csv that names them."""
 
     delimiter: str | None = None
     """Separator of a csv file; None: a comma in .csv, a tab in .tsv."""
@@ -92,7 +93,7 @@ class BuiltinData(_Data):
     source: str
     """`builtin:python-docs`: docstrings of the standard library, labelled by module; `builtin:python-names`: the names
     in them, marked by rule; `builtin:python-questions`: questions for these names; `builtin:dates`: days as people
-    write them, and their ISO form."""
+    write them, and their ISO form; `builtin:digits`: small pictures of numerals."""
 
 
 class MemoryData(_Data):

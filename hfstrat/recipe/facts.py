@@ -75,6 +75,7 @@ class Facts:
         tokens: How much of the vocabulary the texts use.
         vocabulary: How many outputs the model has for each token, where those are the vocabulary; else 0.
         machine: Where the run takes place.
+        side: Height and width of the pictures; 0 without any, or where the two differ.
     """
 
     rows: Mapping[str, int]
@@ -98,6 +99,7 @@ class Facts:
     tokens: TokenUse
     vocabulary: int
     machine: Machine
+    side: int = 0
 
     @property
     def examples(self) -> int:

@@ -14,8 +14,9 @@ from hfstrat.metrics import CLASSES, Outputs, score
 from hfstrat.recipe.facts import Facts
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.strategies.base import Setting, Sizes
-from hfstrat.tasks import TextClassification
+from hfstrat.tasks import TextsSpec
 from hfstrat.tasks.base import Labels
+from hfstrat.tasks.classification import Classification
 
 # Tokens that go through the model at once; more gain no speed and cost memory in proportion.
 TOKENS_AT_ONCE = {"cpu": 8192}
@@ -88,6 +89,7 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
         **{f"data.{role}": _part(value) for role, value in facts.splits.items()},
         "task.problem": Setting(facts.labels.problem, facts.labels_reason),
         "task.max_length": Setting(facts.longest, f"the longest text; the model takes {facts.limit or 'any length'}"),
+        **({"task.image_size": Setting(facts.side, "as the base's image processor makes them")} if facts.side else {}),
         "task.pooling": Setting(*facts.pooling),
         "task.normalize": Setting(facts.normalize, facts.pooling[1]),
         "train.precision": precision,
@@ -203,12 +205,12 @@ def _check(recipe: Recipe, facts: Facts) -> None:
         if recipe.task.calibrates:
             problems.append(Problem(f"{needs} to calibrate on", "task.calibrate", hint="Set data.validation"))
     task = recipe.task
-    if isinstance(task, TextClassification) and task.label_separator and task.problem not in ("auto", "multi_label"):
+    if isinstance(task, Classification) and task.label_separator and task.problem not in ("auto", "multi_label"):
         problems.append(Problem("only several labels are separated", "task.label_separator", hint="Remove it"))
-    given = recipe.task.max_length
-    if isinstance(given, int) and facts.limit is not None and given > facts.limit:
+    given = task.max_length if isinstance(task, TextsSpec) else None
+    if isinstance(task, TextsSpec) and isinstance(given, int) and facts.limit is not None and given > facts.limit:
         windows = ", and set task.long_texts: windows if longer texts are to be read whole"
-        hint = f"Leave it out{'' if recipe.task.in_windows else windows}"
+        hint = f"Leave it out{'' if task.in_windows else windows}"
         message = f"the model takes at most {facts.limit} tokens, not {given}"
         problems.append(Problem(message, "task.max_length", hint=hint))
     epochs = _epochs(recipe, facts).get("train.epochs")

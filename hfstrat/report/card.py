@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -50,7 +50,7 @@ def card(run: Run, *, resolved: Mapping[str, Any], folder: str = "path/to/this/f
         _samples(run, resolved),
         _training(run, resolved, plan, env),
         _cost(run, plan, env),
-        _limits(run, env),
+        _limits(run, resolved, env),
     ]
     front = yaml.safe_dump(metadata(run, resolved=resolved), sort_keys=False, allow_unicode=True, width=10_000)
     return f"---\n{front}---\n\n" + "\n".join(section for section in sections if section)
@@ -192,7 +192,7 @@ def _usage(
         folder,
         base or "path/to/the/base/model",
         _form(resolved, env),
-        int(saved.get("max_length") or task["max_length"]),
+        int(saved.get("max_length") or task.get("max_length") or 0),
         _threshold(env, saved),
         int(saved.get("stride", task.get("stride", 0))) if saved.get("long_texts") == "windows" else None,
         revision=((env.get("model") or {}).get("adapter_of") or resolved["model"]).get("revision") if base else None,
@@ -201,9 +201,21 @@ def _usage(
         storage=saved.get("storage"),
         longest=int(task.get("max_answer_length") or 0),
         prefix=str(task.get("prefix") or ""),
+        pictures=_mode(run) if task["kind"].startswith("image") else None,
     )
-    needs = "torch transformers" + " peft" * case.endswith("adapter") + " bitsandbytes" * bool(saved.get("storage"))
+    packages = {
+        "torch transformers": True,
+        "pillow": task["kind"].startswith("image"),
+        "peft": case.endswith("adapter"),
+        "bitsandbytes": bool(saved.get("storage")),
+    }
+    needs = " ".join(name for name, needed in packages.items() if needed)
     return f"## Use\n\n{_brings(case, env)}{_trusts(resolved)}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+
+
+def _mode(run: Run) -> Literal["RGB", "L"]:
+    """Of the pictures that the artefact's model takes."""
+    return "L" if (run.read("artifact/config.json") or {}).get("num_channels") == 1 else "RGB"
 
 
 def _form(resolved: Mapping[str, Any], env: Mapping[str, Any]) -> Any:
@@ -350,7 +362,7 @@ def _cost(run: Run, plan: Mapping[str, Any], env: Mapping[str, Any]) -> str:
     return f"## Cost\n\n{markdown_table(('', ''), rows)}" if rows else ""
 
 
-def _limits(run: Run, env: Mapping[str, Any]) -> str:
+def _limits(run: Run, resolved: Mapping[str, Any], env: Mapping[str, Any]) -> str:
     said = [
         "It was trained and evaluated on the data named above alone. Other sources, languages, periods and uses were "
         "not evaluated, and nothing was tested for bias or safety.",
@@ -359,7 +371,8 @@ def _limits(run: Run, env: Mapping[str, Any]) -> str:
         *_truncation(run, env),
     ]
     if (env.get("labels") or {}).get("problem") == "single_label":
-        said.append("Every text gets one of the labels, also a text that belongs to none of them.")
+        noun = "picture" if _pipeline_tag(resolved).startswith("image") else "text"
+        said.append(f"Every {noun} gets one of the labels, also a {noun} that belongs to none of them.")
     if (env.get("labels") or {}).get("problem") == "entities":
         said.append("Of entities that lie within one another or overlap only one is told.")
     return "## Limits\n\n" + "".join(f"- {sentence}\n" for sentence in said)

@@ -47,6 +47,7 @@ def snippet(
     storage: Mapping[str, Any] | None = None,
     longest: int = 30,
     prefix: str = "",
+    pictures: Literal["RGB", "L"] | None = None,
 ) -> str:
     """Python that loads an artefact without hfstrat, and leaves `logits` and `labels` for some `texts`, or `found`.
 
@@ -65,7 +66,11 @@ def snippet(
         storage: How the base of an adapter was quantised, as the artefact's configuration says it.
         longest: Tokens of an answer, at most.
         prefix: What is put before each text.
+        pictures: Mode of the pictures that the model looks at; None where it reads texts.
     """
+    if pictures is not None:
+        decision = _decision(problem, 0.5 if threshold is None else threshold)
+        return _looking(case, folder_placeholder, base, revision, remote_code, pictures, decision)
     options = (f", revision={_quoted(revision)}" if revision else "") + (
         ", quantization_config=quantization" if storage else ""
     )
@@ -95,6 +100,38 @@ def snippet(
     else:
         assert threshold is not None, "only a question may have an answer always"
         lines += [*_forward(max_length, windows, pairs), *_decision(problem, threshold), "print(labels)"]
+    return "\n".join(lines) + "\n"
+
+
+def _looking(
+    case: Case, folder: str, base: str, revision: str | None, remote_code: bool, mode: str, decision: list[str]
+) -> str:
+    """Python that leaves `logits` and `labels` for some `images`."""
+    adapted, trust = case.endswith("adapter"), ", trust_remote_code=True" * remote_code
+    chosen = f", revision={_quoted(revision)}" if revision else ""
+    whole = [f"model = AutoModelForImageClassification.from_pretrained(folder{trust}).eval()"]
+    parts = [
+        f"config = AutoConfig.from_pretrained(folder{trust})",
+        f"base = AutoModelForImageClassification.from_pretrained({_quoted(base)}, config=config, "
+        f"ignore_mismatched_sizes=True{chosen}{trust})",
+        "model = PeftModel.from_pretrained(base, folder).eval()",
+    ]
+    lines = [
+        "import torch",
+        *(["from peft import PeftModel"] if adapted else []),
+        "from PIL import Image",
+        f"from transformers import {'AutoConfig, ' * adapted}AutoImageProcessor, AutoModelForImageClassification",
+        "",
+        f"folder = {_quoted(folder)}",
+        *(parts if adapted else whole),
+        "processor = AutoImageProcessor.from_pretrained(folder)",
+        "",
+        'images = [Image.open("a-picture.png").convert("MODE")]'.replace("MODE", mode),
+        "with torch.inference_mode():",
+        '    logits = model(**processor(images, return_tensors="pt")).logits',
+        *decision,
+        "print(labels)",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -7,27 +7,30 @@ from typing import Annotated
 from pydantic import Field
 
 from hfstrat.tasks.causal_lm import CausalLM
+from hfstrat.tasks.image_classification import ImageClassification
 from hfstrat.tasks.masked_lm import MaskedLM
 from hfstrat.tasks.question_answering import QuestionAnswering
 from hfstrat.tasks.seq2seq import Seq2Seq
-from hfstrat.tasks.task import TaskSpec
+from hfstrat.tasks.task import TaskSpec, TextsSpec
 from hfstrat.tasks.text_classification import TextClassification
 from hfstrat.tasks.token_classification import TokenClassification
 
 __all__ = [
     "TASKS",
     "CausalLM",
+    "ImageClassification",
     "MaskedLM",
     "QuestionAnswering",
     "Seq2Seq",
     "Task",
     "TaskSpec",
     "TextClassification",
+    "TextsSpec",
     "TokenClassification",
 ]
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering | MaskedLM | CausalLM | Seq2Seq,
+    TextClassification | TokenClassification | QuestionAnswering | MaskedLM | CausalLM | Seq2Seq | ImageClassification,
     Field(discriminator="kind"),
 ]
 
@@ -38,4 +41,5 @@ TASKS: dict[str, type[TaskSpec]] = {
     "masked_lm": MaskedLM,
     "causal_lm": CausalLM,
     "seq2seq": Seq2Seq,
+    "image_classification": ImageClassification,
 }

@@ -136,6 +136,7 @@ class Examples:
         answers: All answers to each question, where texts are questions about their pairs.
         chats: The messages of each conversation, `{"role": …, "content": …}` each, where texts are those.
         stream: Where the texts are instead, when there are too many to be in memory.
+        media: Pictures or sounds, where those are decided about; `texts` are their names then.
     """
 
     ids: Sequence[str]
@@ -146,6 +147,7 @@ class Examples:
     answers: Sequence[Sequence[Answer]] | None = None
     chats: Sequence[Sequence[Message]] | None = None
     stream: TextStream | None = None
+    media: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -163,6 +165,7 @@ class Examples:
             None if self.pairs is None else Chosen(self.pairs, rows),
             None,
             chats=None if self.chats is None else Chosen(self.chats, rows),
+            media=None if self.media is None else Chosen(self.media, rows),
         )
 
     def and_unlabelled(self, more: Examples) -> Examples:
@@ -175,6 +178,7 @@ class Examples:
             None if self.pairs is None else [*self.pairs, *(more.pairs or ())],
             np.concatenate([self.targets, blank]),
             None if self.words is None or more.words is None else Words.joined([self.words, more.words]),
+            media=None if self.media is None else [*self.media, *(more.media or ())],
         )
 
 
@@ -259,6 +263,32 @@ class Hidden:
     dtype: str
 
 
+class Images(Protocol):
+    """Pictures of one size."""
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of all that a model sees of them."""
+        ...
+
+    def batch(self, rows: IntArray) -> FloatArray:
+        """Some of them as a model takes them, float32 `(len(rows), channels, height, width)`."""
+        ...
+
+    def taken(self, rows: IntArray) -> Images:
+        """Some of them."""
+        ...
+
+    def and_more(self, more: Any) -> Images:
+        """These, and others after them."""
+        ...
+
+    @property
+    def side(self) -> tuple[int, int]:
+        """Height and width."""
+        ...
+
+
 class Masking(Protocol):
     """Hides tokens of examples, as a function of seed, epoch and the example alone."""
 
@@ -290,6 +320,7 @@ class Encoded:
             `units` and `aims` are those of evaluations.
         streamed: Whether the tokens are on disk and too many to be in memory at once.
         packed: Whether examples of a batch go through the model one after the other in a single row, without padding.
+        pixels: The pictures, where those are looked at; there are no token columns then.
     """
 
     examples: Examples
@@ -307,6 +338,7 @@ class Encoded:
     masking: Masking | None = None
     streamed: bool = False
     packed: bool = False
+    pixels: Images | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -344,7 +376,9 @@ class Encoded:
 
     @cached_property
     def lengths(self) -> IntArray:
-        """Tokens of each example's longest window, those of the decoder included."""
+        """Tokens of each example's longest window, those of the decoder included; 1 for each picture."""
+        if self.pixels is not None:
+            return np.ones(len(self), np.int64)
         lengths = self.columns["input_ids"].lengths
         if DECODER in self.columns:
             lengths = lengths + self.columns[DECODER].lengths
@@ -385,6 +419,7 @@ class Encoded:
             windows=windows,
             units=None,
             aims=None,
+            pixels=None if self.pixels is None else self.pixels.taken(np.arange(count)),
         )
 
     def with_teacher(self, logits: FloatArray) -> Encoded:
@@ -409,6 +444,7 @@ class Encoded:
             truncated=self.truncated + more.truncated,
             units=units,
             labelled=np.arange(own + more.examples.units) < own,
+            pixels=None if self.pixels is None or more.pixels is None else self.pixels.and_more(more.pixels),
         )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from hfstrat.spec import Spec
 from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged
-from hfstrat.tasks.task import Columns, TaskSpec
+from hfstrat.tasks.task import Columns, TextsSpec
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class Said:
     texts: Sequence[str]
 
 
-class LanguageSpec(TaskSpec):
+class LanguageSpec(TextsSpec):
     """A task whose outputs are tokens of the vocabulary."""
 
     of_vocabulary: ClassVar[bool] = True

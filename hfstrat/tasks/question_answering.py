@@ -14,7 +14,7 @@ from pydantic import Field
 
 from hfstrat.answers import answer_f1
 from hfstrat.tasks.base import Answer, Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged
-from hfstrat.tasks.task import Columns, TaskSpec, ids_of, texts_of
+from hfstrat.tasks.task import Columns, TextsSpec, ids_of, texts_of
 from hfstrat.tasks.windows import Tokens, tokens_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NONE = (-1, -1)  # characters of no answer
 
 
-class QuestionAnswering(TaskSpec):
+class QuestionAnswering(TextsSpec):
     """Find the answers to questions in contexts."""
 
     kind: Literal["question_answering"] = "question_answering"

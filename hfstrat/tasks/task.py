@@ -33,8 +33,6 @@ class TaskSpec(Spec):
     roles: ClassVar[tuple[str, ...]]
     texts: ClassVar[tuple[str, ...]]
     """Roles by which rows are the same or not."""
-    encoding: ClassVar[tuple[str, ...]]
-    """Fields that decide which tokens a text becomes, beside the length of a window."""
     one_output: ClassVar[bool] = False
     """Whether the model has one output for each text, and not one for each token."""
     of_vocabulary: ClassVar[bool] = False
@@ -43,17 +41,14 @@ class TaskSpec(Spec):
     """What can be reached without a neural network, by its name in a comparison."""
     solvable: ClassVar[bool] = True
     """Whether the output layer can be solved on features that are computed once."""
-    longest: ClassVar[int] = 512
-    """Tokens of a window, where a recipe asks for no length."""
     default_threshold: ClassVar[float] = 0.5
     """Of decisions, where no validation split chooses another one."""
     refused: ClassVar[Mapping[str, str]] = {}
     """Kinds of strategy that do not go with it, and why."""
-
-    max_length: Annotated[int, Field(ge=4)] | Literal["auto"] = "auto"
-    """Tokens that the model sees of a text; auto: the longest text, at most what the model takes and 512."""
-    stride: Annotated[int, Field(ge=0)] = 32
-    """Tokens that neighbouring windows share."""
+    files: ClassVar[str] = ""
+    """The role of a column that may name files; empty where none does."""
+    reads: ClassVar[str] = "input_ids"
+    """What a model has to take, by the name of its argument."""
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -139,29 +134,6 @@ class TaskSpec(Spec):
     def examples(self, ids: tuple[str, ...], texts: Sequence[str], pairs: Sequence[str] | None) -> Examples:
         """Texts to be decided about."""
         return Examples(ids, texts, pairs, None)
-
-    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
-        """Tokenise a split.
-
-        Args:
-            tokenizer: The model's tokenizer; it must have a padding token.
-            examples: The texts.
-            max_length: Tokens of a window, special tokens included.
-
-        Raises:
-            DataError: That leaves no room for a text.
-        """
-        raise NotImplementedError
-
-    def lost(self, max_length: int) -> str:
-        """What `Encoded.truncated` counts, as a sentence goes on after a number of texts."""
-        cut = f"are longer than {max_length} tokens and were cut"
-        return f"{cut}; `task.long_texts: windows` reads all of them"
-
-    @property
-    def in_windows(self) -> bool:
-        """Whether texts that are longer than the model reads are cut into windows, and not just cut."""
-        raise NotImplementedError
 
     # --- loss -----------------------------------------------------------------------------------------------
 
@@ -336,6 +308,43 @@ class TaskSpec(Spec):
 
     def records(self, decoded: Decoded, examples: Examples, labels: Labels) -> list[dict[str, Any]]:
         """What `predict` says of each example."""
+        raise NotImplementedError
+
+
+class TextsSpec(TaskSpec):
+    """A task of texts, which become tokens."""
+
+    encoding: ClassVar[tuple[str, ...]]
+    """Fields that decide which tokens a text becomes, beside the length of a window."""
+    longest: ClassVar[int] = 512
+    """Tokens of a window, where a recipe asks for no length."""
+
+    max_length: Annotated[int, Field(ge=4)] | Literal["auto"] = "auto"
+    """Tokens that the model sees of a text; auto: the longest text, at most what the model takes and 512."""
+    stride: Annotated[int, Field(ge=0)] = 32
+    """Tokens that neighbouring windows share."""
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Examples, max_length: int) -> Encoded:
+        """Tokenise a split.
+
+        Args:
+            tokenizer: The model's tokenizer; it must have a padding token.
+            examples: The texts.
+            max_length: Tokens of a window, special tokens included.
+
+        Raises:
+            DataError: That leaves no room for a text.
+        """
+        raise NotImplementedError
+
+    def lost(self, max_length: int) -> str:
+        """What `Encoded.truncated` counts, as a sentence goes on after a number of texts."""
+        cut = f"are longer than {max_length} tokens and were cut"
+        return f"{cut}; `task.long_texts: windows` reads all of them"
+
+    @property
+    def in_windows(self) -> bool:
+        """Whether texts that are longer than the model reads are cut into windows, and not just cut."""
         raise NotImplementedError
 
 

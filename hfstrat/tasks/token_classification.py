@@ -20,7 +20,7 @@ from hfstrat.errors import DataError, did_you_mean
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tags import OUTSIDE, Entity, completed, entities_of, in_order, mark_entities, parted, written
 from hfstrat.tasks.base import Decoded, Encoded, Examples, FloatArray, IntArray, Labels, Problem, Ragged, Words
-from hfstrat.tasks.task import ClassesSpec, Columns, distinct, ids_of, softmax, texts_of
+from hfstrat.tasks.task import ClassesSpec, Columns, TextsSpec, distinct, ids_of, softmax, texts_of
 from hfstrat.tasks.windows import Tokens, tokens_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _SINGLE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(rf"[{_SINGLE}]\p{{M}}*|[[\w\p{{M}}]--[{_SINGLE}]]+|[^\w\s\p{{M}}]+", flags=regex.V1)
 
 
-class TokenClassification(ClassesSpec):
+class TokenClassification(ClassesSpec, TextsSpec):
     """Find entities in texts, or give each word a tag."""
 
     kind: Literal["token_classification"] = "token_classification"

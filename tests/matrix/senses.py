@@ -1,7 +1,7 @@
 """Pairs with architectures that see or hear: what a run does, done with the layers below it.
 
-No task has images or sound yet, so that there is no recipe to train by. Whatever of a run knows nothing of tokens is
-used as it is: planning, building, the loop, the best state, the artefact.
+Whatever of a run knows nothing of tokens is used as it is: planning, building, the loop, the best state, the artefact;
+whole runs on pictures are those of `tests/tasks/test_image_classification.py`, and no task hears yet.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path) -> Pair:
 
 
 def opened(family: str, location: Path) -> Base:
-    """A base as a run would open it, had it a task for images and sound."""
+    """A base as a run opens it, without its processor."""
     config = transformers.AutoConfig.from_pretrained(location)
     classifies = any("Classification" in name for name in config.architectures)
     return Base(

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from hfstrat import prepare as preparing
-from hfstrat.tasks.text_classification import choose_threshold
+from hfstrat.tasks.classification import choose_threshold
 from hfstrat.training import scoring
 from tests import tiny
 from tests.training.helpers import LIVELY, Trained, recipe, sha256, train, weights

@@ -1,0 +1,42 @@
+"""Pictures as an epoch sees them: varied as a function of seed, epoch and example alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from hfstrat.data.augmenting import Augmentation
+from hfstrat.tasks.base import Encoded, IntArray
+from hfstrat.tasks.pixels import Pixels
+
+
+class Varied:
+    """Varies the pictures of a split each time that they are trained on.
+
+    Args:
+        settings: Fields of `Augmentation`.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._how = Augmentation(**settings)
+
+    def drawn(self, data: Encoded, rows: IntArray, seed: int, epoch: int) -> Encoded:
+        """Some examples of a split as an epoch sees them; the arguments are those of `Encoded.drawn`."""
+        pixels = data.pixels
+        assert isinstance(pixels, Pixels), "pictures are varied"
+        varied = [
+            self._how.augmented(pixels.values[row].transpose(1, 2, 0), pixels.side, seed, epoch, int(row))
+            for row in rows
+        ]
+        values = np.ascontiguousarray(np.stack(varied).transpose(0, 3, 1, 2))
+        targets = data.examples.targets
+        return replace(
+            data,
+            examples=replace(data.examples.taken(rows), targets=None if targets is None else targets[rows]),
+            windows=np.arange(len(rows) + 1),
+            pixels=replace(pixels, values=values),
+            masking=None,
+        )

@@ -1,0 +1,317 @@
+"""Pictures: what a model sees of them, and runs from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ConvNextImageProcessorPil,
+    ViTImageProcessorPil,
+    pipeline,
+)
+
+import hfstrat as hf
+from hfstrat import execute
+from hfstrat.data.varying import Varied
+from hfstrat.encoding import seen
+from hfstrat.errors import DataError, ModelError, RecipeError
+from hfstrat.runs.events import Observer
+from hfstrat.tasks import ImageClassification
+from hfstrat.tasks.base import Examples
+from hfstrat.verbs import init
+from tests.faults.test_resume import check_goes_on
+from tests.training import helpers
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
+SHAPES = [(32, 32), (40, 24), (20, 50)]
+
+
+def picture(label: str, number: int) -> np.ndarray:
+    """Noise in which a colour prevails."""
+    rng = np.random.default_rng([number, *map(ord, label)])
+    noise = rng.integers(-30, 30, (*SHAPES[number % 3], 3))
+    return np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8)
+
+
+def write_folder(folder: Path, count: int = 12) -> Path:
+    """`label/number.png` for each colour."""
+    for label in COLOURS:
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(picture(label, number)).save(folder / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("pictures"))
+
+
+def recipe(base: Path, strategy: dict[str, Any], source: Path | str, **task: Any) -> dict[str, Any]:
+    given = helpers.recipe(base, strategy, train={"epochs": 3, "lr": 3e-3})
+    data = {"source": f"{source}/" if isinstance(source, Path) else source, "validation": 0.2, "test": 0.3}
+    return {**given, "task": {"kind": "image_classification", **task}, "data": data}
+
+
+def examples(pictures: list[Any]) -> Examples:
+    names = tuple(f"picture {place}" for place in range(len(pictures)))
+    return ImageClassification().examples(names, pictures, None)
+
+
+# --- what a model sees ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        ViTImageProcessorPil(size={"height": 24, "width": 24}, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4]),
+        ViTImageProcessorPil(size={"height": 24, "width": 24}, do_normalize=False),
+        ViTImageProcessorPil(size={"height": 24, "width": 24}, do_rescale=False, do_normalize=False),
+        ConvNextImageProcessorPil(size={"shortest_edge": 32}),
+        ConvNextImageProcessorPil(size={"shortest_edge": 400}),
+    ],
+    ids=["vit", "not normalised", "bytes", "convnext", "convnext, large"],
+)
+def test_a_batch_is_what_the_models_own_processor_makes(processor):
+    given = [picture(label, number) for number, label in enumerate(COLOURS)]
+    encoded = seen(processor, examples(given))
+    expected = processor(given, return_tensors="np", input_data_format="channels_last")["pixel_values"]
+    np.testing.assert_allclose(encoded.pixels.batch(np.arange(3)), expected, atol=1e-5 * max(1, abs(expected).max()))
+    assert encoded.pixels.side == expected.shape[2:]
+
+
+def test_a_model_of_greys_sees_greys():
+    processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[0.5], image_std=[0.5])
+    encoded = seen(processor, examples([picture("red", 0), np.full((8, 8), 255, np.uint8)]))
+    assert encoded.pixels.batch(np.arange(2)).shape == (2, 1, 16, 16)
+    assert np.allclose(encoded.pixels.batch(np.array([1])), 1.0)
+
+
+def test_all_that_is_no_picture_is_named(tmp_path):
+    Image.fromarray(picture("red", 0)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
+    (tmp_path / "words.png").write_text("this is a text")
+    (tmp_path / "nothing.png").write_bytes(b"")
+    names = [str(tmp_path / name) for name in ("whole.png", "cut.png", "words.png", "nothing.png", "absent.png")]
+    with pytest.raises(DataError) as caught:
+        seen(ViTImageProcessorPil(), examples(names))
+    said = str(caught.value)
+    assert all(name in said for name in names[1:])
+    assert names[0] not in said
+
+
+def test_pictures_are_varied_by_seed_epoch_and_example_alone():
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
+    encoded = seen(processor, examples([picture(label, number) for number in range(4) for label in COLOURS]))
+    varied = Varied({"flip": True, "crop": 0.3, "colour": 0.4})
+
+    def drawn(rows: list[int], seed: int, epoch: int) -> np.ndarray:
+        found = varied.drawn(encoded, np.array(rows), seed, epoch)
+        assert len(found) == len(rows)
+        return found.pixels.values
+
+    whole = drawn(list(range(12)), 3, 1)
+    assert np.array_equal(drawn(list(range(12))[::-1], 3, 1), whole[::-1])
+    assert np.array_equal(drawn([5], 3, 1)[0], whole[5])
+    assert not np.array_equal(drawn([5], 3, 2)[0], whole[5])
+    assert not np.array_equal(drawn([5], 4, 1)[0], whole[5])
+    assert not np.array_equal(encoded.pixels.values[5], whole[5])
+
+
+# --- runs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy"),
+    [
+        ("vit", {"kind": "scratch"}),
+        ("vit", {"kind": "head"}),
+        ("vit", {"kind": "partial", "last_n": 1}),
+        ("vit", {"kind": "full"}),
+        ("vit", {"kind": "lora", "r": 4}),
+        ("vit", {"kind": "peft", "method": "IA3"}),
+        ("convnext", {"kind": "full"}),
+        ("resnet", {"kind": "head"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["kind"],
+)
+def test_a_run_leaves_a_model_that_transformers_alone_loads(family, strategy, tiny_base, pictures, tmp_path):
+    run = execute.train(recipe(tiny_base(family), strategy, pictures), runs=tmp_path)
+    frame = run.predictions()
+    assert set(frame["reference"]) <= set(COLOURS)
+    files = [str(pictures / true / name) for true, name in zip(frame["reference"], frame["image"], strict=True)]
+    artifact = run.artifact
+    if (artifact / "adapter_config.json").is_file():
+        from peft import PeftModel
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(artifact)
+        whole = AutoModelForImageClassification.from_pretrained(
+            tiny_base(family), config=config, ignore_mismatched_sizes=True
+        )
+        model: Any = PeftModel.from_pretrained(whole, str(artifact)).eval()
+    else:
+        model = AutoModelForImageClassification.from_pretrained(artifact).eval()
+    processor = AutoImageProcessor.from_pretrained(artifact, backend="pil")
+    with torch.inference_mode():
+        inputs = processor([Image.open(file).convert("RGB") for file in files], return_tensors="pt")
+        logits = model(**inputs).logits
+    np.testing.assert_allclose(logits.numpy(), np.stack(frame["logits"]), atol=1e-4)
+    said = [model.config.id2label[place] for place in logits.argmax(-1).tolist()]
+    assert said == list(frame["prediction"])
+    if not (artifact / "adapter_config.json").is_file():
+        piped = pipeline("image-classification", model=model, image_processor=processor)
+        assert [found[0]["label"] for found in piped(files)] == said
+    assert [one["prediction"] for one in hf.predict(run, files)] == said
+    assert "AutoModelForImageClassification" in (artifact / "README.md").read_text()
+    if strategy["kind"] == "full":
+        assert run.metrics["metrics"]["accuracy"]["value"] > 0.9, "colours are easily told apart"
+
+
+def test_a_run_from_a_shape_alone_and_a_student_of_it(pictures, tmp_path):
+    shape = {
+        "model_type": "vit",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    given = recipe(Path(), {"kind": "scratch"}, pictures)
+    given |= {"model": {"config": shape, "dropout": 0.0}}
+    teacher = execute.train(given, runs=tmp_path)
+    assert json.loads((teacher.artifact / "preprocessor_config.json").read_text())["size"] == {
+        "height": 16,
+        "width": 16,
+    }
+    student = recipe(teacher.path, {"kind": "distill", "teacher": str(teacher.path)}, pictures)
+    run = execute.train({**student, "name": "student"}, runs=tmp_path)
+    assert json.loads((run.artifact / "config.json").read_text())["num_hidden_layers"] == 2
+    with pytest.raises(RecipeError, match="for the pictures as they are"):
+        execute.train({**student, "task": {**student["task"], "augmentation": {"flip": True}}}, runs=tmp_path / "new")
+
+
+@pytest.mark.parametrize("strategy", [{"kind": "head"}, {"kind": "full"}], ids=str)
+def test_a_run_with_varied_pictures_goes_on(strategy, tiny_base, tmp_path):
+    rows = [{"image": picture(label, number), "label": label} for number in range(12) for label in COLOURS]
+    given = recipe(tiny_base("vit"), strategy, "memory", augmentation={"flip": True, "crop": 0.5, "erase": 0.2})
+    given["train"]["checkpoint_every"] = 2
+    rows = [{**row, "image": row["image"][:20, :20].tolist()} for row in rows]
+    check_goes_on(given, rows, tmp_path)
+
+
+def test_another_size_is_what_the_model_sees(tiny_base, pictures, tmp_path):
+    given = recipe(tiny_base("convnext"), {"kind": "head"}, pictures, image_size=48)
+    run = execute.train(given, runs=tmp_path)
+    size = json.loads((run.artifact / "preprocessor_config.json").read_text())["size"]
+    assert size == {"shortest_edge": 48}
+    plain = execute.train(recipe(tiny_base("vit"), {"kind": "head"}, pictures), runs=tmp_path / "plain")
+    assert yaml.safe_load((plain.path / "recipe.yaml").read_text())["task"]["image_size"] == 32
+    # A size that the recipe left open is that of what it goes on with.
+    again = recipe(run.path, {"kind": "full"}, pictures)
+    went_on = execute.train({**again, "name": "again"}, runs=tmp_path)
+    assert yaml.safe_load((went_on.path / "recipe.yaml").read_text())["task"]["image_size"] == 48
+    with pytest.raises(RecipeError, match="positions for pictures of 32 × 32, not 48 × 48"):
+        execute.train(recipe(tiny_base("vit"), {"kind": "head"}, pictures, image_size=48), runs=tmp_path / "new")
+
+
+# --- data ----------------------------------------------------------------------------------------------------
+
+
+def test_a_table_names_files_beside_it(tiny_base, pictures, tmp_path):
+    lines = ["image,label"]
+    for label in COLOURS:
+        for number in range(12):
+            lines.append(f"shots/{label}-{number}.png,{label}")
+            (tmp_path / "data" / "shots").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture(label, number)).save(tmp_path / "data" / "shots" / f"{label}-{number}.png")
+    table = tmp_path / "data" / "table.csv"
+    table.write_text("\n".join(lines) + "\n")
+    given = recipe(tiny_base("vit"), {"kind": "head"}, str(table))
+    run = execute.train(given, runs=tmp_path / "runs")
+    said = list(hf.load(run).predict_file(table, Observer()))
+    assert len(said) == 36
+    assert hf.evaluate(run, str(table))["n"] == 36
+    whole = execute.train(recipe(tiny_base("vit"), {"kind": "head"}, pictures), runs=tmp_path / "folder")
+    assert len(list(hf.load(whole).predict_file(pictures, Observer()))) == 36
+    said = list(hf.load(whole).predict_file(pictures / "red", Observer()))
+    assert {one["id"] for one in said} == {f"{number}.png" for number in range(12)}, "a folder of pictures alone"
+    assert [one["prediction"] for one in hf.load(whole).predict_file(pictures / "red" / "0.png", Observer())] == [
+        said[0]["prediction"]
+    ]
+
+
+def test_pictures_of_a_hub_data_set_are_read_as_their_files(tiny_base, tmp_path):
+    from datasets import Dataset, Features, Value
+    from datasets import Image as Pictures
+
+    rows = {
+        "image": [Image.fromarray(picture(label, number)) for number in range(12) for label in COLOURS],
+        "label": [*COLOURS] * 12,
+    }
+    data = Dataset.from_dict(rows, features=Features({"image": Pictures(), "label": Value("string")}))
+    run = execute.train(recipe(tiny_base("vit"), {"kind": "head"}, "memory"), data=data, runs=tmp_path)
+    assert set(run.predictions()["reference"]) == set(COLOURS)
+
+
+def test_what_is_wrong_with_pictures_is_said_before_anything_is_trained(tiny_base, tmp_path):
+    folder = write_folder(tmp_path / "data", 4)
+    (folder / "red" / "1.png").write_text("no picture")
+    (folder / "blue" / "2.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        execute.train(recipe(tiny_base("vit"), {"kind": "head"}, folder), runs=tmp_path / "runs")
+    assert all(name in str(caught.value) for name in ("1.png", "2.png"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_picture_in_two_splits_is_told(tiny_base, tmp_path):
+    folder = tmp_path / "data"
+    for split, numbers in (("train", range(6)), ("test", range(3, 9))):
+        for label in COLOURS:
+            (folder / split / label).mkdir(parents=True)
+            for number in numbers:
+                Image.fromarray(picture(label, number)).save(folder / split / label / f"{split}{number}.png")
+    given = recipe(tiny_base("vit"), {"kind": "head"}, folder)
+    given["data"] = {"source": f"{folder}/"}
+    run = execute.train(given, runs=tmp_path / "runs")
+    warnings = json.loads((run.path / "audit.json").read_text())["warnings"]
+    assert any("9 of 18 rows whose picture is also in train" in one for one in warnings)
+
+
+def test_a_model_of_texts_sees_nothing(tiny_base, pictures, tmp_path):
+    with pytest.raises(ModelError, match="reads input_ids and no pictures"):
+        execute.train(recipe(tiny_base("bert"), {"kind": "head"}, pictures), runs=tmp_path)
+
+
+def test_init_writes_a_recipe_for_a_folder_of_pictures(pictures):
+    text = init.run(pictures, None)
+    assert "kind: image_classification" in text
+    assert "image: image" in text
+    assert "label: label" in text
+
+
+def test_numerals_need_no_network(tiny_base, tmp_path):
+    given = recipe(tiny_base("convnext", num_channels=1), {"kind": "scratch"}, "builtin:digits", image_size=8)
+    given["data"] = {"source": "builtin:digits", "limit": 64}
+    given["model"] = {
+        "config": {
+            "model_type": "convnext",
+            "num_channels": 1,
+            "num_stages": 2,
+            "hidden_sizes": [16, 32],
+            "depths": [1, 1],
+            "patch_size": 2,
+        }
+    }
+    run = execute.train(given, runs=tmp_path)
+    assert run.metrics["n"] == 449
