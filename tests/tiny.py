@@ -15,7 +15,7 @@ import csv
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,7 @@ def base(
     pooler: bool = True,
     sentence_transformers: str | None = None,
     normalize: bool = False,
+    whole_words: bool = False,
     **config: Any,
 ) -> Path:
     """Make a tiny random base model with its tokenizer or processor, and give its folder back.
@@ -143,6 +144,8 @@ def base(
         pooler: Whether the weights have BERT's pooler (bert, roberta, albert and vit only).
         sentence_transformers: `mean` or `cls` adds the module files of a sentence-transformers checkpoint.
         normalize: Whether those list a Normalize module.
+        whole_words: A vocabulary of letters and words of the corpus, which is the same in each process; the trainer of
+            WordPiece orders what is equally frequent by chance (bert and distilbert only).
         **config: Fields of the configuration that shall differ, such as `num_hidden_layers=4`.
     """
     import torch
@@ -152,7 +155,7 @@ def base(
     spec = ALL[family]
     folder = Path(folder)
     if isinstance(spec, Family):
-        processor = _tokenizer(spec)
+        processor = _tokenizer(replace(spec, train=_words) if whole_words else spec)
         fields = {"vocab_size": len(processor), **_token_ids(family, processor), **spec.config, **config}
     else:
         processor = getattr(transformers, spec.processor)(**spec.options)
@@ -209,6 +212,20 @@ def _word_piece(special: list[str]) -> Tokenizer:
         vocab_size=VOCAB_SIZE, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
+    return tokenizer
+
+
+def _words(special: list[str]) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
+    words = sorted({word for text in _corpus() for word in text.lower().split() if len(word) > 1})
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *words]
+    tokenizer = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(special)
     return tokenizer
 
 

@@ -347,9 +347,9 @@ def test_distilling_does_not_go_with_it(tiny_base, tmp_path):
 @pytest.fixture(scope="module")
 def done(tiny_base, tmp_path_factory):
     """A run that was trained until it knows its words."""
-    base = tiny_base("bert", **helpers.LIVELY)
-    given = recipe(base, {"kind": "full"}, train={"epochs": 40, "lr": 1e-2, "batch_size": 16})
-    return helpers.train(given, asked(240), tmp_path_factory.mktemp("done"))
+    base = tiny_base("bert", whole_words=True, **helpers.LIVELY)  # what it learns is the same in each process
+    given = recipe(base, {"kind": "full"}, train={"epochs": 40, "lr": 5e-3, "batch_size": 16})
+    return helpers.train(given, asked(400), tmp_path_factory.mktemp("done"))
 
 
 def test_a_run_learns_to_answer_and_when_not_to(done):
@@ -439,7 +439,7 @@ def test_every_strategy_answers_and_its_card_does_the_same(tiny_base, tmp_path, 
 
 
 def test_the_card_answers_questions_that_leave_little_room(done, user):
-    question = "what is good and what is good"
+    question = "great music it had great music"
     contexts = [f"{tiny.SHARED_TEXT} great {tiny.SHARED_TEXT}"]
     length = done.prepared.recipe.task.max_length
     program = elsewhere.program(done.run, None, [question], contexts)
