@@ -22,7 +22,18 @@ from comparing.material import classes, count, digest, material
 from comparing.questions import ARMS, COMPARED_EPOCHS, LINEAR_STEPS, TITLES, Comparison, Ours, Theirs, comparisons
 from comparing.records import Records, commit, machine
 from comparing.report import report
-from comparing.running import Bench, Failed, Record, check, flops_per_second, job_of, run_compare, run_ours, run_theirs
+from comparing.running import (
+    Bench,
+    Failed,
+    Record,
+    check,
+    compared,
+    flops_per_second,
+    job_of,
+    run_compare,
+    run_ours,
+    run_theirs,
+)
 
 from hfstrat.training.machine import cores
 
@@ -180,7 +191,7 @@ def _compare_all(bench: Bench, records: Records, data: Path, words: argparse.Nam
             if records.has(key, seed):
                 continue
             if name == "distill":
-                teacher = kept / "run" / (f"full-seed{seed}" if len(seeds) > 1 else "full") / "artifact"
+                teacher = compared(kept, "full", seed, seeds) / "artifact"
                 arm = Ours({**arm.strategy, "teacher": str(teacher)})
             job = job_of(bench, arm, peer, data, epochs, seed, ours[f"{name}/{seed}"]["resolved"])
             theirs = run_theirs(bench, peer, job)

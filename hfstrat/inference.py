@@ -166,15 +166,15 @@ class Predictor:
         if not isinstance(task, CausalLM):
             raise UsageError(Problem(f"{self.run.path} does not continue text", hint="Use predict"))
         examples = self._examples([prompt])
-        texts, chat = task.prompts(self.processor, examples), examples.chats is not None
-        streamer = TextIteratorStreamer(self.processor, skip_prompt=True, skip_special_tokens=True)
+        texts, chat = task.prompts(self.tokenizer, examples), examples.chats is not None
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         one = task.generation.model_copy(update={"num_beams": 1})  # of several nobody knows which one will be best
-        how = generating.settings(self.model, self.processor, one, chat=chat)
+        how = generating.settings(self.model, self.tokenizer, one, chat=chat)
         failed: list[BaseException] = []
 
         def write() -> None:
             try:
-                list(generating.continued(self.model, self.processor, texts, how, special=not chat, streamer=streamer))
+                list(generating.continued(self.model, self.tokenizer, texts, how, special=not chat, streamer=streamer))
             except BaseException as error:
                 failed.append(error)
                 streamer.end()  # or its reader would wait for ever
@@ -189,7 +189,7 @@ class Predictor:
     def _records(self, examples: Examples) -> list[dict[str, Any]]:
         task = self.recipe.task
         if isinstance(task, LanguageSpec):
-            return list(generating.records(task, self.model, self.processor, examples, self.max_length))
+            return list(generating.records(task, self.model, self.tokenizer, examples, self.max_length))
         return self.recipe.task.records(*self.decide(examples), self.judge.labels)
 
     def predict_file(self, source: Path, observer: Observer) -> Iterator[dict[str, Any]]:

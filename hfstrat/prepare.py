@@ -40,7 +40,7 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.runs.store import LIMIT, room
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
-from hfstrat.tasks import TextClassification, TextsSpec
+from hfstrat.tasks import ImageClassification, TextClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
 from hfstrat.tasks.language import LanguageSpec
 from hfstrat.teaching import Teacher, naming, open_teacher
@@ -282,9 +282,10 @@ def open_start(recipe: Recipe, body: Body) -> Base:
         UsageError: It cannot be used.
     """
     with naming(body.origin) if body.origin is not None else nullcontext():
-        size = getattr(recipe.task, "image_size", None)
-        side = size if isinstance(size, int) else None
-        return open_base(recipe.model, body, recipe.task.auto_class, recipe.task.reads, side)
+        task = recipe.task
+        size = task.image_size if isinstance(task, ImageClassification) else "auto"
+        side = size if size != "auto" else None
+        return open_base(recipe.model, body, task.auto_class, task.reads, side)
 
 
 def with_vocabulary(base: Base, vocabulary: Vocabulary, examples: Examples, observer: Observer) -> Base:
@@ -340,9 +341,8 @@ def encode(
         hears.phase("pictures", sum(map(len, examples.values())), "pictures")
         for name, part in examples.items():
             found[name] = seen(base.image_processor, part, hears.advance)
-        varied = getattr(task, "augmentation", None)
-        if varied is not None:
-            found["train"] = replace(found["train"], masking=Varied(varied.settings()))
+        if task.augmentation is not None:
+            found["train"] = replace(found["train"], masking=Varied(task.augmentation))
         return found
     asked = task.max_length
     most = base.max_length or UNLIMITED
@@ -406,7 +406,7 @@ def check_strategy(recipe: Recipe, labels: Labels) -> None:
 def check_goes_with(recipe: Recipe) -> None:
     """Raise for a strategy that the task cannot be learned by."""
     kind, task = recipe.strategy.kind, recipe.task
-    if kind == "distill" and getattr(task, "augmentation", None) is not None:
+    if kind == "distill" and isinstance(task, ImageClassification) and task.augmentation is not None:
         what = "a teacher's outputs are computed once, for the pictures as they are"
         raise RecipeError(Problem(what, "task.augmentation", hint="Remove it"))
     if kind in task.refused:

@@ -170,11 +170,16 @@ def run_compare(
     runs = {}
     for name in arms:
         for seed in seeds:
-            folder = keep / "run" / (name if len(seeds) == 1 else f"{name}-seed{seed}")
+            folder = compared(keep, name, seed, seeds)
             if not (folder / "metrics.json").is_file():
                 raise Failed(f"{folder.name} did not end well")
             runs[f"{name}/{seed}"] = _costs(folder, data)
     return {**cost, "runs": runs}
+
+
+def compared(keep: Path, name: str, seed: int, seeds: Sequence[int]) -> Path:
+    """The run of an arm and seed in what `run_compare` keeps."""
+    return keep / "run" / (name if len(seeds) == 1 else f"{name}-seed{seed}")
 
 
 def job_of(

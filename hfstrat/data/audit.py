@@ -133,7 +133,7 @@ def check_labels(
     """Labels of each split, each row looked at by itself."""
     cells = {name: _labels(rows, columns, missing[name], problem, separator) for name, rows in named}
     for name, rows in named:
-        _check_labels(report, name, rows, cells[name], columns, problem)
+        _check_cells(report, name, rows, cells[name], columns, problem)
     return cells
 
 
@@ -337,7 +337,7 @@ def _counts(labels: list[Any] | None) -> dict[str, int]:
     return dict(sorted(Counter(name for cell in labels or () for name in cell or ()).items()))
 
 
-def _check_labels(
+def _check_cells(
     report: Report,
     name: str,
     rows: Dataset,

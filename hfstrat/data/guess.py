@@ -125,21 +125,18 @@ def guess(rows: Dataset) -> Guess:
     if found is not None:
         return found
     label = _label(useful, columns)
-    roles: dict[str, str | tuple[str, ...]]
-    if (picture := _pictured(useful)) is not None:
-        problem, separator, why = _problem(label)
-        target = label[0].name if len(label) == 1 else tuple(column.name for column in label)
-        reason = f"'{picture.name}' is the picture"
-        roles = {"image": picture.name, "label": target}
-        return Guess(roles, problem, separator, (reason, why), "image_classification")
-    texts = _texts([column for column in useful if column.is_text and column not in label], columns)
     problem, separator, why = _problem(label)
-    roles = {"text": texts[0].name}
+    target = label[0].name if len(label) == 1 else tuple(column.name for column in label)
+    if (picture := _pictured(useful)) is not None:
+        why_so = (f"'{picture.name}' is the picture", why)
+        return Guess({"image": picture.name, "label": target}, problem, separator, why_so, "image_classification")
+    texts = _texts([column for column in useful if column.is_text and column not in label], columns)
+    roles: dict[str, str | tuple[str, ...]] = {"text": texts[0].name}
     reasons = [f"'{texts[0].name}' is the text: {texts[0].words:.1f} words on average"]
     if len(texts) > 1:
         roles["text_pair"] = texts[1].name
         reasons.append(f"'{texts[1].name}' is the second text: {texts[1].words:.1f} words on average")
-    roles["label"] = label[0].name if len(label) == 1 else tuple(column.name for column in label)
+    roles["label"] = target
     return Guess(roles, problem, separator, (*reasons, why))
 
 
@@ -212,9 +209,6 @@ def _alone(columns: Sequence[_Column]) -> Guess | None:
     return Guess({"text": column.name}, None, None, reasons, "masked_lm")
 
 
-# --- words --------------------------------------------------------------------------------------------------
-
-
 def _pictured(columns: Sequence[_Column]) -> _Column | None:
     """The column of pictures: names of files, what `datasets` has of them, or arrays."""
     for column in columns:
@@ -226,6 +220,9 @@ def _pictured(columns: Sequence[_Column]) -> _Column | None:
         if isinstance(first, list) and first and isinstance(first[0], list) and _word(column.name) in PICTURE_NAMES:
             return column
     return None
+
+
+# --- words --------------------------------------------------------------------------------------------------
 
 
 def _tagged(rows: Dataset, columns: Sequence[_Column]) -> Guess | None:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from hfstrat.data.augmenting import Augmentation
 from hfstrat.tasks.base import Encoded, IntArray
-from hfstrat.tasks.pixels import Pixels
+from hfstrat.tasks.image_classification import AugmentationSpec
 
 
 class Varied:
     """Varies the pictures of a split each time that they are trained on.
 
     Args:
-        settings: Fields of `Augmentation`.
+        spec: How.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._how = Augmentation(**settings)
+    def __init__(self, spec: AugmentationSpec) -> None:
+        self._how = Augmentation(**spec.model_dump())
 
     def drawn(self, data: Encoded, rows: IntArray, seed: int, epoch: int) -> Encoded:
         """Some examples of a split as an epoch sees them; the arguments are those of `Encoded.drawn`."""
         pixels = data.pixels
-        assert isinstance(pixels, Pixels), "pictures are varied"
+        assert pixels is not None, "pictures are varied"
         varied = [
             self._how.augmented(pixels.values[row].transpose(1, 2, 0), pixels.side, seed, epoch, int(row))
             for row in rows

@@ -254,7 +254,7 @@ def open_base(
             None, str(config.model_type), config, None, _positions(config), None, False, False, None, None, code, {}
         )
         _check_reads(config, found.name, reads)
-        return _seeing(found, plain_image_processor(config), side) if sees else found
+        return _seeing(found, plain_image_processor(config), spec, side) if sees else found
     spec = spec.model_copy(update={"base": origin})
     location, adapter = locate(origin), None
     revision = _revision(location, spec.revision if body.origin is None else None)
@@ -266,9 +266,8 @@ def open_base(
     own = location if adapter is None else str(folder)  # labels and tokenizer of an adapter are beside it
     config = _config(own, spec, hub)
     _check_reads(config, origin, reads)
-    if sees:
-        return _open_seeing(spec, body, Opened(location, own, origin, adapter, code, hub), config, auto_class, side)
-    tokenizer = _tokenizer(own, spec, hub)
+    processor = _image_processor(own, spec, hub) if sees else None
+    tokenizer = None if sees else _tokenizer(own, spec, hub)
     if body.weights == "pretrained":
         _check_files(location, adapter, origin)
     pooling, normalize, declared = _sentence_transformer(location, hub)
@@ -280,12 +279,12 @@ def open_base(
     # An artefact's tokenizer cuts where its run did, which says nothing about the model.
     # Relative positions have no end, whatever the length was that T5 was published with.
     relative = _positions(config) is None and hasattr(config, "relative_attention_num_buckets")
-    length = None if relative else tokenizer.model_max_length
+    length = None if relative or tokenizer is None else tokenizer.model_max_length
     limits = [ours["limit"]] if ours.get("limit") else [declared, _positions(config), length]
-    if spec.config is not None:
+    if spec.config is not None and tokenizer is not None:
         config = _reshaped(config, spec, tokenizer, body)
         limits = [position_limit(config, tokenizer.pad_token_id)]  # what the base takes, its shape does not say
-    return Base(
+    found = Base(
         location=location,
         name=body.origin or spec.published_as or origin,
         config=config,
@@ -299,66 +298,35 @@ def open_base(
         code=code,
         hub={**hub, "use_safetensors": True},
     )
+    return found if processor is None else _seeing(found, processor, spec, side)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Where a base was found.
+def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: int | None) -> Base:
+    """A base that looks at pictures, of the recipe's shape and size where it asks for others.
 
     Args:
-        location: As in `Base`.
-        own: Where configuration and processor are: beside an adapter where there is one.
-        origin: What the recipe calls it.
-        adapter: As in `Base`.
-        code: As in `Base`.
-        hub: As in `Base`.
+        base: What was found.
+        processor: What makes its inputs.
+        spec: The recipe's `model`.
+        side: Height and width of pictures; None for what the processor says.
     """
+    config = base.config
+    if spec.config is not None and base.location is not None:
+        config = _shaped(config, spec)
+        if "image_size" in spec.config or int(getattr(config, "num_channels", 3)) == 1:
+            processor = plain_image_processor(config)
+    if side is not None:
+        processor = resized(processor, config, side)
+    return replace(base, config=config, image_processor=processor)
 
-    location: str
-    own: str
-    origin: str
-    adapter: Adapted | None
-    code: Code | None
-    hub: Mapping[str, Any]
 
-
-def _open_seeing(
-    spec: ModelSpec, body: Body, place: Opened, config: PretrainedConfig, auto_class: str, side: int | None
-) -> Base:
-    """A base that looks at pictures."""
+def _image_processor(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> BaseImageProcessor:
     try:
-        processor = read_image_processor(place.own, place.hub)
+        return read_image_processor(location, hub)
     except UsageError:
         raise
     except Exception as error:  # as of a configuration
         raise ModelError(_unloadable(spec, error, "image processor")) from error
-    if body.weights == "pretrained":
-        _check_files(place.location, place.adapter, place.origin)
-    if spec.config is not None:
-        config = _shaped(config, spec)
-        if "image_size" in spec.config or int(getattr(config, "num_channels", 3)) == 1:
-            processor = plain_image_processor(config)
-    found = Base(
-        location=place.location,
-        name=body.origin or spec.published_as or place.origin,
-        config=config,
-        tokenizer=None,
-        max_length=None,
-        pooling=None,
-        normalize=False,
-        pooled=False,
-        labels=_labels(config, auto_class),
-        adapter=place.adapter,
-        code=place.code,
-        hub={**place.hub, "use_safetensors": True},
-    )
-    return _seeing(found, processor, side)
-
-
-def _seeing(base: Base, processor: BaseImageProcessor, side: int | None) -> Base:
-    if side is not None:
-        processor = resized(processor, base.config, side)
-    return replace(base, image_processor=processor)
 
 
 def _check(spec: ModelSpec, body: Body, reads: str) -> None:

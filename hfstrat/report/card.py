@@ -201,16 +201,21 @@ def _usage(
         storage=saved.get("storage"),
         longest=int(task.get("max_answer_length") or 0),
         prefix=str(task.get("prefix") or ""),
-        pictures=_mode(run) if task["kind"].startswith("image") else None,
+        pictures=_mode(run) if _sees(resolved) else None,
     )
     packages = {
         "torch transformers": True,
-        "pillow": task["kind"].startswith("image"),
+        "pillow": _sees(resolved),
         "peft": case.endswith("adapter"),
         "bitsandbytes": bool(saved.get("storage")),
     }
     needs = " ".join(name for name, needed in packages.items() if needed)
     return f"## Use\n\n{_brings(case, env)}{_trusts(resolved)}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+
+
+def _sees(resolved: Mapping[str, Any]) -> bool:
+    """Whether the model looks at pictures."""
+    return bool(resolved["task"]["kind"] == "image_classification")
 
 
 def _mode(run: Run) -> Literal["RGB", "L"]:
@@ -371,7 +376,7 @@ def _limits(run: Run, resolved: Mapping[str, Any], env: Mapping[str, Any]) -> st
         *_truncation(run, env),
     ]
     if (env.get("labels") or {}).get("problem") == "single_label":
-        noun = "picture" if _pipeline_tag(resolved).startswith("image") else "text"
+        noun = "picture" if _sees(resolved) else "text"
         said.append(f"Every {noun} gets one of the labels, also a {noun} that belongs to none of them.")
     if (env.get("labels") or {}).get("problem") == "entities":
         said.append("Of entities that lie within one another or overlap only one is told.")

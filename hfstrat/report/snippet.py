@@ -68,28 +68,30 @@ def snippet(
         prefix: What is put before each text.
         pictures: Mode of the pictures that the model looks at; None where it reads texts.
     """
-    if pictures is not None:
-        decision = _decision(problem, 0.5 if threshold is None else threshold)
-        return _looking(case, folder_placeholder, base, revision, remote_code, pictures, decision)
     options = (f", revision={_quoted(revision)}" if revision else "") + (
         ", quantization_config=quantization" if storage else ""
     )
     trust = ", trust_remote_code=True"
+    auto = _auto(problem) if pictures is None else "AutoModelForImageClassification"
+    name, reader = ("tokenizer", "AutoTokenizer") if pictures is None else ("processor", "AutoImageProcessor")
     lines = [
-        *_imports(case, bool(storage), problem),
+        *_imports(case, bool(storage), problem, auto, reader),
         "",
         f"folder = {_quoted(folder_placeholder)}",
         *(_quantization(storage) if storage else ()),
-        *_loading(case, base, options, trust if remote_code else "", _auto(problem)),
+        *_loading(case, base, options, trust if remote_code else "", auto),
         *(_unpacked() if storage and storage["bits"] == 4 else ()),
         *(["model = PeftModel.from_pretrained(base, folder).eval()"] if case.endswith("adapter") else ()),
         # The configuration names that file too, and transformers would ask at the terminal whether to run it.
-        f"tokenizer = AutoTokenizer.from_pretrained(folder{trust if remote_code or case.startswith('pooled') else ''})",
+        f"{name} = {reader}.from_pretrained(folder{trust if remote_code or case.startswith('pooled') else ''})",
         "",
-        *([] if problem in ("masked_lm", *_WRITING) else ['texts = ["a first text", "a second one"]']),
+        *([] if pictures or problem in ("masked_lm", *_WRITING) else ['texts = ["a first text", "a second one"]']),
         *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),
     ]
-    if problem in ("entities", "tags"):
+    if pictures is not None:
+        assert threshold is not None, "labels are given from a probability on"
+        lines += _looking(pictures, _decision(problem, threshold))
+    elif problem in ("entities", "tags"):
         lines += _tagging(problem, windows)
     elif problem == "masked_lm":
         lines += _filling()
@@ -103,36 +105,15 @@ def snippet(
     return "\n".join(lines) + "\n"
 
 
-def _looking(
-    case: Case, folder: str, base: str, revision: str | None, remote_code: bool, mode: str, decision: list[str]
-) -> str:
-    """Python that leaves `logits` and `labels` for some `images`."""
-    adapted, trust = case.endswith("adapter"), ", trust_remote_code=True" * remote_code
-    chosen = f", revision={_quoted(revision)}" if revision else ""
-    whole = [f"model = AutoModelForImageClassification.from_pretrained(folder{trust}).eval()"]
-    parts = [
-        f"config = AutoConfig.from_pretrained(folder{trust})",
-        f"base = AutoModelForImageClassification.from_pretrained({_quoted(base)}, config=config, "
-        f"ignore_mismatched_sizes=True{chosen}{trust})",
-        "model = PeftModel.from_pretrained(base, folder).eval()",
-    ]
-    lines = [
-        "import torch",
-        *(["from peft import PeftModel"] if adapted else []),
-        "from PIL import Image",
-        f"from transformers import {'AutoConfig, ' * adapted}AutoImageProcessor, AutoModelForImageClassification",
-        "",
-        f"folder = {_quoted(folder)}",
-        *(parts if adapted else whole),
-        "processor = AutoImageProcessor.from_pretrained(folder)",
-        "",
-        'images = [Image.open("a-picture.png").convert("MODE")]'.replace("MODE", mode),
+def _looking(mode: str, decision: list[str]) -> list[str]:
+    """Lines that leave `logits` and `labels` for some `images`."""
+    return [
+        f'images = [Image.open(name).convert("{mode}") for name in ["a-picture.png", "another.png"]]',
         "with torch.inference_mode():",
         '    logits = model(**processor(images, return_tensors="pt")).logits',
         *decision,
         "print(labels)",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _auto(problem: Problem) -> str:
@@ -225,18 +206,20 @@ def _quoted(text: str) -> str:
     return json.dumps(text)
 
 
-def _imports(case: Case, quantized: bool, problem: Problem) -> list[str]:
-    autos = [_auto(problem), "AutoTokenizer"]
+def _imports(case: Case, quantized: bool, problem: Problem, auto: str, reader: str) -> list[str]:
+    autos = [auto, reader]
     if case == "native-adapter":
         autos.insert(0, "AutoConfig")
     autos += ["GenerationConfig"] if problem in _WRITING else []
     if case == "pooled-adapter":
-        autos.remove(_auto(problem))
+        autos.remove(auto)
     autos += ["BitsAndBytesConfig"] if quantized else []
     autos += ["pipeline"] if problem in ("entities", "tags") else []
     lines = ["import torch"]
     if case.endswith("adapter"):
         lines.append("from peft import PeftModel")
+    if reader == "AutoImageProcessor":
+        lines.append("from PIL import Image")
     lines.append(f"from transformers import {', '.join(autos)}")
     if case == "pooled-adapter":
         lines.append("from transformers.dynamic_module_utils import get_class_from_dynamic_module")

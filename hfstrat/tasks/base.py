@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from hfstrat.tasks.pixels import Pixels
 
 Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans", "tokens"]
 DECODER = "decoder_input_ids"
@@ -263,37 +266,11 @@ class Hidden:
     dtype: str
 
 
-class Images(Protocol):
-    """Pictures of one size."""
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of all that a model sees of them."""
-        ...
-
-    def batch(self, rows: IntArray) -> FloatArray:
-        """Some of them as a model takes them, float32 `(len(rows), channels, height, width)`."""
-        ...
-
-    def taken(self, rows: IntArray) -> Images:
-        """Some of them."""
-        ...
-
-    def and_more(self, more: Any) -> Images:
-        """These, and others after them."""
-        ...
-
-    @property
-    def side(self) -> tuple[int, int]:
-        """Height and width."""
-        ...
-
-
 class Masking(Protocol):
-    """Hides tokens of examples, as a function of seed, epoch and the example alone."""
+    """Hides tokens of examples, or varies pictures, as a function of seed, epoch and the example alone."""
 
     def drawn(self, data: Encoded, rows: IntArray, seed: int, epoch: int) -> Encoded:
-        """Some examples of a split, with other tokens hidden; the arguments are those of `Encoded.drawn`."""
+        """Some examples of a split, changed anew; the arguments are those of `Encoded.drawn`."""
         ...
 
 
@@ -316,8 +293,8 @@ class Encoded:
         aims: What is true of each unit, where units are tokens; None where they are examples or words, which know.
         spans: Window and characters of each unit that is a token, `(units, 3)`; characters are -1 for no answer.
         hidden: What the frozen blocks give for each token, where that is not computed again; else None.
-        masking: How tokens are hidden anew each time that an example is trained on; None where none are. `columns`,
-            `units` and `aims` are those of evaluations.
+        masking: How tokens are hidden, or pictures varied, anew each time that an example is trained on; None where
+            they are not. `columns`, `units`, `aims` and `pixels` are those of evaluations.
         streamed: Whether the tokens are on disk and too many to be in memory at once.
         packed: Whether examples of a batch go through the model one after the other in a single row, without padding.
         pixels: The pictures, where those are looked at; there are no token columns then.
@@ -338,7 +315,7 @@ class Encoded:
     masking: Masking | None = None
     streamed: bool = False
     packed: bool = False
-    pixels: Images | None = None
+    pixels: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -37,10 +37,6 @@ class AugmentationSpec(Spec):
     erase: Share = 0.0
     """Share of pictures of which a random rectangle becomes noise (Zhong et al. 2017, arXiv:1708.04896)."""
 
-    def settings(self) -> dict[str, Any]:
-        """The fields, as the code that varies pictures has them."""
-        return self.model_dump()
-
 
 class ImageClassification(Classification):
     """Give pictures a class, several classes, or a number."""

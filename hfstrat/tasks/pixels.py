@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Pixels:
         """Height and width."""
         return int(self.values.shape[2]), int(self.values.shape[3])
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of all values, and of what is made of them."""
         found = hashlib.sha256(repr((self.values.shape, self.scale, self.mean, self.std)).encode())

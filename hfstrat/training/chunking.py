@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hfstrat.models.picking import output_held, output_layer
+from hfstrat.training.optim import evaluating
 
 # Tokens at once. Fewer make the products with the output layer slow, and the sum of its gradients is read each time.
 TOKENS = 512
@@ -48,16 +49,10 @@ def plain(model: nn.Module, run: Callable[..., Any], places: torch.Tensor, width
     """
     inner = getattr(model, "module", model)
     if inner not in _checked:
-        modes = [(module, module.training) for module in inner.modules()]
-        inner.eval()
-        try:
-            with torch.no_grad(), context(), output_held(model, places[:2], width, through=True) as (options, held):
+        with evaluating(inner), torch.no_grad(), context():
+            with output_held(model, places[:2], width, through=True) as (options, held):
                 given = run(**options)
-            with torch.no_grad(), context():
-                own = held.layer(held.hidden)
-        finally:
-            for module, training in modes:
-                module.training = training
+            own = held.layer(held.hidden)
         _checked[inner] = given.shape == own.shape and torch.equal(wide(given), wide(own))
     return _checked[inner]
 

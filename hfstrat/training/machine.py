@@ -53,9 +53,9 @@ def keep_memory() -> None:
     """Let glibc keep the memory of tensors that are gone for the next ones, in place of giving it back each time.
 
     By default it asks the system anew for each tensor of 32 MiB and more, and gives what is free at the end of its heap
-    back again and again; the system clears every page of it first: 20,000 pages an update of a small encoder, up to a
-    fifth of its time. Tensors of `_MAPPED` bytes and more still go back at once. Settings that whoever started the
-    process has made are left alone; elsewhere than on Linux with glibc nothing is done.
+    back again and again; the system clears every page of it first, which shows in the time of an update. Tensors of
+    `_MAPPED` bytes and more still go back at once. Settings that whoever started the process has made are left alone;
+    elsewhere than on Linux with glibc nothing is done.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return

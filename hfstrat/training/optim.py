@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,6 +76,18 @@ def freeze(model: nn.Module, fit: Fit) -> dict[str, nn.Parameter]:
     if lost:
         raise ModelError([Problem(f"'{pattern}' matches no parameter of the model", "strategy") for pattern in lost])
     return trained
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and every module's own mode again afterwards: a training loop may go on."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def set_modes(model: nn.Module) -> None:

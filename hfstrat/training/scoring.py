@@ -15,6 +15,7 @@ from hfstrat.models.anatomy import module_at
 from hfstrat.tasks.base import Encoded, FloatArray
 from hfstrat.training.chunking import chunks, wide
 from hfstrat.training.engine import held_of, logits_of
+from hfstrat.training.optim import evaluating as evaluating
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -91,18 +92,6 @@ def _kept_of(
         kept(wide(layer(hidden[part])), None if targets is None else targets[part]) for part in chunks(len(hidden))
     )
     return torch.cat(list(parts))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and every module's own mode again afterwards: a training loop may go on."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

@@ -27,7 +27,9 @@ from hfstrat.errors import DataError, ModelError, RecipeError
 from hfstrat.runs.events import Observer
 from hfstrat.tasks import ImageClassification
 from hfstrat.tasks.base import Examples
+from hfstrat.tasks.image_classification import AugmentationSpec
 from hfstrat.verbs import init
+from tests import elsewhere
 from tests.faults.test_resume import check_goes_on
 from tests.training import helpers
 
@@ -112,7 +114,7 @@ def test_all_that_is_no_picture_is_named(tmp_path):
 def test_pictures_are_varied_by_seed_epoch_and_example_alone():
     processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
     encoded = seen(processor, examples([picture(label, number) for number in range(4) for label in COLOURS]))
-    varied = Varied({"flip": True, "crop": 0.3, "colour": 0.4})
+    varied = Varied(AugmentationSpec(flip=True, crop=0.3, colour=0.4))
 
     def drawn(rows: list[int], seed: int, epoch: int) -> np.ndarray:
         found = varied.drawn(encoded, np.array(rows), seed, epoch)
@@ -144,7 +146,7 @@ def test_pictures_are_varied_by_seed_epoch_and_example_alone():
     ],
     ids=lambda value: value if isinstance(value, str) else value["kind"],
 )
-def test_a_run_leaves_a_model_that_transformers_alone_loads(family, strategy, tiny_base, pictures, tmp_path):
+def test_a_run_leaves_a_model_that_transformers_alone_loads(family, strategy, tiny_base, pictures, user, tmp_path):
     run = execute.train(recipe(tiny_base(family), strategy, pictures), runs=tmp_path)
     frame = run.predictions()
     assert set(frame["reference"]) <= set(COLOURS)
@@ -172,7 +174,10 @@ def test_a_run_leaves_a_model_that_transformers_alone_loads(family, strategy, ti
         piped = pipeline("image-classification", model=model, image_processor=processor)
         assert [found[0]["label"] for found in piped(files)] == said
     assert [one["prediction"] for one in hf.predict(run, files)] == said
-    assert "AutoModelForImageClassification" in (artifact / "README.md").read_text()
+    lines = elsewhere.program(run, tiny_base(family), files)
+    answer = user.run(lines)
+    np.testing.assert_allclose(answer["logits"], np.stack(frame["logits"]), atol=1e-4)
+    assert answer["labels"] == said
     if strategy["kind"] == "full":
         assert run.metrics["metrics"]["accuracy"]["value"] > 0.9, "colours are easily told apart"
 
