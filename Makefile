@@ -3,7 +3,7 @@
 
 PYTHON   ?= python3
 TESTARGS ?= -n 2
-EXTRAS   := demo,images,plots,text,trackers,dev
+EXTRAS   := audio,demo,images,plots,text,trackers,dev
 BIN      := .venv/bin
 STAMP    := .venv/.installed
 
