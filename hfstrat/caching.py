@@ -110,7 +110,7 @@ def replayed(stage: Fit, state: State, passes: float) -> Iterator[None]:
     depth = anatomy.frozen_blocks(state.trained)
     # What frozen blocks read is another text each time, is beside others, or is still being written.
     unknown = (
-        state.training.pixels is not None
+        state.training.signals is not None
         or state.training.masking is not None
         or state.training.packed
         or state.judge.writes
@@ -323,8 +323,8 @@ def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data:
         digest.update(np.ascontiguousarray(column.values).data)
         digest.update(np.ascontiguousarray(column.offsets).data)
     digest.update(np.ascontiguousarray(data.windows).data)
-    if data.pixels is not None:
-        digest.update(data.pixels.digest)
+    if data.signals is not None:
+        digest.update(data.signals.digest)
     if data.units is not None:
         digest.update(np.ascontiguousarray(data.units.values).data)
     return digest.hexdigest()

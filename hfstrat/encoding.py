@@ -60,4 +60,4 @@ def seen(processor: BaseImageProcessor, examples: Examples, progress: Callable[[
 
     decode_all(examples.media, 1 if grey else 3, keep, progress=progress)
     windows = np.arange(len(examples) + 1)
-    return Encoded(examples, {}, windows, 0, {}, pixels=pixels_of(processor, values[0]))
+    return Encoded(examples, {}, windows, 0, {}, signals=pixels_of(processor, values[0]))

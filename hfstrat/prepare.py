@@ -43,6 +43,7 @@ from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
 from hfstrat.tasks import ImageClassification, TextClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
 from hfstrat.tasks.language import LanguageSpec
+from hfstrat.tasks.pixels import Pixels
 from hfstrat.teaching import Teacher, naming, open_teacher
 from hfstrat.tokenizing import streamed, tokenized
 
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
 CHARACTERS_LEARNED = 50_000_000  # of a stream, by a tokenizer of the run's own
-PATCH = 16  # pixels
 UNLIMITED = 1_000_000  # tokens; tokenizers say a larger number where they know no limit
 SPLITS = ("train", "validation", "test")
 T = TypeVar("T")
@@ -138,8 +138,8 @@ class Prepared:
         for name, part in parts:
             ids = (f"{len(part)} pieces",) if part.streamed else part.ids
             found.update("\0".join((name, *ids)).encode("utf-8", "surrogatepass"))
-            if part.pixels is not None:
-                found.update(part.pixels.digest)
+            if part.signals is not None:
+                found.update(part.signals.digest)
             columns = [array for column in part.columns.values() for array in (column.values, column.offsets)]
             units = [] if part.units is None or part.streamed else [part.units.values]
             for array in (*columns, part.windows, *units, *([] if part.targets is None else [part.targets])):
@@ -255,8 +255,8 @@ def settle_cache(
         chosen = (True, "the frozen body is run once for its head, in this run or in one before")
     elif not any(depths):
         chosen = (False, "nothing below what trains is frozen")
-    elif any(part.pixels is not None for part in encoded.values()):
-        chosen = (False, "what blocks give for pictures is not kept")
+    elif any(part.signals is not None for part in encoded.values()):
+        chosen = (False, "what blocks give for pictures and sounds is not kept")
     elif any(part.masking is not None for part in encoded.values()):
         chosen = (False, "other tokens are hidden each time")
     elif any(part.packed for part in encoded.values()):
@@ -557,10 +557,10 @@ def _facts(
     machine: Machine,
 ) -> Facts:
     parts = [*encoded.values()] + ([unlabelled[1]] if unlabelled is not None else [])
-    pictures = encoded["train"].pixels
-    # A picture is worth as many tokens as it has patches of the usual size.
-    patches = 0 if pictures is None else math.ceil(math.prod(pictures.side) / PATCH**2)
-    longest = patches or max(int(part.columns["input_ids"].lengths.max()) for part in parts)
+    signals = encoded["train"].signals
+    side = signals.side if isinstance(signals, Pixels) else (0, 0)
+    windows = (part.lengths if part.signals is not None else part.columns["input_ids"].lengths for part in parts)
+    longest = max(int(lengths.max()) for lengths in windows)
     pooling, normalize = choose_pooling(recipe, base)
     table = anatomy.tokens
     return Facts(
@@ -570,7 +570,7 @@ def _facts(
         labels=material.labels,
         labels_reason=material.labels_reason,
         longest=max(4, min(base.max_length or UNLIMITED, 8 * math.ceil(longest / 8))),
-        median=patches or int(np.median(encoded["train"].lengths)),
+        median=int(np.median(encoded["train"].lengths)),
         limit=base.max_length,
         attention=attention,
         body=anatomy.body_size,
@@ -586,7 +586,7 @@ def _facts(
         tokens=TokenUse(0, 0, NO_TOKENS) if table is None else TokenUse(len(ids), table.rows, table.bound),
         vocabulary=int(getattr(base.config.get_text_config(), "vocab_size", 0)) if recipe.task.of_vocabulary else 0,
         machine=machine,
-        side=pictures.side[0] if pictures is not None and pictures.side[0] == pictures.side[1] else 0,
+        side=side[0] if side[0] == side[1] else 0,
     )
 
 

@@ -61,8 +61,8 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
     import torch
 
     windows = data.windows_of(rows)
-    if data.pixels is not None:
-        inputs = {"pixel_values": torch.from_numpy(data.pixels.batch(rows))}
+    if data.signals is not None:
+        inputs = {name: torch.from_numpy(values) for name, values in data.signals.inputs(rows).items()}
     else:
         inputs = _in_one_row(data, windows) if data.packed else _padded(data, windows)
     units, picked = rows, None
@@ -197,7 +197,7 @@ def evaluation_batches(data: Encoded, batch_size: int, process: int = 0, process
 
 def padding_share(data: Encoded, batch_size: int, seed: int) -> float:
     """Share of the computed tokens of an epoch that are padding."""
-    if data.packed or data.pixels is not None:
+    if data.packed:
         return 0.0
     lengths = data.lengths
     computed = sum(int(lengths[rows].max()) * len(rows) for rows in order(lengths, batch_size, seed, 0))

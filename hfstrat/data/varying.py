@@ -9,6 +9,7 @@ import numpy as np
 from hfstrat.data.augmenting import Augmentation
 from hfstrat.tasks.base import Encoded, IntArray
 from hfstrat.tasks.image_classification import AugmentationSpec
+from hfstrat.tasks.pixels import Pixels
 
 
 class Varied:
@@ -23,8 +24,8 @@ class Varied:
 
     def drawn(self, data: Encoded, rows: IntArray, seed: int, epoch: int) -> Encoded:
         """Some examples of a split as an epoch sees them; the arguments are those of `Encoded.drawn`."""
-        pixels = data.pixels
-        assert pixels is not None, "pictures are varied"
+        pixels = data.signals
+        assert isinstance(pixels, Pixels), "pictures are varied"
         varied = [
             self._how.augmented(pixels.values[row].transpose(1, 2, 0), pixels.side, seed, epoch, int(row))
             for row in rows
@@ -35,6 +36,6 @@ class Varied:
             data,
             examples=replace(data.examples.taken(rows), targets=None if targets is None else targets[rows]),
             windows=np.arange(len(rows) + 1),
-            pixels=replace(pixels, values=values),
+            signals=replace(pixels, values=values),
             masking=None,
         )

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from hfstrat.tasks.pixels import Pixels
 
 Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans", "tokens"]
 DECODER = "decoder_input_ids"
@@ -266,8 +263,34 @@ class Hidden:
     dtype: str
 
 
+class Signals(Protocol):
+    """The pictures or the sounds of a split, as a model takes them."""
+
+    def inputs(self, rows: IntArray) -> Mapping[str, npt.NDArray[Any]]:
+        """Some of them as keyword arguments of the model, `(len(rows), …)` each."""
+        ...
+
+    def taken(self, rows: IntArray) -> Self:
+        """Some of them."""
+        ...
+
+    def and_more(self, more: Self) -> Self:
+        """These, and others after them."""
+        ...
+
+    @property
+    def lengths(self) -> IntArray:
+        """What each costs, in tokens of a text `(n,)`: patches of a picture, frames of a sound."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of all that a model takes of them."""
+        ...
+
+
 class Masking(Protocol):
-    """Hides tokens of examples, or varies pictures, as a function of seed, epoch and the example alone."""
+    """Hides tokens of examples, or varies signals, as a function of seed, epoch and the example alone."""
 
     def drawn(self, data: Encoded, rows: IntArray, seed: int, epoch: int) -> Encoded:
         """Some examples of a split, changed anew; the arguments are those of `Encoded.drawn`."""
@@ -293,11 +316,11 @@ class Encoded:
         aims: What is true of each unit, where units are tokens; None where they are examples or words, which know.
         spans: Window and characters of each unit that is a token, `(units, 3)`; characters are -1 for no answer.
         hidden: What the frozen blocks give for each token, where that is not computed again; else None.
-        masking: How tokens are hidden, or pictures varied, anew each time that an example is trained on; None where
-            they are not. `columns`, `units`, `aims` and `pixels` are those of evaluations.
+        masking: How tokens are hidden, or signals varied, anew each time that an example is trained on; None where
+            they are not. `columns`, `units`, `aims` and `signals` are those of evaluations.
         streamed: Whether the tokens are on disk and too many to be in memory at once.
         packed: Whether examples of a batch go through the model one after the other in a single row, without padding.
-        pixels: The pictures, where those are looked at; there are no token columns then.
+        signals: The pictures or sounds, where the model takes those; there are no token columns then.
     """
 
     examples: Examples
@@ -315,7 +338,7 @@ class Encoded:
     masking: Masking | None = None
     streamed: bool = False
     packed: bool = False
-    pixels: Pixels | None = None
+    signals: Signals | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -353,9 +376,9 @@ class Encoded:
 
     @cached_property
     def lengths(self) -> IntArray:
-        """Tokens of each example's longest window, those of the decoder included; 1 for each picture."""
-        if self.pixels is not None:
-            return np.ones(len(self), np.int64)
+        """Tokens of each example's longest window, those of the decoder included; of a signal what it costs."""
+        if self.signals is not None:
+            return self.signals.lengths
         lengths = self.columns["input_ids"].lengths
         if DECODER in self.columns:
             lengths = lengths + self.columns[DECODER].lengths
@@ -396,7 +419,7 @@ class Encoded:
             windows=windows,
             units=None,
             aims=None,
-            pixels=None if self.pixels is None else self.pixels.taken(np.arange(count)),
+            signals=None if self.signals is None else self.signals.taken(np.arange(count)),
         )
 
     def with_teacher(self, logits: FloatArray) -> Encoded:
@@ -421,7 +444,7 @@ class Encoded:
             truncated=self.truncated + more.truncated,
             units=units,
             labelled=np.arange(own + more.examples.units) < own,
-            pixels=None if self.pixels is None or more.pixels is None else self.pixels.and_more(more.pixels),
+            signals=None if self.signals is None or more.signals is None else self.signals.and_more(more.signals),
         )
 
 

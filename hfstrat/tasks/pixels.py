@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ def check_pillow() -> None:
         raise UsageError(Problem("pictures are read by Pillow, which is not installed", hint=hint)) from error
 
 
+PATCH = 16  # pixels
+
+
 @dataclass(frozen=True)
 class Pixels:
     """The pictures of a split, all of one size.
@@ -46,7 +50,7 @@ class Pixels:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def batch(self, rows: IntArray) -> FloatArray:
+    def inputs(self, rows: IntArray) -> dict[str, FloatArray]:
         """Some pictures as the model takes them, float32 `(len(rows), channels, height, width)`."""
         shape = (1, -1, 1, 1)
         # One product and one sum for each value: (scale · x - mean) / std.
@@ -54,7 +58,7 @@ class Pixels:
         factor = np.float32(self.scale) / std
         shift = -np.asarray(self.mean, np.float32).reshape(shape) / std
         found: FloatArray = self.values[rows] * factor + shift
-        return found
+        return {"pixel_values": found}
 
     def taken(self, rows: IntArray) -> Pixels:
         """Some of the pictures."""
@@ -63,6 +67,11 @@ class Pixels:
     def and_more(self, more: Pixels) -> Pixels:
         """These pictures, and others after them."""
         return Pixels(np.concatenate([self.values, more.values]), self.scale, self.mean, self.std)
+
+    @property
+    def lengths(self) -> IntArray:
+        """Patches of each picture, as if all models had those of the usual size."""
+        return np.full(len(self.values), math.ceil(math.prod(self.side) / PATCH**2), np.int64)
 
     @property
     def side(self) -> tuple[int, int]:
@@ -81,7 +90,7 @@ class Pixels:
 def sized(processor: BaseImageProcessor, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """A picture resized and cropped as the model's image processor says.
 
-    What it does with the values of a pixel is left to `Pixels.batch`, which is the same arithmetic.
+    What it does with the values of a pixel is left to `Pixels.inputs`, which is the same arithmetic.
 
     Args:
         processor: The model's.

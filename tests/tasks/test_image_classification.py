@@ -87,15 +87,17 @@ def test_a_batch_is_what_the_models_own_processor_makes(processor):
     given = [picture(label, number) for number, label in enumerate(COLOURS)]
     encoded = seen(processor, examples(given))
     expected = processor(given, return_tensors="np", input_data_format="channels_last")["pixel_values"]
-    np.testing.assert_allclose(encoded.pixels.batch(np.arange(3)), expected, atol=1e-5 * max(1, abs(expected).max()))
-    assert encoded.pixels.side == expected.shape[2:]
+    np.testing.assert_allclose(
+        encoded.signals.inputs(np.arange(3))["pixel_values"], expected, atol=1e-5 * max(1, abs(expected).max())
+    )
+    assert encoded.signals.side == expected.shape[2:]
 
 
 def test_a_model_of_greys_sees_greys():
     processor = ViTImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[0.5], image_std=[0.5])
     encoded = seen(processor, examples([picture("red", 0), np.full((8, 8), 255, np.uint8)]))
-    assert encoded.pixels.batch(np.arange(2)).shape == (2, 1, 16, 16)
-    assert np.allclose(encoded.pixels.batch(np.array([1])), 1.0)
+    assert encoded.signals.inputs(np.arange(2))["pixel_values"].shape == (2, 1, 16, 16)
+    assert np.allclose(encoded.signals.inputs(np.array([1]))["pixel_values"], 1.0)
 
 
 def test_all_that_is_no_picture_is_named(tmp_path):
@@ -119,14 +121,14 @@ def test_pictures_are_varied_by_seed_epoch_and_example_alone():
     def drawn(rows: list[int], seed: int, epoch: int) -> np.ndarray:
         found = varied.drawn(encoded, np.array(rows), seed, epoch)
         assert len(found) == len(rows)
-        return found.pixels.values
+        return found.signals.values
 
     whole = drawn(list(range(12)), 3, 1)
     assert np.array_equal(drawn(list(range(12))[::-1], 3, 1), whole[::-1])
     assert np.array_equal(drawn([5], 3, 1)[0], whole[5])
     assert not np.array_equal(drawn([5], 3, 2)[0], whole[5])
     assert not np.array_equal(drawn([5], 4, 1)[0], whole[5])
-    assert not np.array_equal(encoded.pixels.values[5], whole[5])
+    assert not np.array_equal(encoded.signals.values[5], whole[5])
 
 
 # --- runs ----------------------------------------------------------------------------------------------------
