@@ -189,7 +189,7 @@ def prepare(
         more = read_unlabelled(recipe, material)
         with ledger.phase("tokenize"):
             parts = {**material.examples, **({"unlabelled": more} if more else {})}
-            encoded = encode(recipe, base, parts, observer)
+            encoded = encode(recipe, base, parts, material.labels, observer)
             unlabelled = (more, encoded.pop("unlabelled")) if more else None
             token_problems, token_warnings = (
                 audit_tokens(encoded, base.tokenizer, base.config) if base.tokenizer is not None else ([], [])
@@ -331,7 +331,7 @@ def read_unlabelled(recipe: Recipe, material: Material) -> Examples | None:
 
 
 def encode(
-    recipe: Recipe, base: Base, examples: Mapping[str, Examples], observer: Observer | None = None
+    recipe: Recipe, base: Base, examples: Mapping[str, Examples], labels: Labels, observer: Observer | None = None
 ) -> dict[str, Encoded]:
     """Tokenise splits at the length that the recipe asks for, else at the model's own up to 512."""
     task = recipe.task
@@ -342,7 +342,7 @@ def encode(
         for name, part in examples.items():
             found[name] = seen(base.image_processor, part, hears.advance)
         if task.augmentation is not None:
-            found["train"] = replace(found["train"], masking=Varied(task.augmentation))
+            found["train"] = replace(found["train"], masking=Varied(task.augmentation, labels))
         return found
     asked = task.max_length
     most = base.max_length or UNLIMITED

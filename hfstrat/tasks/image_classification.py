@@ -36,6 +36,10 @@ class AugmentationSpec(Spec):
     """Operations of a picture, and their magnitude of at most 10 (Cubuk et al. 2019, arXiv:1909.13719)."""
     erase: Share = 0.0
     """Share of pictures of which a random rectangle becomes noise (Zhong et al. 2017, arXiv:1708.04896)."""
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    """Alpha of Beta(alpha, alpha), a picture's share of its mix with another (Zhang et al. 2017, arXiv:1710.09412)."""
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
+    """Alpha of the share that a box pasted from another picture leaves (Yun et al. 2019, arXiv:1905.04899)."""
 
 
 class ImageClassification(Classification):

@@ -154,7 +154,7 @@ class TaskSpec(Spec):
 
         Args:
             logits: float `(units, classes)`.
-            targets: As in `Examples.targets`.
+            targets: As in `Examples.targets`; of exclusive classes also the share of each, float `(units, classes)`.
             problem: Binary cross-entropy averaged over independent classes, squared error of numbers, else
                 cross-entropy.
             weights: Class weights `(classes,)`.
@@ -164,6 +164,7 @@ class TaskSpec(Spec):
 
         weights = None if weights is None else weights.to(logits.dtype)
         if problem not in ("multi_label", "regression"):
+            targets = targets.to(logits.dtype) if targets.is_floating_point() else targets
             return functional.cross_entropy(
                 logits, targets, weight=weights, reduction="sum", label_smoothing=label_smoothing
             )
@@ -209,7 +210,7 @@ class TaskSpec(Spec):
         import torch
 
         if weights is not None and problem not in ("multi_label", "regression"):
-            return weights[targets].sum()
+            return (targets @ weights.to(targets.dtype) if targets.is_floating_point() else weights[targets]).sum()
         share = 1.0 if weights is None else float(weights.mean())
         return torch.tensor(share * len(targets))
 

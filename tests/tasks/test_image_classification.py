@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hfstrat.encoding import seen
 from hfstrat.errors import DataError, ModelError, RecipeError
 from hfstrat.runs.events import Observer
 from hfstrat.tasks import ImageClassification
-from hfstrat.tasks.base import Examples
+from hfstrat.tasks.base import Examples, Labels
 from hfstrat.tasks.image_classification import AugmentationSpec
 from hfstrat.verbs import init
 from tests import elsewhere
@@ -116,7 +117,7 @@ def test_all_that_is_no_picture_is_named(tmp_path):
 def test_pictures_are_varied_by_seed_epoch_and_example_alone():
     processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
     encoded = seen(processor, examples([picture(label, number) for number in range(4) for label in COLOURS]))
-    varied = Varied(AugmentationSpec(flip=True, crop=0.3, colour=0.4))
+    varied = Varied(AugmentationSpec(flip=True, crop=0.3, colour=0.4), Labels("single_label", tuple(COLOURS)))
 
     def drawn(rows: list[int], seed: int, epoch: int) -> np.ndarray:
         found = varied.drawn(encoded, np.array(rows), seed, epoch)
@@ -129,6 +130,47 @@ def test_pictures_are_varied_by_seed_epoch_and_example_alone():
     assert not np.array_equal(drawn([5], 3, 2)[0], whole[5])
     assert not np.array_equal(drawn([5], 4, 1)[0], whole[5])
     assert not np.array_equal(encoded.signals.values[5], whole[5])
+
+
+@pytest.mark.parametrize("mix", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}], ids=str)
+def test_mixed_pictures_have_shares_of_what_they_show(mix):
+    # Pictures of one value each, 0, 1 or 2 times 100, say by their mean what share of which class they have.
+    flat = [np.full((8, 8, 3), 100 * (number % 3), np.uint8) for number in range(12)]
+    encoded = seen(ViTImageProcessorPil(size={"height": 8, "width": 8}), examples(flat))
+    targets = np.arange(12) % 3
+    encoded = replace(encoded, examples=replace(encoded.examples, targets=targets))
+    varied, rows = Varied(AugmentationSpec(**mix), Labels("single_label", ("a", "b", "c"))), np.arange(12)[::-1]
+    mixed = varied.drawn(encoded, rows, 5, 2)
+    assert mixed.targets.shape == (12, 3)
+    np.testing.assert_allclose(mixed.targets.sum(1), 1.0, atol=1e-6)
+    assert (mixed.targets.max(1) < 1).any()
+    means = mixed.signals.values.reshape(12, -1).mean(1)
+    np.testing.assert_allclose(mixed.targets @ [0, 100, 200], means, atol=0.5)
+    for place, row in enumerate(rows):
+        own = set(np.unique(mixed.signals.values[place])) <= {0, 100, 200}
+        assert "mixup" in mix or own, "a box is pasted as it is"
+        assert mixed.targets[place].argmax() == targets[row] or mixed.targets[place, targets[row]] < 0.51
+
+
+def test_the_loss_of_shares_is_the_sum_of_the_losses_of_classes():
+    task, torch_weights = ImageClassification(), torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    logits = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    own, other, shares = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 1, 0, 2]), torch.tensor([0.3, 0.5, 0.9, 1.0])
+    shown = torch.eye(3)[own] * shares[:, None] + torch.eye(3)[other] * (1 - shares[:, None])
+    for weights in (None, torch_weights):
+        each = [
+            task.loss(logits[[row]], labels[[row]], "single_label", weights=weights, label_smoothing=0.1)
+            for labels in (own, other)
+            for row in range(4)
+        ]
+        expected = sum(a * share + b * (1 - share) for a, b, share in zip(each[:4], each[4:], shares, strict=True))
+        found = task.loss(logits, shown, "single_label", weights=weights, label_smoothing=0.1)
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        divisor = task.weight(shown, "single_label", weights=weights)
+        if weights is None:
+            assert divisor == 4
+        else:
+            assert divisor == pytest.approx(float((weights[own] * shares + weights[other] * (1 - shares)).sum()))
 
 
 # --- runs ----------------------------------------------------------------------------------------------------
@@ -209,9 +251,10 @@ def test_a_run_from_a_shape_alone_and_a_student_of_it(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", [{"kind": "head"}, {"kind": "full"}], ids=str)
-def test_a_run_with_varied_pictures_goes_on(strategy, tiny_base, tmp_path):
+@pytest.mark.parametrize("vary", [{"flip": True, "crop": 0.5, "erase": 0.2}, {"mixup": 0.3, "cutmix": 1.0}], ids=str)
+def test_a_run_with_varied_pictures_goes_on(strategy, vary, tiny_base, tmp_path):
     rows = [{"image": picture(label, number), "label": label} for number in range(12) for label in COLOURS]
-    given = recipe(tiny_base("vit"), strategy, "memory", augmentation={"flip": True, "crop": 0.5, "erase": 0.2})
+    given = recipe(tiny_base("vit"), strategy, "memory", augmentation=vary)
     given["train"]["checkpoint_every"] = 2
     rows = [{**row, "image": row["image"][:20, :20].tolist()} for row in rows]
     check_goes_on(given, rows, tmp_path)
