@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -20,7 +21,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from hfstrat.data.batching import collate, evaluation_batches
+from hfstrat.data.batching import Batch, collate, evaluation_batches
 from hfstrat.models import prefix
 from hfstrat.models.adapters import beside_base, switched_off
 from hfstrat.models.anatomy import canonical, named_parameters
@@ -109,17 +110,14 @@ def replayed(stage: Fit, state: State, passes: float) -> Iterator[None]:
     anatomy, model = state.prepared.anatomy, state.model
     depth = anatomy.frozen_blocks(state.trained)
     # What frozen blocks read is another text each time, is beside others, or is still being written.
-    unknown = (
-        state.training.signals is not None
-        or state.training.masking is not None
-        or state.training.packed
-        or state.judge.writes
-    )
+    unknown = state.training.masking is not None or state.training.packed or state.judge.writes
     if not state.prepared.recipe.train.cache or depth == 0 or passes <= 1 or unknown:
         yield
         return
     blocks = anatomy.stacks[0][:depth]
     form = _probe(model, blocks, state)
+    if not isinstance(form, str):
+        form = _with_room(form, state)
     if isinstance(form, str):
         state.observer.note(f"the {depth} frozen blocks are computed every time: {form}")
         yield
@@ -142,13 +140,17 @@ class _Form:
 
     Args:
         wrap: Puts a tensor into the form in which the block returns it.
-        width: Of a hidden state.
+        shape: Of what it gives for a token, or for a signal.
         dtype: By torch's name.
     """
 
     wrap: Callable[[torch.Tensor], Any]
-    width: int
+    shape: tuple[int, ...]
     dtype: str
+
+    def whole(self, data: Encoded) -> tuple[int, ...]:
+        """Shape of what it gives for all of a split."""
+        return (data.tokens if data.signals is None else len(data), *self.shape)
 
 
 def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> _Form | str:
@@ -169,15 +171,18 @@ def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> _Form | s
             wrap = prefix.wrapping(output)
             if wrap is None:
                 return "they hand on more than hidden states"
-            hidden, mask = _tensor(output), batch.inputs["attention_mask"].bool()
-            if hidden.shape[:-1] != mask.shape:
+            hidden = _tensor(output).cpu()
+            if data.signals is None and hidden.shape[:-1] != batch.inputs["attention_mask"].shape:
                 return "they do not give one vector for each token"
-            parts.append(hidden.cpu()[mask])
-        assert wrap is not None, "there is at least one text"
-        together = collate(data, rows)
-        mask = together.inputs["attention_mask"].bool()
-        hidden = parts[0].new_zeros(*mask.shape, parts[0].shape[-1])
-        hidden[mask] = torch.cat(parts)
+            parts.append(_seen(hidden, batch))
+            if parts[-1].shape[1:] != parts[0].shape[1:]:
+                return "they do not give as much for each example"
+        assert wrap is not None, "there is at least one example"
+        together, hidden = collate(data, rows), torch.cat(parts)
+        if data.signals is None:
+            mask = together.inputs["attention_mask"].bool()
+            hidden = hidden.new_zeros(*mask.shape, hidden.shape[-1])
+            hidden[mask] = torch.cat(parts)
         expected = logits_of(model, together, device)
         with prefix.stubbed(model, blocks, wrap):
             prefix.hand_over(model, hidden.to(device))
@@ -188,7 +193,26 @@ def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> _Form | s
     allowed = (_COARSE_ROUNDING if coarse else _ROUNDING) * max(1.0, float(expected.abs().max()))
     if not float((found - expected).abs().max()) <= allowed:
         return "what is above them needs more than their hidden states"
-    return _Form(wrap, int(stored.shape[-1]), str(stored.dtype).removeprefix("torch."))
+    shape = tuple(stored.shape[1:] if data.signals is not None else stored.shape[-1:])
+    return _Form(wrap, shape, str(stored.dtype).removeprefix("torch."))
+
+
+def _seen(hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """What a block gives without that of padding: `(tokens, width)`; of signals all of it, `(examples, …)`."""
+    return hidden[batch.inputs["attention_mask"].bool()] if "input_ids" in batch.inputs else hidden
+
+
+def _with_room(form: _Form, state: State) -> _Form | str:
+    """The form, where the cache has room for a whole split; else that it has not.
+
+    Of texts that is known before a run begins. What a convolution gives has a shape of its own.
+    """
+    size = getattr(torch, form.dtype).itemsize
+    needed, free = size * math.prod(form.whole(state.training)), store.room()
+    short = torch.tensor([needed > free], device=state.accelerator.device)
+    if not bool(state.accelerator.gather(short).any()):
+        return form
+    return f"they give {needed / 1e9:.1f} GB, and the cache has room for {free / 1e9:.1f} GB"
 
 
 def _tensor(output: Any) -> torch.Tensor:
@@ -202,28 +226,30 @@ def _hidden(model: nn.Module, blocks: tuple[str, ...], form: _Form, data: Encode
     upper = (*anatomy.stacks[0][len(blocks) :], *anatomy.above, *anatomy.head)
     named = {canonical(name): value for name, value in model.state_dict().items()}
     key = _key(f"blocks {len(blocks)}", prefix.below(named, upper), model, data, state)
-    what = f"{len(data):,} texts after {len(blocks)} blocks of {state.prepared.base.name}"
+    noun = "texts" if data.signals is None else "examples"
+    what = f"{len(data):,} {noun} after {len(blocks)} blocks of {state.prepared.base.name}"
     dtype = "uint16" if form.dtype == "bfloat16" else form.dtype
-    shape = (data.tokens, form.width)
 
     def fill(values: Array, alone: bool) -> None:
-        state.observer.phase("cache", len(data), "texts")
+        state.observer.phase("cache", len(data), noun)
         state.ledger.phases["cache"].tokens += data.tokens
         batch_size, device = state.prepared.recipe.evaluate.batch_size, accelerator.device
         process, processes = (0, 1) if alone else (accelerator.process_index, accelerator.num_processes)
         with scoring.evaluating(model), torch.inference_mode(), accelerator.autocast():
             for batch in evaluation_batches(data, batch_size, process, processes):
                 output = prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device))
-                hidden = _tensor(output).cpu()[batch.inputs["attention_mask"].bool()]
+                hidden = _seen(_tensor(output).cpu(), batch)
                 bits = hidden.view(torch.uint16) if dtype == "uint16" else hidden
                 values[_places(data, batch.rows)] = bits.numpy()
                 state.observer.advance(len(batch.rows))
 
-    return Hidden(_filled(key, what, shape, dtype, fill, state), form.dtype)
+    return Hidden(_filled(key, what, form.whole(data), dtype, fill, state), form.dtype)
 
 
 def _places(data: Encoded, rows: IntArray) -> IntArray:
-    """Where the tokens of some examples stand in the flat array, in the order of a mask over their windows."""
+    """Where what is seen of some examples stands in the whole, in the order of a mask over their windows."""
+    if data.signals is not None:
+        return rows
     source, mask = data.columns["input_ids"].places(data.windows_of(rows), left=data.left)
     return source[mask]
 

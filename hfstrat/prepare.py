@@ -255,10 +255,9 @@ def settle_cache(
         chosen = (True, "the frozen body is run once for its head, in this run or in one before")
     elif not any(depths):
         chosen = (False, "nothing below what trains is frozen")
-    elif any(part.signals is not None for part in encoded.values()):
-        chosen = (False, "what blocks give for pictures and sounds is not kept")
     elif any(part.masking is not None for part in encoded.values()):
-        chosen = (False, "other tokens are hidden each time")
+        varied = encoded["train"].signals is not None
+        chosen = (False, "examples are varied each time" if varied else "other tokens are hidden each time")
     elif any(part.packed for part in encoded.values()):
         chosen = (False, "examples go through the model beside others")
     elif recipe.writes:

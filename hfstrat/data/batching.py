@@ -33,7 +33,8 @@ class Batch:
         scale: 1, or 0 for a batch that only keeps processes in step.
         teacher: A teacher's logits `(units, classes)`; None without one.
         labelled: Which targets count, bool `(units,)`; None when all do.
-        hidden: What the frozen blocks give, `(windows, length, width)`, zero for padding; None when they are run.
+        hidden: What the frozen blocks give, `(windows, length, width)`, zero for padding; of signals `(examples, …)`;
+            None when they are run.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -120,9 +121,12 @@ def _owners(data: Encoded, rows: IntArray) -> IntArray:
 def _hidden(data: Encoded, hidden: Hidden, windows: IntArray) -> torch.Tensor:
     import torch
 
-    source, mask = data.columns["input_ids"].places(windows, left=data.left)
-    values = hidden.values[source]
-    values[~mask] = 0
+    if data.signals is not None:
+        values = hidden.values[windows]
+    else:
+        source, mask = data.columns["input_ids"].places(windows, left=data.left)
+        values = hidden.values[source]
+        values[~mask] = 0
     return torch.from_numpy(values).view(getattr(torch, hidden.dtype))
 
 

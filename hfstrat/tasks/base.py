@@ -255,7 +255,7 @@ class Hidden:
     """Hidden states of all tokens of a split, computed before.
 
     Args:
-        values: `(tokens, width)`, in the order of `input_ids`; bfloat16 as its 16 bits.
+        values: `(tokens, width)`, in the order of `input_ids`; of signals `(n, …)`; bfloat16 as its 16 bits.
         dtype: What they are, by torch's name (`float32`).
     """
 
@@ -315,7 +315,7 @@ class Encoded:
         labelled: Whether each unit's target counts, bool `(units,)`; None when all do.
         aims: What is true of each unit, where units are tokens; None where they are examples or words, which know.
         spans: Window and characters of each unit that is a token, `(units, 3)`; characters are -1 for no answer.
-        hidden: What the frozen blocks give for each token, where that is not computed again; else None.
+        hidden: What the frozen blocks give for each token or signal, where that is not computed again; else None.
         masking: How tokens are hidden, or signals varied, anew each time that an example is trained on; None where
             they are not. `columns`, `units`, `aims` and `signals` are those of evaluations.
         streamed: Whether the tokens are on disk and too many to be in memory at once.

@@ -365,3 +365,38 @@ def test_numerals_need_no_network(tiny_base, tmp_path):
     }
     run = execute.train(given, runs=tmp_path)
     assert run.metrics["n"] == 449
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy"),
+    [
+        ("vit", {"kind": "partial", "last_n": 1, "head_init": "random"}),
+        ("vit", {"kind": "head", "solver": "adamw"}),
+        ("convnext", {"kind": "partial", "last_n": 1, "head_init": "random"}),
+        ("resnet", {"kind": "partial", "last_n": 1, "head_init": "random"}),
+    ],
+    ids=str,
+)
+def test_frozen_blocks_see_each_picture_once(family, strategy, tiny_base, tmp_path, monkeypatch):
+    """Updates of AdamW in float64, against the same model with all of its blocks."""
+
+    def convolved(layer: torch.nn.Conv2d, given: torch.Tensor) -> torch.Tensor:
+        return layer._conv_forward(given.to(layer.weight.dtype), layer.weight, layer.bias)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", convolved)
+    rows = [
+        {"image": picture(label, number)[:20, :20].tolist(), "label": label}
+        for number in range(12)
+        for label in COLOURS
+    ]
+    found = {}
+    for cached in (True, False):
+        given = recipe(tiny_base(family), strategy, "memory")
+        settings = {"epochs": 6, "cache": cached, "micro_batch_size": 3}
+        given = {**given, "name": f"cached-{cached}".lower(), "train": {**given["train"], **settings}}
+        found[cached] = helpers.train(given, rows, tmp_path, dtype=torch.float64)
+    assert "cache" in found[True].run.ledger["phases"]
+    assert "cache" not in found[False].run.ledger["phases"]
+    assert helpers.largest_difference(found[True].after, found[False].after) < 1e-10
+    before, after = found[True].before, found[True].after
+    assert any(not torch.equal(before[name], after[name]) for name in before)
