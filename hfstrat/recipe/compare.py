@@ -10,8 +10,8 @@ from hfstrat.recipe.data import PerClass, Seed
 from hfstrat.spec import Spec
 from hfstrat.strategies import Strategy
 
-FLOORS = ("majority", "tfidf", "lookup")
-Floor = Literal["majority", "tfidf", "lookup"]
+FLOORS = ("majority", "tfidf", "lookup", "pixels")
+Floor = Literal["majority", "tfidf", "lookup", "pixels"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
 
 
@@ -34,7 +34,8 @@ class CompareSpec(Spec):
     """The arms and seeds of `hfstrat compare`."""
 
     arms: tuple[str | ArmSpec, ...] = ()
-    """Kinds of strategy (`head`), floors (`majority`, `tfidf`; of words `lookup`) or {strategy: …, limit: …}; a kind
-    that the recipe's own `strategy` has takes its fields. Left out: the task's floors and every strategy."""
+    """Kinds of strategy (`head`), floors (`majority`, `tfidf`; of words `lookup`, of pictures `pixels`) or {strategy:
+    …, limit: …}; a kind that the recipe's own `strategy` has takes its fields. Left out: the task's floors and every
+    strategy."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Each strategy is run once for each seed; all seeds share one split."""

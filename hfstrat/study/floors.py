@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from hfstrat.data.augmenting import resized
+from hfstrat.data.pictures import Bytes, decode_all
 from hfstrat.environment import describe
 from hfstrat.judge import Judge, Score
 from hfstrat.prepare import Material, read_data
@@ -22,8 +24,10 @@ from hfstrat.runs.records import Ledger
 from hfstrat.tasks.base import Examples, FloatArray, Labels
 from hfstrat.tasks.token_classification import spelled
 
-# Inverse L2 strengths of the linear model over TF-IDF, chosen on validation.
+# Inverse L2 strengths of the linear model over TF-IDF, and over pixels, chosen on validation.
 STRENGTHS = (1.0, 10.0, 100.0)
+PIXEL_STRENGTHS = (0.01, 0.1, 1.0)
+SIDE = 16  # pixels: what a picture is made of is lost below, and a linear model gains little above
 NEVER = -30.0
 Predict = Callable[[Examples], FloatArray]
 
@@ -121,16 +125,49 @@ def _tfidf(material: Material, judge: Judge) -> tuple[Predict, int]:
     train = material.examples["train"]
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
     features = vectorizer.fit_transform(_joined(train))
+
+    def seen(examples: Examples) -> Any:
+        return features if examples is train else vectorizer.transform(_joined(examples))
+
+    return _linear(seen, STRENGTHS, material, judge)
+
+
+def _pixels(material: Material, judge: Judge) -> tuple[Predict, int]:
+    """The colours of a picture of 16 × 16 pixels into a linear model whose strength is chosen on validation."""
+
+    def small(picture: Bytes) -> Bytes:
+        return resized(picture, (SIDE, SIDE)).ravel()
+
+    def seen(examples: Examples) -> Any:
+        assert examples.media is not None, "this floor is for pictures"
+        return np.stack(decode_all(examples.media, 3, small)).astype(np.float32) / 255
+
+    return _linear(seen, PIXEL_STRENGTHS, material, judge)
+
+
+def _linear(
+    seen: Callable[[Examples], Any], strengths: tuple[float, ...], material: Material, judge: Judge
+) -> tuple[Predict, int]:
+    """A linear model whose strength is chosen on validation.
+
+    Args:
+        seen: Features of examples `(n, features)`.
+        strengths: Inverse L2 strengths, from the strongest on; without validation the middle one is taken.
+        material: The data.
+        judge: Scores what the models say.
+    """
+    train = material.examples["train"]
+    strengths = strengths if "validation" in material.examples else strengths[1:2]
     held_out = material.examples.get("validation", train)
-    seen = vectorizer.transform(_joined(held_out))
+    features, own = seen(train), seen(held_out)
     best: tuple[Score, Linear] | None = None
-    for linear in _path(features, np.asarray(train.targets), material.labels, "validation" in material.examples):
-        score = judge.score(linear.logits(seen), held_out)
+    for linear in _path(features, np.asarray(train.targets), material.labels, strengths):
+        score = judge.score(linear.logits(own), held_out)
         if best is None or score > best[0]:
             best = score, linear
     assert best is not None, "a path has at least one strength"
     chosen = best[1]
-    return lambda examples: chosen.logits(vectorizer.transform(_joined(examples))), chosen.size
+    return lambda examples: chosen.logits(seen(examples)), chosen.size
 
 
 @dataclass(frozen=True)
@@ -150,11 +187,10 @@ class Linear:
         return int(self.weight.size + self.bias.size)
 
 
-def _path(features: Any, targets: Any, labels: Labels, choose: bool) -> Iterator[Linear]:
-    """Linear models of growing freedom, or one of the middle when there is nothing to choose by."""
+def _path(features: Any, targets: Any, labels: Labels, strengths: tuple[float, ...]) -> Iterator[Linear]:
+    """Linear models of growing freedom."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    strengths = STRENGTHS if choose else STRENGTHS[1:2]
     if labels.problem == "regression":
         for strength in strengths:
             ridge = Ridge(alpha=1.0 / strength).fit(features, targets)
@@ -207,4 +243,5 @@ FLOORS: dict[Floor, Callable[[Material, Judge], tuple[Predict, int]]] = {
     "majority": _majority,
     "tfidf": _tfidf,
     "lookup": _lookup,
+    "pixels": _pixels,
 }

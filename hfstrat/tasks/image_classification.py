@@ -58,7 +58,7 @@ class ImageClassification(Classification):
     pipeline_tag: ClassVar[str] = "image-classification"
     roles: ClassVar[tuple[str, ...]] = ("image", "label", "id")
     texts: ClassVar[tuple[str, ...]] = ("image",)
-    floors: ClassVar[tuple[str, ...]] = ("majority",)
+    floors: ClassVar[tuple[str, ...]] = ("majority", "pixels")
     files: ClassVar[str] = "image"
     reads: ClassVar[str] = "pixel_values"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
+from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -16,7 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, mean_squared_err
 
 from hfstrat.recipe.loading import load
 from hfstrat.runs.directory import Run
-from hfstrat.study.floors import STRENGTHS, run_floor
+from hfstrat.study.floors import PIXEL_STRENGTHS, STRENGTHS, run_floor
 from tests import tiny
 
 ROWS = tiny.reviews(120, classes=3)
@@ -154,3 +155,40 @@ def test_a_floor_leaves_a_run_like_any_other(problem: str, tmp_path: Path) -> No
         entry.name for entry in run.path.iterdir()
     }
     assert not run.artifact.exists()
+
+
+class TestPixels:
+    def test_it_is_a_linear_model_of_small_pictures(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        names = ["dark", "middle", "light"]
+        rows = [names[place % 3] for place in range(90)]
+        pictures = [
+            np.clip(rng.normal(80 + 40 * names.index(row), 60, (24, 24, 3)), 0, 255).astype(np.uint8) for row in rows
+        ]
+        split = {"train": slice(0, 50), "validation": slice(50, 70), "test": slice(70, 90)}
+        given = {
+            part: Dataset.from_dict({"image": [one.tolist() for one in pictures[places]], "label": rows[places]})
+            for part, places in split.items()
+        }
+        recipe, _ = load(
+            {
+                "name": "x",
+                "model": {"base": "none"},
+                "task": {"kind": "image_classification"},
+                "data": {"source": "memory"},
+                "strategy": {"kind": "head"},
+            }
+        )
+        run = run_floor("pixels", recipe, tmp_path / "pixels", DatasetDict(given))
+        small = [
+            np.asarray(Image.fromarray(one).resize((16, 16), Image.Resampling.BILINEAR)).ravel() / 255
+            for one in pictures
+        ]
+        losses, found = [], []
+        for strength in PIXEL_STRENGTHS:
+            model = LogisticRegression(C=strength, max_iter=1000).fit(small[:50], rows[:50])
+            accuracy = accuracy_score(rows[50:70], model.predict(small[50:70]))
+            losses.append((-accuracy, log_loss(rows[50:70], model.predict_proba(small[50:70]), labels=model.classes_)))
+            found.append(accuracy_score(rows[70:], model.predict(small[70:])))
+        assert value(run, "accuracy") == found[losses.index(min(losses))]
+        assert value(run, "accuracy") > 0.5
