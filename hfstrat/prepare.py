@@ -21,6 +21,7 @@ import numpy as np
 from hfstrat.data import auditing, sources
 from hfstrat.data.audit import Audit, Report
 from hfstrat.data.audit_language import check_language
+from hfstrat.data.audit_pictures import audit_alike
 from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.data.streams import open_stream
 from hfstrat.data.tokens import audit_tokens
@@ -194,6 +195,7 @@ def prepare(
             token_problems, token_warnings = (
                 audit_tokens(encoded, base.tokenizer, base.config) if base.tokenizer is not None else ([], [])
             )
+            alike = audit_alike(encoded)
         if token_problems:
             raise UsageError(token_problems)
         with ledger.phase("load"):
@@ -215,7 +217,7 @@ def prepare(
     if base.code is not None:
         observer.note(f"the model is code: {base.code.file} is run, and goes with the artefact")
     observer.decided(decisions)
-    for warning in (*material.warnings, *token_warnings, *_truncation(encoded, resolved)):
+    for warning in (*material.warnings, *token_warnings, *alike, *_truncation(encoded, resolved)):
         observer.warn(warning)
     return Prepared(
         recipe,

@@ -31,6 +31,7 @@ from hfstrat.tasks.base import Examples, Labels
 from hfstrat.tasks.image_classification import AugmentationSpec
 from hfstrat.verbs import init
 from tests import elsewhere
+from tests.faults.runs import Calls
 from tests.faults.test_resume import check_goes_on
 from tests.training import helpers
 
@@ -400,3 +401,25 @@ def test_frozen_blocks_see_each_picture_once(family, strategy, tiny_base, tmp_pa
     assert helpers.largest_difference(found[True].after, found[False].after) < 1e-10
     before, after = found[True].before, found[True].after
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_pictures_of_other_splits_that_are_nearly_those_of_training_are_told(tiny_base, tmp_path):
+    """The same picture as JPEG, larger and darker, is another file."""
+    rng = np.random.default_rng(0)
+    whole = [
+        Image.fromarray(np.kron(rng.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8))
+        for _ in range(30)
+    ]
+    for part, places in {"train": range(20), "validation": range(20, 24), "test": range(24, 30)}.items():
+        for place in places:
+            (tmp_path / "data" / part / "ab"[place % 2]).mkdir(parents=True, exist_ok=True)
+            whole[place].save(tmp_path / "data" / part / "ab"[place % 2] / f"{place}.png")
+    smooth = whole[3].resize((60, 60), Image.Resampling.BILINEAR).point(lambda value: round(0.98 * value))
+    smooth.save(tmp_path / "data" / "test" / "b" / "again.jpg", quality=85)
+    told = Calls()
+    given = recipe(tiny_base("vit"), {"kind": "head"}, tmp_path / "data")
+    given["data"] = {"source": f"{tmp_path / 'data'}/"}
+    execute.train(given, runs=tmp_path / "runs", observer=told)
+    (warning,) = [one for one in told.warnings if "nearly so" in one]
+    assert warning.startswith("1 pictures of test")
+    assert "again.jpg and 3.png" in warning
