@@ -55,7 +55,7 @@ def main() -> None:
     lines = [
         f"`python benchmarks/pictures.py {' '.join(options.parts)}` on {platform.machine()}, {os.cpu_count()} cores, "
         f"{platform.python_implementation()} {platform.python_version()}; accuracy on the test split with its range "
-        "over seeds, and the difference of the means with its 95 % interval over resampled pictures. Seconds are of whole "
+        "over seeds, and the difference of the means with its 95 % interval over pictures. Seconds are of whole "
         "processes, and mean something only where nothing else ran.",
         "",
         "| pictures | model | seeds | hfstrat | Trainer | difference | hfstrat took | Trainer took |",

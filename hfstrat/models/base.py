@@ -67,6 +67,7 @@ class Base:
         code: The user's own architecture.
         hub: Keyword arguments for everything that is loaded from the same place.
         image_processor: What makes inputs of pictures, where the model looks at those.
+        regridded: Whether the configuration is for pictures of another size than the weights.
     """
 
     location: str | None
@@ -82,6 +83,7 @@ class Base:
     code: Code | None
     hub: Mapping[str, Any]
     image_processor: BaseImageProcessor | None = field(default=None, repr=False)
+    regridded: bool = False
 
     @property
     def processor(self) -> PreTrainedTokenizerBase | BaseImageProcessor:
@@ -315,9 +317,10 @@ def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: in
         config = _shaped(config, spec)
         if "image_size" in spec.config or int(getattr(config, "num_channels", 3)) == 1:
             processor = plain_image_processor(config)
-    if side is not None:
-        processor = resized(processor, config, side)
-    return replace(base, config=config, image_processor=processor)
+    if side is None:
+        return replace(base, config=config, image_processor=processor)
+    processor, taking = resized(processor, config, side)
+    return replace(base, config=taking, image_processor=processor, regridded=taking is not config)
 
 
 def _image_processor(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> BaseImageProcessor:

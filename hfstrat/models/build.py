@@ -22,6 +22,7 @@ from hfstrat.models.base import Base
 from hfstrat.models.cutting import cut
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
+from hfstrat.models.positions import grids, interpolated
 from hfstrat.models.quantize import keep_differentiable, quantization_config
 from hfstrat.strategies.plan import Anatomy, Body, Plan
 from hfstrat.tasks.base import Labels
@@ -117,6 +118,9 @@ def plan_adapter(base: Base, shape: Shape, plan: Plan, task_type: str | None) ->
     """
     if plan.adapter is None:
         return Added({}, frozenset())
+    if base.regridded and plan.body.weights == "pretrained":
+        what = "an adapter is loaded onto its base as it is, whose positions are for pictures of another size"
+        raise RecipeError(Problem(what, "task.image_size", hint="Leave it out, or train without an adapter"))
     model, _ = _load(base, shape, plan.body, _How(meta=True))
     if base.adapter is not None:
         check_continues(plan.adapter, plan.body.storage, base.adapter, [name for name, _ in model.named_modules()])
@@ -320,10 +324,31 @@ def _pretrained(base: Base, config: Any, shape: Shape, keep: bool, how: _How) ->
     )
     mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
     fresh = {*info["missing_keys"], *mismatched}
+    if positions := grids(model, mismatched):
+        fresh -= _interpolated(base, model, positions, auto, options, how)
     # A head for other labels may have the right width by chance.
     read = [] if keep else [name for name in outside(model) if name not in fresh]
     _renew(model, read)
     return model, sorted([*fresh, *read])
+
+
+def _interpolated(
+    base: Base, model: PreTrainedModel, names: list[str], auto: Any, options: dict[str, Any], how: _How
+) -> set[str]:
+    """Give a model the base's positions for pictures of its own size; the names of those that it has now."""
+    source = auto.from_pretrained(base.location, ignore_mismatched_sizes=True, **options)
+    found = set()
+    for name in names:
+        target, values = model.get_parameter(name), source.get_parameter(name)
+        if how.meta:
+            values = torch.empty(values.shape)
+        made = interpolated(values.detach(), target.shape[1])
+        if made is not None:
+            found.add(name)
+            if not how.meta:
+                with torch.no_grad():
+                    target.copy_(made)
+    return found
 
 
 def _renew(model: PreTrainedModel, names: Iterable[str]) -> None:

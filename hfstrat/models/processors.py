@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.errors import Problem, RecipeError
+from hfstrat.models.positions import takes
 from hfstrat.tasks.pixels import check_pillow
 
 if TYPE_CHECKING:
@@ -41,16 +43,24 @@ def side_of(config: PretrainedConfig) -> int | None:
     return int(size) if size else None
 
 
-def resized(processor: BaseImageProcessor, config: PretrainedConfig, side: int) -> BaseImageProcessor:
-    """A processor that makes pictures of another size.
+def resized(
+    processor: BaseImageProcessor, config: PretrainedConfig, side: int
+) -> tuple[BaseImageProcessor, PretrainedConfig]:
+    """A processor that makes pictures of another size, and the configuration of a model that takes them.
+
+    Where a model has positions for its own size alone, those of the other size are interpolated when it is built.
 
     Raises:
-        RecipeError: The model has positions for its own size alone.
+        RecipeError: It cannot take that size.
     """
-    own = side_of(config)
-    if own is not None and own != side and hasattr(config, "patch_size") and hasattr(config, "num_attention_heads"):
-        what = f"the model has positions for pictures of {own} × {own}, not {side} × {side}"
-        raise RecipeError(Problem(what, "task.image_size", hint="Leave it out, or set model.config.image_size too"))
+    if side_of(config) not in (None, side) and not takes(config, side):
+        config = copy.deepcopy(config)
+        config.image_size = side
+        patch = getattr(config, "patch_size", None)
+        if not takes(config, side):
+            what = f"the model cannot look at pictures of {side} × {side}"
+            hint = f"Use a multiple of {patch}" if isinstance(patch, int) and side % patch else "Leave it out"
+            raise RecipeError(Problem(what, "task.image_size", hint=hint))
     how: Any = processor
     square = {"height": side, "width": side}
     if getattr(how, "do_center_crop", False) and getattr(how, "crop_size", None):
@@ -59,7 +69,7 @@ def resized(processor: BaseImageProcessor, config: PretrainedConfig, side: int) 
         how.crop_size, how.size = square, _like(how.size, grown)
     else:
         how.size = _like(how.size, side)
-    return processor
+    return processor, config
 
 
 def _edge(size: Any) -> int:

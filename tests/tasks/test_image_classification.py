@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
+    AutoModel,
     AutoModelForImageClassification,
     ConvNextImageProcessorPil,
     ViTImageProcessorPil,
@@ -272,8 +273,22 @@ def test_another_size_is_what_the_model_sees(tiny_base, pictures, tmp_path):
     again = recipe(run.path, {"kind": "full"}, pictures)
     went_on = execute.train({**again, "name": "again"}, runs=tmp_path)
     assert yaml.safe_load((went_on.path / "recipe.yaml").read_text())["task"]["image_size"] == 48
-    with pytest.raises(RecipeError, match="positions for pictures of 32 × 32, not 48 × 48"):
-        execute.train(recipe(tiny_base("vit"), {"kind": "head"}, pictures, image_size=48), runs=tmp_path / "new")
+
+
+def test_positions_for_another_size_are_those_that_the_model_would_interpolate(tiny_base, pictures, tmp_path):
+    base = tiny_base("vit")
+    run = execute.train(recipe(base, {"kind": "head"}, pictures, image_size=48), runs=tmp_path)
+    model = AutoModelForImageClassification.from_pretrained(run.artifact)
+    assert model.config.image_size == 48
+    own, seen_at = AutoModel.from_pretrained(base), torch.randn(2, 3, 48, 48)
+    with torch.inference_mode():
+        expected = own(pixel_values=seen_at, interpolate_pos_encoding=True).last_hidden_state
+        found = getattr(model, model.base_model_prefix)(pixel_values=seen_at).last_hidden_state
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    with pytest.raises(RecipeError, match="an adapter is loaded onto its base as it is"):
+        execute.train(recipe(base, {"kind": "lora"}, pictures, image_size=48), runs=tmp_path / "new")
+    with pytest.raises(RecipeError, match="cannot look at pictures of 4 × 4"):
+        execute.train(recipe(base, {"kind": "head"}, pictures, image_size=4), runs=tmp_path / "new")
 
 
 # --- data ----------------------------------------------------------------------------------------------------
