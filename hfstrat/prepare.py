@@ -341,7 +341,7 @@ def encode(
         hears, found = observer or Observer(), {}
         hears.phase("pictures", sum(map(len, examples.values())), "pictures")
         for name, part in examples.items():
-            found[name] = seen(base.image_processor, part, hears.advance)
+            found[name] = seen(base.image_processor, part, hears.advance, keep=recipe.train.cache is not False)
         if task.augmentation is not None:
             found["train"] = replace(found["train"], masking=Varied(task.augmentation, labels))
         return found

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -33,7 +31,7 @@ Channels = Literal[1, 3]
 Result = TypeVar("Result")
 
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, height and width are exchanged
-_CHUNK = 32  # pictures that a process gets at once
+_AHEAD = 4  # pictures that are begun before their turn, for each thread
 _COMPARED = 2**22  # pairs of hashes in memory at once: 32 MiB
 _LUMA = (19595, 38470, 7471)  # of red, green and blue, ITU-R 601 in 1/65536, as Pillow has it
 
@@ -78,23 +76,62 @@ def sizes(pictures: Sequence[Picture]) -> npt.NDArray[np.int64]:
     return np.array(found, np.int64).reshape(-1, 2)
 
 
+def decode_each(
+    pictures: Sequence[Picture], channels: Channels, then: Callable[[Bytes], Result], *, workers: int | None = None
+) -> Iterator[Result | Problem]:
+    """Decode pictures and do something with each, a few of them at a time.
+
+    Args:
+        pictures: In any form that `decoded` takes.
+        channels: 1 or 3.
+        then: What is done with each, uint8 `(height, width, channels)`, by several threads at once.
+        workers: Threads to do it in: Pillow leaves the interpreter alone while it decodes and resizes. None: as many as
+            this process has processors. The results are the same.
+
+    Yields:
+        What `then` gives, or what is wrong with the picture, in their order.
+
+    Raises:
+        UsageError: Pillow is needed and missing.
+    """
+
+    def use(picture: Any) -> Result:
+        return then(decoded(picture, channels))
+
+    workers = workers or _processors()
+    if workers == 1:
+        yield from (_attempted(picture, use, place) for place, picture in enumerate(pictures))
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        begun: deque[Future[Result | Problem]] = deque()
+        try:
+            for place, picture in enumerate(pictures):
+                begun.append(pool.submit(_attempted, picture, use, place))
+                if len(begun) > _AHEAD * workers:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for one in begun:
+                one.cancel()
+
+
 def decode_all(
     pictures: Sequence[Picture],
     channels: Channels,
     then: Callable[[Bytes], Result],
     *,
-    workers: int = 0,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Result]:
-    """Decode pictures, and do something with each before the next one takes memory.
+    """Decode pictures, and do something with each; the arguments are those of `decode_each`.
 
     Args:
-        pictures: In any form that `decoded` takes.
-        channels: 1 or 3.
-        then: What is done with each, uint8 `(height, width, channels)`; only what it returns is kept. With workers it
-            has to be picklable.
-        workers: Processes to do it in; 0 for this one. The results are the same.
-        progress: Called with the number of pictures done, some at a time.
+        pictures: As there.
+        channels: As there.
+        then: As there; only what it returns is kept.
+        workers: As there.
+        progress: Called for each that is done.
 
     Returns:
         What `then` gives, in the order of the pictures.
@@ -103,12 +140,11 @@ def decode_all(
         DataError: Some cannot be read; it names them once all were tried.
         UsageError: Pillow is needed and missing.
     """
-    tasks = [(start, pictures[start : start + _CHUNK], channels, then) for start in range(0, len(pictures), _CHUNK)]
-    results: list[Result | Problem] = []
-    for part in _in_processes(tasks, workers) if workers and len(tasks) > 1 else map(_decode_chunk, tasks):
-        results += part
+    results = []
+    for found in decode_each(pictures, channels, then, workers=workers):
+        results.append(found)
         if progress is not None:
-            progress(len(part))
+            progress(1)
     return _sound(results)
 
 
@@ -123,11 +159,12 @@ def _used(picture: Picture, use: Callable[[Image.Image], Result]) -> Result:
     try:
         if isinstance(picture, Image.Image):
             return use(picture)
-        with warnings.catch_warnings():
-            # Pillow warns from its limit on and refuses from twice that on; a warning would be read too late.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(_stream(picture)) as image:
-                return use(image)
+        with Image.open(_stream(picture)) as image:
+            # Pillow warns from its limit on and refuses from twice that on; a warning would be read too late. It is
+            # no error by a filter, for filters are those of all threads.
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            return use(image)
     except (MemoryError, UsageError):
         raise
     except Exception as error:  # readers of damaged files raise whatever the damage leads them to
@@ -275,16 +312,10 @@ def grey(picture: Bytes) -> Bytes:
 # --- many pictures ------------------------------------------------------------------------------------------
 
 
-_Task = tuple[int, Sequence[Any], Channels, Callable[[Bytes], Any]]
-
-
-def _decode_chunk(task: _Task) -> list[Any]:
-    start, pictures, channels, then = task
-
-    def use(picture: Any) -> Any:
-        return then(decoded(picture, channels))
-
-    return [_attempted(picture, use, place) for place, picture in enumerate(pictures, start)]
+def _processors() -> int:
+    """Processors that this process may use: its share of them, where several train together."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _attempted(picture: Picture, use: Callable[[Picture], Result], place: int) -> Result | Problem:
@@ -300,20 +331,6 @@ def _sound(results: Sequence[Result | Problem]) -> list[Result]:
     if problems:
         raise refused(problems)
     return [one for one in results if not isinstance(one, Problem)]
-
-
-def _in_processes(tasks: Sequence[_Task], workers: int) -> Iterator[list[Any]]:
-    """Results in the order of tasks, with few of either in memory at once."""
-    # Spawned: a fork of a process that has threads, as torch and arrow start them, may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-        begun: deque[Future[list[Any]]] = deque()
-        for task in tasks:
-            begun.append(pool.submit(_decode_chunk, task))
-            if len(begun) > 2 * workers:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
 
 
 # --- the same picture twice ---------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ from transformers import (
 )
 
 import hfstrat as hf
-from hfstrat import execute
+from hfstrat import encoding, execute
 from hfstrat.data.varying import Varied
 from hfstrat.encoding import seen
 from hfstrat.errors import DataError, ModelError, RecipeError
+from hfstrat.runs import store
 from hfstrat.runs.events import Observer
 from hfstrat.tasks import ImageClassification
 from hfstrat.tasks.base import Examples, Labels
@@ -438,3 +439,34 @@ def test_pictures_of_other_splits_that_are_nearly_those_of_training_are_told(tin
     (warning,) = [one for one in told.warnings if "nearly so" in one]
     assert warning.startswith("1 pictures of test")
     assert "again.jpg and 3.png" in warning
+
+
+def test_resized_pictures_are_kept_and_mapped(tmp_path, monkeypatch):
+    monkeypatch.setenv(store.HOME, str(tmp_path / "cache"))
+    monkeypatch.setattr(encoding, "FEWEST", 10)
+    files = sorted(str(file) for file in write_folder(tmp_path / "pictures", 4).rglob("*.png"))
+    processor, plain = ViTImageProcessorPil(size={"height": 16, "width": 16}), []
+    whole = seen(processor, examples(files), plain.append).signals
+    assert sum(plain) == 12
+    assert store.entries() == []
+    first, again = [], []
+    made = seen(processor, examples(files), first.append, keep=True).signals
+    kept = seen(processor, examples(files), again.append, keep=True).signals
+    assert (sum(first), sum(again)) == (12, 0), "they were read once"
+    assert isinstance(kept.values, np.memmap)
+    assert whole.digest == made.digest == kept.digest
+    (entry,) = store.entries()
+    assert entry.what == "12 pictures of 16 × 16"
+    Image.fromarray(picture("green", 9)).save(files[0])
+    other = seen(processor, examples(files), keep=True).signals
+    assert not np.array_equal(other.values[0], kept.values[0])
+    assert np.array_equal(other.values[1:], kept.values[1:])
+    larger = seen(ViTImageProcessorPil(size={"height": 24, "width": 24}), examples(files), keep=True).signals
+    assert larger.side == (24, 24)
+    Path(files[3]).write_bytes(b"")
+    with pytest.raises(DataError, match="the file is empty"):
+        seen(processor, examples(files), keep=True)
+    assert len(store.entries()) == 3
+    monkeypatch.setenv(store.LIMIT, "0")
+    monkeypatch.setenv(store.HOME, str(tmp_path / "other"))
+    assert not isinstance(seen(processor, examples(files[:3] + files[4:]), keep=True).signals.values, np.memmap)
