@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hfstrat.data.listing import refused
+from hfstrat.data.listing import SKIP, refused
 from hfstrat.data.pictures import Channels, decode_each, digest
 from hfstrat.errors import DataError, Problem
 from hfstrat.runs import store
@@ -82,7 +82,7 @@ def seen(
             if progress is not None:
                 progress(1)
         if problems:
-            raise refused(problems)
+            raise refused(problems, SKIP)
 
     values = None
     if keep and len(examples) >= FEWEST:

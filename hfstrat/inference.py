@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # Rows that are read, tokenised and predicted together: memory stays flat however long the file is.
 CHUNK = 4096
+FEW = 256  # pictures, which are larger than texts
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class Predictor:
     @property
     def chunk(self) -> int:
         """Rows that are predicted together."""
+        if not isinstance(self.recipe.task, TextsSpec):
+            return FEW
         return generating.AT_ONCE if self.recipe.task.of_vocabulary else CHUNK
 
     def decide(self, examples: Examples) -> tuple[Decoded, Examples]:

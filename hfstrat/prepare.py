@@ -22,9 +22,11 @@ from hfstrat.data import auditing, sources
 from hfstrat.data.audit import Audit, Report
 from hfstrat.data.audit_language import check_language
 from hfstrat.data.audit_pictures import audit_alike
+from hfstrat.data.pictures import tried
 from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.data.streams import open_stream
 from hfstrat.data.tokens import audit_tokens
+from hfstrat.data.unreadable import without_unreadable
 from hfstrat.data.varying import Varied
 from hfstrat.encoding import seen
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
@@ -451,6 +453,12 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
     if task.files in columns:
         loaded = sources.with_files(loaded, str(columns[task.files]), folder)
     splits = split(loaded, recipe.data, task.strata(columns), task.texts)
+    skipped: list[str] = []
+    if recipe.data.skip_unreadable:
+        if task.files not in columns:
+            what, hint = f"{task.kind} reads no files beside its tables", "Remove it"
+            raise RecipeError(Problem(what, "data.skip_unreadable", hint=hint))
+        splits, skipped = without_unreadable(splits, str(columns[task.files]), tried)
     problem, reason = task.find_problem(splits.train, columns)
     audit = auditing.audit(task, splits, columns, problem)
     if audit.problems:
@@ -463,7 +471,7 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
         labels,
         reason,
         audit.to_json(),
-        audit.warnings,
+        (*skipped, *audit.warnings),
         loaded.fingerprint,
         loaded.origin,
         reasons,

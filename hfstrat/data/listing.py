@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hfstrat.errors import DataError, Problem
 
 SHOWN = 20
+SKIP = "Mend or delete them, or leave out such rows by data.skip_unreadable: true"
 
 
-def refused(problems: Sequence[Problem]) -> DataError:
+def refused(problems: Sequence[Problem], hint: str = "") -> DataError:
     """One error for all of them; a folder of a million files has as many ways to be wrong.
 
     Args:
         problems: At least one.
+        hint: What to do about all of them.
     """
     more = len(problems) - SHOWN
-    return DataError([*problems[:SHOWN], Problem(f"and {more:,} more such problems")] if more > 0 else problems)
+    shown = [*problems[:SHOWN], Problem(f"and {more:,} more such problems")] if more > 0 else list(problems)
+    if hint and not shown[-1].hint:
+        shown[-1] = replace(shown[-1], hint=hint)
+    return DataError(shown)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hfstrat.data.listing import refused
+from hfstrat.data.listing import SKIP, refused
 from hfstrat.errors import DataError, Problem, UsageError
 from hfstrat.tasks.pixels import check_pillow
 
@@ -114,6 +114,16 @@ def decode_each(
         finally:
             for one in begun:
                 one.cancel()
+
+
+def tried(pictures: Sequence[Picture]) -> list[Problem | None]:
+    """What is wrong with each picture, None where it can be read.
+
+    Raises:
+        UsageError: Pillow is needed and missing.
+    """
+    found = decode_each(pictures, 1, lambda _: None)
+    return list(found)
 
 
 def decode_all(
@@ -329,7 +339,7 @@ def _attempted(picture: Picture, use: Callable[[Picture], Result], place: int) -
 def _sound(results: Sequence[Result | Problem]) -> list[Result]:
     problems = [one for one in results if isinstance(one, Problem)]
     if problems:
-        raise refused(problems)
+        raise refused(problems, SKIP)
     return [one for one in results if not isinstance(one, Problem)]
 
 

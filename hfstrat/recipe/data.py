@@ -46,6 +46,9 @@ class _Data(Spec):
     """Rows of the training split to keep: a number, or {per_class: n}. Validation is cut to the same limit; the test
     split is never cut."""
 
+    skip_unreadable: bool = False
+    """Leave out rows whose pictures or sounds cannot be read, and say which, instead of stopping there."""
+
     streaming: bool = False
     """Read plain text for language models piece by piece, and keep its tokens on disk: memory stays the same however
     much there is. Validation and test are splits or files of their own."""

@@ -470,3 +470,24 @@ def test_resized_pictures_are_kept_and_mapped(tmp_path, monkeypatch):
     monkeypatch.setenv(store.LIMIT, "0")
     monkeypatch.setenv(store.HOME, str(tmp_path / "other"))
     assert not isinstance(seen(processor, examples(files[:3] + files[4:]), keep=True).signals.values, np.memmap)
+
+
+def test_rows_whose_pictures_cannot_be_read_are_left_out_where_that_is_asked_for(tiny_base, tmp_path):
+    folder, told = write_folder(tmp_path / "pictures"), Calls()
+    whole = (folder / "red" / "0.png").read_bytes()
+    (folder / "red" / "0.png").write_bytes(whole[:200])  # its header is whole
+    (folder / "green" / "3.png").write_text("this is a text")
+    given = recipe(tiny_base("vit"), {"kind": "head"}, folder)
+    with pytest.raises(DataError, match=r"3\.png.*skip_unreadable: true"):
+        execute.train(given, runs=tmp_path / "runs")
+    given["data"]["skip_unreadable"] = True
+    run = execute.train(given, runs=tmp_path / "runs", overwrite=True, observer=told)
+    assert sum(run.read("env.json")["data"]["rows"].values()) == 34
+    assert sum("left out" in one for one in told.warnings) in (1, 2)
+    said = " ".join(told.warnings)
+    assert "0.png (the picture cannot be read" in said
+    assert "3.png (the content is not that of a picture" in said
+    text = helpers.recipe(tiny_base("bert"), {"kind": "head"})
+    text["data"] = {**text["data"], "skip_unreadable": True}
+    with pytest.raises(RecipeError, match="reads no files"):
+        execute.train(text, data=helpers.memory([{"text": "a", "label": "b"}] * 20), runs=tmp_path / "new")
