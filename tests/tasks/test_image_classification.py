@@ -478,7 +478,7 @@ def test_rows_whose_pictures_cannot_be_read_are_left_out_where_that_is_asked_for
     (folder / "red" / "0.png").write_bytes(whole[:200])  # its header is whole
     (folder / "green" / "3.png").write_text("this is a text")
     given = recipe(tiny_base("vit"), {"kind": "head"}, folder)
-    with pytest.raises(DataError, match=r"3\.png.*skip_unreadable: true"):
+    with pytest.raises(DataError, match=r"(?s)3\.png.*skip_unreadable: true"):
         execute.train(given, runs=tmp_path / "runs")
     given["data"]["skip_unreadable"] = True
     run = execute.train(given, runs=tmp_path / "runs", overwrite=True, observer=told)
