@@ -20,7 +20,7 @@ from hfstrat.models import artifact
 from hfstrat.models.base import under_adapter
 from hfstrat.models.processors import read_image_processor
 from hfstrat.outputs import outputs_of
-from hfstrat.prepare import SPLITS
+from hfstrat.prepare import SPLITS, readable
 from hfstrat.recipe.data import FileData
 from hfstrat.recipe.loading import build, parse
 from hfstrat.recipe.recipe import Recipe
@@ -118,10 +118,13 @@ class Predictor:
 
     def decide(self, examples: Examples) -> tuple[Decoded, Examples]:
         """Logits, probabilities and decisions for some texts, and what they are about: texts, or pieces of them."""
-        task = self.recipe.task
-        encoded = encode(task, self.processor, examples, self.max_length)
-        found = outputs_of(self.model, encoded, self.judge, self.recipe, self.processor)
-        return self.judge.decode(found, self.threshold), encoded.examples
+        found, seen = self.outputs(examples)
+        return self.judge.decode(found, self.threshold), seen
+
+    def outputs(self, examples: Examples) -> tuple[Any, Examples]:
+        """What decisions about some examples are made from, and what they are about: texts, or pieces of them."""
+        encoded = encode(self.recipe.task, self.processor, examples, self.max_length)
+        return outputs_of(self.model, encoded, self.judge, self.recipe, self.processor), encoded.examples
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """A prediction for each text.
@@ -219,9 +222,7 @@ class Predictor:
         Raises:
             UsageError: The data cannot be used.
         """
-        part, label = self._part(data, memory)
-        columns = self.recipe.task.columns(self._roles(part), part.column_names)
-        examples = self.recipe.task.read(part, label, columns, self.judge.labels)
+        examples, label = self.labelled(data, memory)
         folder = self.run.path / "evaluations" / _plain_name(name or label)
         folder.mkdir(parents=True, exist_ok=True)
         observer.phase("evaluate", len(examples), "texts")
@@ -230,6 +231,16 @@ class Predictor:
         result = self.judge.write(folder, label, scored, decoded)
         write_json(folder / "source.json", {"data": data or "test", "rows": len(examples)})
         return result
+
+    def labelled(self, data: str | None, memory: Any = None) -> tuple[Examples, str]:
+        """A split of the run's data (left out: test) or the rows of a file with what is true of them, and its name.
+
+        Raises:
+            UsageError: The data cannot be used.
+        """
+        part, label = self._part(data, memory)
+        columns = self.recipe.task.columns(self._roles(part), part.column_names)
+        return self.recipe.task.read(part, label, columns, self.judge.labels), label
 
     def _part(self, data: str | None, memory: Any) -> tuple[Dataset, str]:
         """The rows to score, and what to call them."""
@@ -258,7 +269,8 @@ class Predictor:
         if task.files in columns:
             loaded = sources.with_files(loaded, str(columns[task.files]))
         strata = task.strata(columns)
-        found: Dataset | None = dict(split(loaded, spec, strata, task.texts).items()).get(name)
+        splits, _ = readable(split(loaded, spec, strata, task.texts), self.recipe, columns)
+        found: Dataset | None = dict(splits.items()).get(name)
         if found is None:
             raise UsageError(Problem(f"the run's data has no {name} split", hint="Name another split, or a file"))
         return found

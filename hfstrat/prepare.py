@@ -453,12 +453,7 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
     if task.files in columns:
         loaded = sources.with_files(loaded, str(columns[task.files]), folder)
     splits = split(loaded, recipe.data, task.strata(columns), task.texts)
-    skipped: list[str] = []
-    if recipe.data.skip_unreadable:
-        if task.files not in columns:
-            what, hint = f"{task.kind} reads no files beside its tables", "Remove it"
-            raise RecipeError(Problem(what, "data.skip_unreadable", hint=hint))
-        splits, skipped = without_unreadable(splits, str(columns[task.files]), tried)
+    splits, skipped = readable(splits, recipe, columns)
     problem, reason = task.find_problem(splits.train, columns)
     audit = auditing.audit(task, splits, columns, problem)
     if audit.problems:
@@ -478,6 +473,21 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
         splits.chosen,
         columns,
     )
+
+
+def readable(splits: Splits, recipe: Recipe, columns: Mapping[str, Any]) -> tuple[Splits, list[str]]:
+    """The splits without rows whose files cannot be read, where the recipe says so, and what was left out.
+
+    Raises:
+        UsageError: The task reads no files, or there is nothing left.
+    """
+    task = recipe.task
+    if not recipe.data.skip_unreadable:
+        return splits, []
+    if task.files not in columns:
+        what, hint = f"{task.kind} reads no files beside its tables", "Remove it"
+        raise RecipeError(Problem(what, "data.skip_unreadable", hint=hint))
+    return without_unreadable(splits, str(columns[task.files]), tried)
 
 
 def _read_stream(recipe: Recipe, folder: Path | None) -> Material:

@@ -487,6 +487,10 @@ def test_rows_whose_pictures_cannot_be_read_are_left_out_where_that_is_asked_for
     said = " ".join(told.warnings)
     assert "0.png (the picture cannot be read" in said
     assert "3.png (the content is not that of a picture" in said
+    again = hf.evaluate(run)
+    assert {name: one["value"] for name, one in again["metrics"].items()} == pytest.approx(
+        {name: one["value"] for name, one in run.metrics["metrics"].items()}, abs=1e-6
+    )
     text = helpers.recipe(tiny_base("bert"), {"kind": "head"})
     text["data"] = {**text["data"], "skip_unreadable": True}
     with pytest.raises(RecipeError, match="reads no files"):
