@@ -28,6 +28,7 @@ _PUBLIC = {
     "compare": "hfstrat.api",
     "evaluate": "hfstrat.api",
     "load": "hfstrat.api",
+    "merge": "hfstrat.api",
     "open_run": "hfstrat.api",
     "plan": "hfstrat.api",
     "predict": "hfstrat.api",
@@ -52,6 +53,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "merge",
     "open_run",
     "plan",
     "predict",
@@ -59,7 +61,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hfstrat.api import compare, evaluate, load, open_run, plan, predict, train
+    from hfstrat.api import compare, evaluate, load, merge, open_run, plan, predict, train
     from hfstrat.errors import (
         DataError,
         Diverged,

@@ -13,6 +13,7 @@ from hfstrat.verbs.progress import observer
 
 if TYPE_CHECKING:
     from hfstrat.inference import Predictor
+    from hfstrat.merging import Dtype, How, Merged
     from hfstrat.study.compare import Comparison
 
 AnyRecipe = str | Path | Mapping[str, Any] | Recipe
@@ -146,6 +147,56 @@ def evaluate(
         As in `metrics.json`.
     """
     return load(run).evaluate(data, name, observer(quiet=True), memory)
+
+
+def merge(
+    runs: str | Path | Run | Sequence[str | Path | Run],
+    output: str | Path | None = None,
+    *,
+    dtype: Dtype = "fp32",
+    weights: Sequence[float] | None = None,
+    how: How = "cat",
+    density: float = 0.5,
+    tolerance: float | None = None,
+    overwrite: bool = False,
+    memory: Any = None,
+    quiet: bool = False,
+) -> Merged:
+    """Merge an adapter into its base, or several weighted ones; the result is a run of its own.
+
+    Args:
+        runs: A run whose artefact is an adapter, or several over one base.
+        output: The new run's directory; None: beside the first run, its name with `-merged`.
+        dtype: How the weights are written.
+        weights: Of each of several adapters; None: equal shares.
+        how: How several are combined, by PEFT's names.
+        density: Share of each adapter's values that TIES and DARE keep.
+        tolerance: Largest difference of an output by the largest output; None: 0.001, and 0.05 where bits are few.
+        overwrite: Whether a run that is there is replaced.
+        memory: The data that a run with `data.source: memory` was trained on.
+        quiet: Show no progress.
+
+    Raises:
+        UsageError: There is nothing to merge, or not with each other.
+        RunError: The merged model does not say what the adapter said.
+    """
+    from hfstrat import merging
+    from hfstrat.execute import quiet as silence
+
+    silence()
+    several: Any = runs if isinstance(runs, (list, tuple)) else [runs]
+    return merging.merge(
+        [one if isinstance(one, (str, Path)) else one.path for one in several],
+        output,
+        dtype=dtype,
+        weights=weights,
+        how=how,
+        density=density,
+        tolerance=tolerance,
+        overwrite=overwrite,
+        memory=memory,
+        observer=observer(quiet=quiet),
+    )
 
 
 def open_run(path: str | Path) -> Run:

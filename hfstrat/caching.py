@@ -224,7 +224,7 @@ def _hidden(model: nn.Module, blocks: tuple[str, ...], form: _Form, data: Encode
     """What the uppermost frozen block gives for all tokens of a split."""
     anatomy, accelerator = state.prepared.anatomy, state.accelerator
     upper = (*anatomy.stacks[0][len(blocks) :], *anatomy.above, *anatomy.head)
-    named = {canonical(name): value for name, value in model.state_dict().items()}
+    named = {canonical(name, model): value for name, value in model.state_dict().items()}
     key = _key(f"blocks {len(blocks)}", prefix.below(named, upper), model, data, state)
     noun = "texts" if data.signals is None else "examples"
     what = f"{len(data):,} {noun} after {len(blocks)} blocks of {state.prepared.base.name}"
@@ -316,7 +316,7 @@ def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data:
     """A name for an array that says all that its bytes depend on."""
     recipe, device, anatomy = state.prepared.recipe, state.accelerator.device, state.prepared.anatomy
     here = circumstances(1)
-    own = {canonical(name): value for name, value in tensors.items() if ".original_module." not in name}
+    own = {canonical(name, model): value for name, value in tensors.items() if ".original_module." not in name}
     adapted = any(name not in anatomy.parameters for name, _ in named_parameters(model) if name in own)
     inner = type(model.get_base_model()) if hasattr(model, "peft_config") else type(model)  # type: ignore[operator]
     described = {

@@ -6,7 +6,7 @@ import errno
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,6 +38,8 @@ Runs = Annotated[Path, typer.Option("--runs", help="Where run directories go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
+Dtype = Literal["fp32", "bf16"]
+How = Literal["cat", "linear", "ties", "dare_linear", "dare_ties"]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -159,6 +161,33 @@ def verify(
     from hfstrat.verbs import verify as verb
 
     verb.run(run, updates, json, quiet)
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs whose artefacts are adapters.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new run; left out: beside the first, with -merged.")
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="How the weights are written.")] = "fp32",
+    weights: Annotated[
+        list[float] | None, typer.Option("--weight", help="Of each of several adapters, in their order.")
+    ] = None,
+    how: Annotated[How, typer.Option("--how", help="How several adapters are combined, by PEFT's names.")] = "cat",
+    density: Annotated[
+        float, typer.Option("--density", min=0.0, max=1.0, help="Share of values that TIES and DARE keep.")
+    ] = 0.5,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", min=0.0, help="Largest difference of outputs, by the largest output.")
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Merge an adapter into its base, or several weighted ones, and compare what it says before and after."""
+    from hfstrat.verbs import merge as verb
+
+    verb.run(runs, output, dtype, weights or [], how, density, tolerance, overwrite, json, quiet)
 
 
 @app.command()

@@ -84,7 +84,7 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     ledger_json = ledger.to_json(peak_rss_bytes=resident.peak, artifact_bytes=size)
     write_json(run.path / "ledger.json", ledger_json)
     write_text(run.artifact / "README.md", card(run, resolved=json.loads(recipe.model_dump_json())))
-    _write_digests(run.path)
+    write_digests(run.path)
     for path in (run.path, *run.path.rglob("*")):
         flush(path)  # when it is said to be done its checkpoints go, and nothing else may be missing
     reason = f"best at {state.best_at}"
@@ -105,7 +105,7 @@ def _of_texts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _write_digests(folder: Path) -> None:
+def write_digests(folder: Path) -> None:
     """Write down the SHA-256 of everything that a finished run holds, for whoever doubts it later."""
     written = [folder / name for name in (*RECORDS, *([SAMPLES] if (folder / SAMPLES).is_file() else []))]
     written += sorted(file for file in (folder / "artifact").rglob("*") if file.is_file())

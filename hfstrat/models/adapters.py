@@ -187,7 +187,7 @@ def load_into(model: Any, start: Adapted, new: Collection[str]) -> None:
     from safetensors.torch import load_file
 
     own, state = dict(named_parameters(model)), load_file(start.folder / "adapter_model.safetensors")
-    state |= {name: own[canonical(name)].detach() for name in state if canonical(name) in new}
+    state |= {name: own[canonical(name, model)].detach() for name in state if canonical(name, model) in new}
     result: Any = set_peft_model_state_dict(model, state)
     assert not result.unexpected_keys, f"the adapter has tensors that fit nothing: {result.unexpected_keys[:3]}"
 

@@ -16,15 +16,28 @@ from transformers.pytorch_utils import Conv1D
 from hfstrat.errors import ModelError, Problem
 from hfstrat.strategies.plan import Anatomy, TokenTable
 
-_WRAPPERS = re.compile(r"^(module\.)?(base_model\.model\.)?|\.base_layer(?=\.|$)|\.modules_to_save\.default(?=\.|$)")
-_ADAPTED = re.compile(r"^(module\.)?base_model\.model\.")
+_WRAPPERS = re.compile(r"\.base_layer(?=\.|$)|\.modules_to_save\.default(?=\.|$)")
 _ADAPTER_NAME = re.compile(r"\.default(?=\.|$)")
 
 
-def canonical(name: str) -> str:
-    """A parameter's or module's name without what PEFT and DDP put around it."""
-    bare = _WRAPPERS.sub("", name)
-    return _ADAPTER_NAME.sub("", bare) if _ADAPTED.match(name) else bare
+def canonical(name: str, model: nn.Module) -> str:
+    """A parameter's or module's name without what PEFT and DDP put around it.
+
+    Args:
+        name: The name in the model.
+        model: The model: methods that change layers are two wrappers around it, those that add prompts are one.
+    """
+    name, around = name.removeprefix("module."), _around(model)
+    bare = _WRAPPERS.sub("", name.removeprefix(around))
+    return _ADAPTER_NAME.sub("", bare) if around and name.startswith(around) else bare
+
+
+def _around(model: nn.Module) -> str:
+    """What names of the base begin with in an adapted model; empty in one that is not."""
+    inner: Any = model if hasattr(model, "peft_config") else getattr(model, "module", model)
+    if not hasattr(inner, "peft_config"):
+        return ""
+    return "base_model.model." if hasattr(inner.base_model, "targeted_module_names") else "base_model."
 
 
 def adapter_names(model: nn.Module) -> set[str]:
@@ -32,7 +45,7 @@ def adapter_names(model: nn.Module) -> set[str]:
     tuner = getattr(model, "base_model", None)
     prefix = getattr(tuner, "prefix", None)
     return {
-        canonical(name)
+        canonical(name, model)
         for name, _ in model.named_parameters()
         if (isinstance(prefix, str) and any(part.startswith(prefix) for part in name.split(".")))
         or name.startswith("prompt_encoder.")
@@ -43,7 +56,7 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Canonical names and parameters; PEFT's untouched copies of trained modules are left out."""
     for name, parameter in model.named_parameters():
         if ".original_module." not in name:
-            yield canonical(name), parameter
+            yield canonical(name, model), parameter
 
 
 def named_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -51,14 +64,14 @@ def named_buffers(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for path, module in model.named_modules():
         if hasattr(module, "running_mean"):
             for name, buffer in module.named_buffers(path, recurse=False):
-                yield canonical(name), buffer
+                yield canonical(name, model), buffer
 
 
 def module_at(model: nn.Module, path: str) -> tuple[nn.Module, str, nn.Module]:
     """The parent, the attribute and the module that a canonical path means."""
     for name, module in model.named_modules():
         wrapped = hasattr(module, "modules_to_save") or hasattr(module, "base_layer")
-        if canonical(name) == path and ".original_module" not in name and not wrapped:
+        if canonical(name, model) == path and ".original_module" not in name and not wrapped:
             parent, _, attribute = name.rpartition(".")
             return model.get_submodule(parent), attribute, module
     raise KeyError(path)

@@ -366,7 +366,8 @@ def _transferred(source: Any, config: Any, shape: Shape, keep: bool, how: _How) 
     target = _from_config(config, shape, how)
     new = [] if keep else outside(target)
     # LN_TUNING leaves the head in its wrapper.
-    given = {canonical(name): value for name, value in source.state_dict().items() if ".original_module." not in name}
+    state = source.state_dict()
+    given = {canonical(name, source): value for name, value in state.items() if ".original_module." not in name}
     there, here = (f"{name}." if (name := backbone_name(model)) else "" for model in (source, target))
     names = {name: there + name.removeprefix(here) if name.startswith(here) else name for name in target.state_dict()}
     _copy({name: given[other] for name, other in names.items() if name not in new}, target)

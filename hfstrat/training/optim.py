@@ -144,7 +144,7 @@ def _undecayed(model: nn.Module) -> set[str]:
         for name, parameter in module.named_parameters(recurse=False):
             norm = "norm" in type(module).__name__.lower()
             if isinstance(module, nn.Embedding) or norm or parameter.ndim < 2:
-                names.add(canonical(f"{path}.{name}" if path else name))
+                names.add(canonical(f"{path}.{name}" if path else name, model))
     return names
 
 

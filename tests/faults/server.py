@@ -37,7 +37,7 @@ PLACES: dict[str, tuple[Any, str, str]] = {
     "artifact: weights": (sealing.artifact, "save", "after"),
     "artifact: loaded": (sealing.artifact, "load", "before"),
     "artifact: predictions": (judge.Judge, "_write_predictions", "after"),
-    "artifact: digests": (sealing, "_write_digests", "after"),
+    "artifact: digests": (sealing, "write_digests", "after"),
 }
 
 
