@@ -72,14 +72,15 @@ def load(spec: DataSpec, memory: Memory | None = None, *, folder: Path | None = 
 
 
 def _load_media(spec: FileData, folder: Path | None) -> Loaded | None:
-    """A folder of pictures; None where it is none."""
+    """A folder of pictures or sounds; None where it is none."""
     from hfstrat.data import folders
 
     source = _find(spec.source, "data.source", folder)
-    if not folders.is_media_folder(source, folders.PICTURE_SUFFIXES):
-        return None
-    splits = folders.read_folder(source, folders.PICTURE_SUFFIXES, "image")
-    return Loaded(splits, folders.fingerprint(source, folders.PICTURE_SUFFIXES), str(source))
+    for column, suffixes in folders.MEDIA.items():
+        if folders.is_media_folder(source, suffixes):
+            splits = folders.read_folder(source, suffixes, column)
+            return Loaded(splits, folders.fingerprint(source, suffixes), str(source))
+    return None
 
 
 def with_files(loaded: Loaded, column: str, folder: Path | None = None) -> Loaded:
@@ -414,12 +415,12 @@ def _from_pandas(frame: pandas.DataFrame, name: str) -> Dataset:
 
 
 def _plain(rows: Dataset) -> Dataset:
-    """The same rows with `string` for `large_string`, which cannot be joined with it, and pictures as their files."""
+    """The same rows with `string` for `large_string`, which cannot be joined with it; pictures and sounds as files."""
     features = rows.features.copy()
     for name, feature in features.items():
         if getattr(feature, "dtype", "") == "large_string":
             features[name] = type(feature)("string")
-        elif type(feature).__name__ == "Image":  # its bytes, which are decoded when they are needed
+        elif type(feature).__name__ in ("Audio", "Image"):  # its bytes, which are decoded when they are needed
             features[name] = type(feature)(decode=False)
     return rows.with_format(None) if features == rows.features else rows.with_format(None).cast(features)
 

@@ -31,11 +31,4 @@ class Varied:
             for row in rows
         ]
         values = np.ascontiguousarray(np.stack(varied).transpose(0, 3, 1, 2))
-        targets = data.examples.targets
-        return replace(
-            data,
-            examples=replace(data.examples.taken(rows), targets=None if targets is None else targets[rows]),
-            windows=np.arange(len(rows) + 1),
-            signals=replace(pixels, values=values),
-            masking=None,
-        )
+        return data.varied(rows, replace(pixels, values=values))
