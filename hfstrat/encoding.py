@@ -118,8 +118,9 @@ def all_heard(
     observer.phase("sounds", sum(map(len, examples.values())), "sounds")
     whole = {name: heard(ear, part, task.max_seconds, observer.advance) for name, part in examples.items()}
     most = max(signals.most for signals in map(_waves, whole.values()))
-    # Hundredths of a second can be written into a recipe.
-    most = min(-(-most * 100 // ear.rate) * ear.rate // 100, ear.limit or most) if task.max_seconds == "auto" else most
+    if task.max_seconds == "auto":  # hundredths of a second are what is written into the recipe
+        most = -(-most * 100 // ear.rate) * ear.rate // 100
+        most = min(most, ear.limit or most)
     size = 4 * int(np.prod(ear.shape or 0)) * sum(map(len, whole.values()))
     if size > FEATURES_HELD:
         observer.note(f"spectrograms of {size / 2**30:.1f} GiB are computed for each batch, and not held")

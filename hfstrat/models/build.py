@@ -376,9 +376,8 @@ def set_dropout(config: Any, value: float | None) -> None:
         config.apply_spec_augment = False
     if value is None:
         return
-    for name in ("layerdrop", "encoder_layerdrop", "decoder_layerdrop"):
-        if value == 0 and getattr(config, name, 0):
-            setattr(config, name, 0.0)
     for name, rate in config.to_dict().items():
+        if value == 0 and name.endswith("layerdrop"):
+            setattr(config, name, 0.0)
         if _DROPOUT_FIELD.search(name) and isinstance(rate, (int, float)) and not isinstance(rate, bool):
             setattr(config, name, value)

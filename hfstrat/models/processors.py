@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.errors import ModelError, Problem, RecipeError
@@ -81,7 +83,8 @@ def read_feature_extractor(location: str, hub: Mapping[str, Any]) -> SequenceFea
     """The feature extractor of a base."""
     from transformers import AutoFeatureExtractor
 
-    found: Any = AutoFeatureExtractor.from_pretrained(location, **hub)
+    with _few_frequencies():
+        found: Any = AutoFeatureExtractor.from_pretrained(location, **hub)
     return found
 
 
@@ -96,7 +99,8 @@ def plain_feature_extractor(config: PretrainedConfig) -> SequenceFeatureExtracto
     how: Any = config
     bins = getattr(how, "num_mel_bins", None)
     if config.model_type == "audio-spectrogram-transformer":
-        return transformers.ASTFeatureExtractor(num_mel_bins=bins, max_length=how.max_length)
+        with _few_frequencies():
+            return transformers.ASTFeatureExtractor(num_mel_bins=bins, max_length=how.max_length)
     if config.model_type == "whisper":
         # Two frames of 10 ms for each position.
         if how.max_source_positions % 50:
@@ -104,6 +108,14 @@ def plain_feature_extractor(config: PretrainedConfig) -> SequenceFeatureExtracto
             raise RecipeError(Problem(what, "model.config.max_source_positions", hint="Use a multiple of 50"))
         return transformers.WhisperFeatureExtractor(feature_size=bins, chunk_length=how.max_source_positions // 50)
     return transformers.Wav2Vec2FeatureExtractor(return_attention_mask=_knows_padding(config))
+
+
+@contextmanager
+def _few_frequencies() -> Iterator[None]:
+    """Without the warning of AST's own 128 bins, the lowest of which have no frequency of a Fourier transform."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "At least one mel filter has all zero values")
+        yield
 
 
 def listening(extractor: SequenceFeatureExtractor, config: PretrainedConfig) -> SequenceFeatureExtractor:

@@ -95,6 +95,7 @@ def snippet(
         auto, name, reader = "AutoModelForImageClassification", "processor", "AutoImageProcessor"
     elif sounds is not None:
         auto, name, reader = "AutoModelForAudioClassification", "extractor", "AutoFeatureExtractor"
+    reads = pictures is None and sounds is None
     lines = [
         *_imports(case, bool(storage), problem, auto, reader),
         "",
@@ -106,11 +107,7 @@ def snippet(
         # The configuration names that file too, and transformers would ask at the terminal whether to run it.
         f"{name} = {reader}.from_pretrained(folder{trust if remote_code or case.startswith('pooled') else ''})",
         "",
-        *(
-            []
-            if pictures or sounds or problem in ("masked_lm", *_WRITING)
-            else ['texts = ["a first text", "a second one"]']
-        ),
+        *(['texts = ["a first text", "a second one"]'] if reads and problem not in ("masked_lm", *_WRITING) else []),
         *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),
     ]
     if pictures is not None:

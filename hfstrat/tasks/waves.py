@@ -142,9 +142,9 @@ class Waves:
 
     def cut(self) -> Waves:
         """Without what the model does not hear."""
-        return replace(
-            self, clips=tuple(clip if len(clip) <= self.most else clip[: self.most].copy() for clip in self.clips)
-        )
+        # A copy, lest a part keep the whole in memory.
+        cut = (clip if len(clip) <= self.most else clip[: self.most].copy() for clip in self.clips)
+        return replace(self, clips=tuple(cut))
 
     @property
     def longer(self) -> int:
