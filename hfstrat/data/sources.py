@@ -364,6 +364,7 @@ def _load_builtin(spec: BuiltinData) -> Loaded:
     from hfstrat.data.builtin_dates import dates
     from hfstrat.data.builtin_digits import digits
     from hfstrat.data.builtin_names import python_names, python_questions
+    from hfstrat.data.builtin_tones import tones
 
     builtin: dict[str, Callable[[], dict[str, Dataset]]] = {
         "builtin:dates": dates,
@@ -371,6 +372,7 @@ def _load_builtin(spec: BuiltinData) -> Loaded:
         "builtin:python-docs": python_docs,
         "builtin:python-names": python_names,
         "builtin:python-questions": python_questions,
+        "builtin:tones": tones,
     }
     if spec.source not in builtin:
         hint = did_you_mean(spec.source, list(builtin))
