@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import SequenceFeatureExtractor
     from transformers.image_processing_utils import BaseImageProcessor
 
+TOLD = 32  # sounds after which it is told how far it is
 FEATURES_HELD = 2**31  # bytes of memory for spectrograms that are computed once
 
 
@@ -90,7 +91,14 @@ def heard(
         DataError: Some cannot be read, or are too short to be heard; all of them are named.
     """
     assert examples.media is not None, "this task hears sounds"
-    clips = tuple(held(clip) for clip in decoded_all(examples.media, ear.rate, advance=progress))
+    done = count(1)
+
+    def advance(_: int) -> None:  # not for each sound, which takes a millisecond
+        number = next(done)
+        if progress is not None and (number % TOLD == 0 or number == len(examples)):
+            progress(number % TOLD or TOLD)
+
+    clips = tuple(held(clip) for clip in decoded_all(examples.media, ear.rate, advance=advance))
     check_long_enough(clips, ear.rate, examples.texts)
     longest = max(map(len, clips), default=ear.rate)
     most = min(longest, int(LONGEST * ear.rate)) if seconds == "auto" else round(seconds * ear.rate)

@@ -382,7 +382,7 @@ def test_below_the_blocks_only_strategies_for_all_of_the_model_train(tiny_base):
 @pytest.mark.parametrize("kind", ["ast", "wav2vec2", "whisper"])
 def test_a_run_from_a_shape_alone_and_a_student_of_it(kind, sounds, tmp_path):
     family = AST if kind == "ast" else kind
-    shape = {"model_type": family, **(tiny.ALL[family].config)}
+    shape = {"model_type": family, **{**tiny.ALL, **tiny.HEARING}[family].config}
     shape |= {"encoder_layers": 4} if kind == "whisper" else {"num_hidden_layers": 4}
     given = recipe(Path(), {"kind": "scratch"}, sounds)
     given |= {"model": {"config": shape, "dropout": 0.0}}
