@@ -242,7 +242,7 @@ def _speakers(options: argparse.Namespace) -> list[str]:
         "task": {"kind": "audio_classification"},
         "data": {"source": f"{folder.absolute()}/", "validation": 0.1},
         "strategy": {"kind": "head"},
-        "train": {"epochs": 8, "batch_size": 32, "precision": "fp32", "threads": options.threads},
+        "train": {"epochs": 4, "batch_size": 32, "precision": "fp32", "threads": options.threads},
         "evaluate": {"metrics": ["accuracy", "f1_macro"]},
         "compare": {"arms": list(ARMS)},
     }
@@ -251,7 +251,7 @@ def _speakers(options: argparse.Namespace) -> list[str]:
         "## Who speaks",
         "",
         "The model of digits (seed 0) goes on with six speakers as labels, with each strategy's own learning rate, for "
-        "eight epochs; `scratch` is the same model from random weights.",
+        "four epochs; `scratch` is the same model from random weights.",
         "",
         (found / "table.md").read_text("utf-8").strip(),
     ]

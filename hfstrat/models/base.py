@@ -423,7 +423,9 @@ def _is_pooled(location: str, hub: Mapping[str, Any]) -> bool:
 def _labels(config: PretrainedConfig, auto_class: str) -> tuple[str, ...] | None:
     """Names of the outputs of a task's head, unless they are the ones that every configuration has."""
     ending = auto_class.removeprefix("AutoModel")
-    heads = any(ending in name for name in config.architectures or ())
+    # Classifiers of waves are called so: Wav2Vec2ForSequenceClassification.
+    endings = (ending, "ForSequenceClassification") if ending == "ForAudioClassification" else (ending,)
+    heads = any(one in name for name in config.architectures or () for one in endings)
     if heads and ending == "ForQuestionAnswering":
         return ("start", "end")  # whatever they are called
     names = tuple(name for _, name in sorted((config.id2label or {}).items())) if heads else ()

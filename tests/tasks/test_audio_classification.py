@@ -397,6 +397,17 @@ def test_a_run_from_a_shape_alone_and_a_student_of_it(kind, sounds, tmp_path):
         execute.train({**student, "task": varied}, runs=tmp_path / "new")
 
 
+@pytest.mark.parametrize("family", ["wav2vec2", AST])
+def test_a_run_goes_on_from_another_ones_head(family, tiny_base, sounds, tmp_path):
+    first = execute.train(recipe(tiny_base(family), {"kind": "full"}, sounds), runs=tmp_path)
+    again = recipe(first.path, {"kind": "lora", "r": 2}, sounds)
+    second = execute.train({**again, "name": "again", "train": {**again["train"], "lr": 1e-6}}, runs=tmp_path)
+    assert json.loads((second.path / "plan.json").read_text())["stages"][0]["kind"] == "fit", "no head to begin with"
+    np.testing.assert_allclose(
+        np.stack(first.predictions()["logits"]), np.stack(second.predictions()["logits"]), atol=0.05
+    )
+
+
 @pytest.mark.parametrize(
     ("family", "strategy", "augmentation"),
     [
