@@ -37,7 +37,7 @@ from hfstrat.training.machine import circumstances
 FORMAT = 1  # of what is kept, and of the batches in which it is computed: to be raised when either changes
 # What a configuration says that frozen layers in eval mode do not depend on.
 _NO_MATTER = re.compile(
-    r"dropout|pdrop|label|problem_type|_name_or_path|_version|architectures|auto_map|dtype|gradient_checkpointing"
+    r"dropout|layerdrop|pdrop|label|problem_type|_name_or_path|_version|architectures|auto_map|dtype|gradient_checkpointing"
 )
 # Relative difference of logits, computed through the stored states and through the blocks, that rounding explains.
 _ROUNDING, _COARSE_ROUNDING = 1e-4, 5e-2

@@ -1,34 +1,14 @@
-"""Examples as a model takes them: texts become tokens, pictures become pixels."""
+"""Examples as a model takes them: texts become tokens, pictures become pixels, sounds become samples or features."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from hfstrat.data.listing import SKIP, refused
-from hfstrat.data.pictures import Channels, decode_each, digest
-from hfstrat.errors import DataError, Problem
-from hfstrat.runs import store
-from hfstrat.tasks import TaskSpec, TextsSpec
+from hfstrat.hearing import heard
+from hfstrat.models.processors import hears
+from hfstrat.seeing import seen
+from hfstrat.tasks import AudioClassification, TaskSpec, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples
-from hfstrat.tasks.pixels import pixels_of, sized
-
-if TYPE_CHECKING:
-    from transformers.image_processing_utils import BaseImageProcessor
-
-
-FORMAT = 1  # of what is kept, and of how pictures are read: to be raised when either changes
-FEWEST = 500  # pictures; fewer are read sooner than a file is looked up and verified
-Values = npt.NDArray[np.uint8]
 
 
 def encode(task: TaskSpec, processor: Any, examples: Examples, max_length: int) -> Encoded:
@@ -36,89 +16,15 @@ def encode(task: TaskSpec, processor: Any, examples: Examples, max_length: int) 
 
     Args:
         task: What is learned.
-        processor: The model's tokenizer or image processor.
+        processor: The model's tokenizer, image processor or feature extractor.
         examples: The split.
         max_length: Tokens of a window, special tokens included, where there are tokens.
 
     Raises:
-        DataError: It cannot be; of pictures all that cannot be read are named.
+        DataError: It cannot be; of pictures and sounds all that cannot be read are named.
     """
     if isinstance(task, TextsSpec):
         return task.encode(processor, examples, max_length)
+    if isinstance(task, AudioClassification):
+        return heard(hears(processor), examples, task.max_seconds)
     return seen(processor, examples)
-
-
-def seen(
-    processor: BaseImageProcessor,
-    examples: Examples,
-    progress: Callable[[int], None] | None = None,
-    *,
-    keep: bool = False,
-) -> Encoded:
-    """Decode and resize pictures, each before the next one takes memory.
-
-    Args:
-        processor: The model's image processor.
-        examples: The pictures.
-        progress: Hears how many more are done.
-        keep: Whether what was resized is kept for other runs; it is mapped into memory then, and not held there.
-
-    Raises:
-        DataError: Some cannot be read; all of them are named.
-    """
-    assert examples.media is not None, "this task looks at pictures"
-    how: Any = processor
-    grey = isinstance(how.image_mean, (list, tuple)) and len(how.image_mean) == 1
-    channels: Channels = 1 if grey else 3
-    shape = (len(examples), *sized(processor, np.zeros((64, 64, channels), np.uint8)).shape)
-
-    def fill(values: Values) -> None:
-        problems = []
-        for place, found in enumerate(decode_each(examples.media or (), channels, partial(sized, processor))):
-            if isinstance(found, Problem):
-                problems.append(found)
-            else:
-                values[place] = found
-            if progress is not None:
-                progress(1)
-        if problems:
-            raise refused(problems, SKIP)
-
-    values = None
-    if keep and len(examples) >= FEWEST:
-        values = _kept(processor, examples, channels, shape, fill)
-    if values is None:
-        values = np.empty(shape, np.uint8)
-        fill(values)
-    windows = np.arange(len(examples) + 1)
-    return Encoded(examples, {}, windows, 0, {}, signals=pixels_of(processor, values))
-
-
-def _kept(
-    processor: Any, examples: Examples, channels: int, shape: tuple[int, ...], fill: Callable[[Values], None]
-) -> Values | None:
-    """Resized pictures, mapped from the cache; they are put there if they are not. None where it takes none.
-
-    Raises:
-        DataError: As of `fill`.
-    """
-    described = {
-        "format": FORMAT,
-        "processor": processor.to_dict(),
-        "channels": channels,
-        "versions": {name: version(name) for name in ("pillow", "transformers")},
-    }
-    found = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
-    try:
-        for picture in examples.media or ():
-            found.update(digest(picture))
-    except DataError:
-        return None  # filling names all that cannot be read
-    key = found.hexdigest()
-    kept = store.find(key)
-    if kept is None and math.prod(shape) <= store.room():
-        what = f"{len(examples):,} pictures of {shape[-2]} × {shape[-1]}"
-        with suppress(OSError), store.begun(key, what, shape, "uint8") as file:
-            fill(store.opened(file, shape, "uint8"))
-        kept = store.find(key)
-    return kept

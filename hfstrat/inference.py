@@ -18,7 +18,7 @@ from hfstrat.errors import DataError, Problem, UsageError
 from hfstrat.judge import Judge
 from hfstrat.models import artifact
 from hfstrat.models.base import under_adapter
-from hfstrat.models.processors import read_image_processor
+from hfstrat.models.processors import read_feature_extractor, read_image_processor
 from hfstrat.outputs import outputs_of
 from hfstrat.prepare import SPLITS, readable
 from hfstrat.recipe.data import FileData
@@ -26,7 +26,7 @@ from hfstrat.recipe.loading import build, parse
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import Run, write_json
 from hfstrat.runs.events import Observer
-from hfstrat.tasks import CausalLM, TextsSpec
+from hfstrat.tasks import AudioClassification, CausalLM, TextsSpec
 from hfstrat.tasks.base import Decoded, Examples, Labels
 from hfstrat.tasks.language import LanguageSpec
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Rows that are read, tokenised and predicted together: memory stays flat however long the file is.
 CHUNK = 4096
-FEW = 256  # pictures, which are larger than texts
+FEW = 256  # pictures or sounds, which are larger than texts
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Predictor:
         run: The finished run.
         recipe: Its resolved recipe.
         model: The artefact, in fp32 and eval mode.
-        processor: Its tokenizer or image processor.
+        processor: Its tokenizer, image processor or feature extractor.
         judge: Decides and measures.
         threshold: Probability from which a label is given.
     """
@@ -88,11 +88,12 @@ class Predictor:
             model = model.cuda()
         settings = getattr(AutoConfig.from_pretrained(run.artifact, trust_remote_code=trust), "hfstrat", {})
         judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))
-        processor: Any = (
-            AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=trust)
-            if isinstance(recipe.task, TextsSpec)
-            else read_image_processor(str(run.artifact), {})
-        )
+        processor: Any
+        if isinstance(recipe.task, TextsSpec):
+            processor = AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=trust)
+        else:
+            hears = isinstance(recipe.task, AudioClassification)
+            processor = (read_feature_extractor if hears else read_image_processor)(str(run.artifact), {})
         return cls(
             run, recipe, model, processor, judge, float(settings.get("threshold", recipe.task.default_threshold))
         )
@@ -130,7 +131,8 @@ class Predictor:
         """A prediction for each text.
 
         Args:
-            texts: First texts; for a model of pictures files, arrays or pictures of Pillow.
+            texts: First texts; for a model of pictures files, arrays or pictures of Pillow; of sounds
+                files, their bytes, or `{"array", "sampling_rate"}`.
             pairs: Second texts, for a model of pairs.
 
         Returns:
@@ -276,10 +278,10 @@ class Predictor:
         return found
 
     def _unlabelled(self, source: Path) -> Dataset:
-        """The rows of a table; where pictures are looked at also one file of them, or a folder with nothing else."""
+        """The rows of a table; of pictures and sounds also one file, or a folder with nothing else."""
         role = self.recipe.task.files
         column = str(self.recipe.data.columns.get(role, role))
-        alone = folders.files_alone(source, folders.PICTURE_SUFFIXES, column) if role else None
+        alone = folders.files_alone(source, folders.MEDIA[role], column) if role else None
         return _first(self._load(source)) if alone is None else alone
 
     def _with_files(self, table: Any, columns: Mapping[str, Any], source: Path) -> Any:

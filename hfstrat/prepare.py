@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from hfstrat.data import auditing, sources
+from hfstrat.data import auditing, pictures, sounds, sources
 from hfstrat.data.audit import Audit, Report
 from hfstrat.data.audit_language import check_language
 from hfstrat.data.audit_pictures import audit_alike
-from hfstrat.data.pictures import tried
 from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.data.streams import open_stream
 from hfstrat.data.tokens import audit_tokens
 from hfstrat.data.unreadable import without_unreadable
 from hfstrat.data.varying import Varied
-from hfstrat.encoding import seen
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
+from hfstrat.hearing import all_heard
 from hfstrat.models.base import Base, open_base
 from hfstrat.models.build import Added, Shape, plan_adapter, plan_shape
 from hfstrat.models.compaction import NO_TOKENS, Apart, apart, ids_in_use
@@ -42,11 +41,14 @@ from hfstrat.recipe.resolve import Decision, resolve, updates_of
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.runs.store import LIMIT, room
+from hfstrat.seeing import seen
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
-from hfstrat.tasks import ImageClassification, TextClassification, TextsSpec
+from hfstrat.tasks import AudioClassification, ImageClassification, TextClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
 from hfstrat.tasks.language import LanguageSpec
+from hfstrat.tasks.media import MediaClassification
 from hfstrat.tasks.pixels import Pixels
+from hfstrat.tasks.waves import Features, Waves
 from hfstrat.teaching import Teacher, naming, open_teacher
 from hfstrat.tokenizing import streamed, tokenized
 
@@ -338,6 +340,9 @@ def encode(
 ) -> dict[str, Encoded]:
     """Tokenise splits at the length that the recipe asks for, else at the model's own up to 512."""
     task = recipe.task
+    if isinstance(task, AudioClassification):
+        assert base.feature_extractor is not None, "a base that hears has a feature extractor"
+        return all_heard(task, base.feature_extractor, examples, observer or Observer())
     if not isinstance(task, TextsSpec):
         assert base.image_processor is not None, "a base that looks at pictures has a processor"
         hears, found = observer or Observer(), {}
@@ -409,8 +414,8 @@ def check_strategy(recipe: Recipe, labels: Labels) -> None:
 def check_goes_with(recipe: Recipe) -> None:
     """Raise for a strategy that the task cannot be learned by."""
     kind, task = recipe.strategy.kind, recipe.task
-    if kind == "distill" and isinstance(task, ImageClassification) and task.augmentation is not None:
-        what = "a teacher's outputs are computed once, for the pictures as they are"
+    if kind == "distill" and isinstance(task, MediaClassification) and task.augmentation is not None:
+        what = f"a teacher's outputs are computed once, for the {task.noun} as they are"
         raise RecipeError(Problem(what, "task.augmentation", hint="Remove it"))
     if kind in task.refused:
         what = f"{kind} does not go with {task.kind}: {task.refused[kind]}"
@@ -487,6 +492,7 @@ def readable(splits: Splits, recipe: Recipe, columns: Mapping[str, Any]) -> tupl
     if task.files not in columns:
         what, hint = f"{task.kind} reads no files beside its tables", "Remove it"
         raise RecipeError(Problem(what, "data.skip_unreadable", hint=hint))
+    tried = sounds.tried if isinstance(task, AudioClassification) else pictures.tried
     return without_unreadable(splits, str(columns[task.files]), tried)
 
 
@@ -606,10 +612,18 @@ def _facts(
         vocabulary=int(getattr(base.config.get_text_config(), "vocab_size", 0)) if recipe.task.of_vocabulary else 0,
         machine=machine,
         side=side[0] if side[0] == side[1] else 0,
+        seconds=signals.seconds if isinstance(signals, (Waves, Features)) else 0.0,
     )
 
 
 def _truncation(encoded: Mapping[str, Encoded], recipe: Recipe) -> list[str]:
+    if isinstance(recipe.task, AudioClassification):
+        what = f"are longer than {recipe.task.max_seconds:g} seconds, of which the model hears the beginning"
+        return [
+            f"{part.truncated} of {len(part)} sounds in {name} {what}"
+            for name, part in encoded.items()
+            if part.truncated
+        ]
     if not isinstance(recipe.task, TextsSpec):
         return []
     what = recipe.task.lost(int(recipe.task.max_length))

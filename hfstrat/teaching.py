@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hfstrat.data.pictures import digest as digest_of
+from hfstrat.data.pictures import digest as picture_digest
+from hfstrat.data.sounds import digest as sound_digest
 from hfstrat.data.tokens import audit_tokens
 from hfstrat.encoding import encode
 from hfstrat.errors import ModelError, Problem, UsageError, did_you_mean
@@ -22,7 +23,7 @@ from hfstrat.models import artifact
 from hfstrat.models.base import LONGEST, Base, open_base
 from hfstrat.recipe.model import ModelSpec
 from hfstrat.strategies.plan import Distillation
-from hfstrat.tasks import TextsSpec
+from hfstrat.tasks import AudioClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, FloatArray, Labels
 from hfstrat.training import scoring
 from hfstrat.training.machine import circumstances
@@ -197,6 +198,7 @@ def _key(teacher: Teacher, examples: Examples, recipe: Recipe) -> str:
         "max_length": teacher.max_length,
         "processor": None if tokenizer is not None else teacher.base.processor.to_dict(),
         "encoding": {name: getattr(task, name) for name in task.encoding} if isinstance(task, TextsSpec) else None,
+        "seconds": task.max_seconds if isinstance(task, AudioClassification) else None,
         "precision": recipe.train.precision,
         "batch_size": recipe.evaluate.batch_size,
         **circumstances(1),
@@ -205,8 +207,9 @@ def _key(teacher: Teacher, examples: Examples, recipe: Recipe) -> str:
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for text in (*examples.texts, *(examples.pairs or ())):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    for picture in examples.media or ():
-        digest.update(digest_of(picture))
+    of_one = sound_digest if isinstance(task, AudioClassification) else picture_digest
+    for one in examples.media or ():
+        digest.update(of_one(one))
     for array in () if examples.words is None else (examples.words.offsets, examples.words.starts):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -19,7 +19,7 @@ def program(run: Run, base: str | Path | None, texts: Sequence[str], pairs: Sequ
     Args:
         run: The run.
         base: Where the base of an adapter is.
-        texts: First texts to predict, or files of pictures.
+        texts: First texts to predict, or files of pictures or sounds.
         pairs: Second texts.
     """
     card = (run.artifact / "README.md").read_text("utf-8")
@@ -29,6 +29,7 @@ def program(run: Run, base: str | Path | None, texts: Sequence[str], pairs: Sequ
         '"path/to/the/base/model"': json.dumps(str(base)),
         '["a first text", "a second one"]': json.dumps(list(texts)),
         '["a-picture.png", "another.png"]': json.dumps(list(texts)),
+        '["a-sound.wav", "another.wav"]': json.dumps(list(texts)),
         '["what goes with it", "what goes with that"]': json.dumps(list(pairs)),
     }
     for placeholder, value in replaced.items():

@@ -27,6 +27,8 @@ TENSOR = (("data", "models"), ("training",))
 ABOVE = (
     # one layer in several files
     (
+        "seeing",
+        "hearing",
         "encoding",
         "tokenizing",
         "prepare",
@@ -46,6 +48,7 @@ ABOVE = (
         "execute",
         "repeating",
         "inference",
+        "merging",
     ),
     ("study", "hub"),
     ("verbs",),

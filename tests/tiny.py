@@ -138,7 +138,7 @@ def base(
     """Make a tiny random base model with its tokenizer or processor, and give its folder back.
 
     Args:
-        family: One of `ALL`.
+        family: One of `ALL` or `HEARING`.
         folder: Where to; it is made when missing.
         seed: Seeds the weights; torch's own random state stays as it was.
         pooler: Whether the weights have BERT's pooler (bert, roberta, albert and vit only).
@@ -152,7 +152,7 @@ def base(
     import transformers
     from transformers import AutoConfig, AutoModel
 
-    spec = ALL[family]
+    spec = {**ALL, **HEARING}[family]
     folder = Path(folder)
     if isinstance(spec, Family):
         processor = _tokenizer(replace(spec, train=_words) if whole_words else spec)
@@ -469,5 +469,60 @@ OTHERS = {
 }
 """Families that see or hear."""
 
+WAVE = OTHERS["wav2vec2"].config
+HEARING = {
+    # Padding is told by a mask.
+    "hubert": Sensory(
+        processor="Wav2Vec2FeatureExtractor",
+        options={"sampling_rate": 16_000, "return_attention_mask": True},
+        config={**WAVE, "feat_extract_norm": "layer", "do_stable_layer_norm": True},
+    ),
+    # As it is published: its processor makes a mask that the model was not trained with.
+    "wavlm": Sensory(
+        processor="Wav2Vec2FeatureExtractor",
+        options={"sampling_rate": 16_000, "return_attention_mask": True, "do_normalize": False},
+        config=WAVE,
+    ),
+    # Spectrograms of 0.4 seconds, and of one.
+    "audio-spectrogram-transformer": Sensory(
+        processor="ASTFeatureExtractor",
+        options={"num_mel_bins": 16, "max_length": 40},
+        config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "patch_size": 8,
+            "frequency_stride": 8,
+            "time_stride": 8,
+            "max_length": 40,
+            "num_mel_bins": 16,
+        },
+    ),
+    "whisper": Sensory(
+        processor="WhisperFeatureExtractor",
+        options={"feature_size": 16, "chunk_length": 1},
+        config={
+            "d_model": 32,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 64,
+            "decoder_layers": 1,
+            "decoder_attention_heads": 2,
+            "decoder_ffn_dim": 64,
+            "num_mel_bins": 16,
+            "max_source_positions": 50,
+            "max_target_positions": 16,
+            "vocab_size": 64,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 1,
+            "classifier_proj_size": 32,
+        },
+    ),
+}
+"""More families that hear, for what is particular to sounds."""
+
 ALL: dict[str, Family | Sensory] = {**FAMILIES, **MORE_TEXT, **OTHERS}
-"""The families that `base` can make."""
+"""The families that everything is tested with."""

@@ -51,10 +51,10 @@ class Batch:
     @property
     def tokens(self) -> int:
         """Tokens that are not padding; pictures and sound have none."""
+        if "input_ids" not in self.inputs:
+            return 0
         masks = [mask for name, mask in self.inputs.items() if name.endswith("attention_mask")]
-        if masks:
-            return sum(int(mask.sum()) for mask in masks)
-        return self.inputs["input_ids"].numel() if "input_ids" in self.inputs else 0
+        return sum(int(mask.sum()) for mask in masks) if masks else self.inputs["input_ids"].numel()
 
 
 def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-SOUND_SUFFIXES = frozenset({".flac", ".ogg", ".wav"})
+SOUND_SUFFIXES = frozenset({".flac", ".mp3", ".ogg", ".wav"})
+MEDIA = {"image": PICTURE_SUFFIXES, "audio": SOUND_SUFFIXES}
+"""Endings of the files that a column of a role names."""
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_NAME = "file_name"
 """The column of the metadata that names a file, relative to the metadata's own folder."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-from hfstrat.data.folders import PICTURE_SUFFIXES
+from hfstrat.data.folders import PICTURE_SUFFIXES, SOUND_SUFFIXES
+from hfstrat.data.sounds import looks_like_sound
 from hfstrat.errors import DataError, Problem
 from hfstrat.tags import mark_entities
 from hfstrat.tasks.chat import messages_in
@@ -127,6 +128,9 @@ def guess(rows: Dataset) -> Guess:
     label = _label(useful, columns)
     problem, separator, why = _problem(label)
     target = label[0].name if len(label) == 1 else tuple(column.name for column in label)
+    if (sound := _sounding(useful)) is not None:
+        why_so = (f"'{sound.name}' is the sound", why)
+        return Guess({"audio": sound.name, "label": target}, problem, separator, why_so, "audio_classification")
     if (picture := _pictured(useful)) is not None:
         why_so = (f"'{picture.name}' is the picture", why)
         return Guess({"image": picture.name, "label": target}, problem, separator, why_so, "image_classification")
@@ -207,6 +211,18 @@ def _alone(columns: Sequence[_Column]) -> Guess | None:
     column = columns[0]
     reasons = (f"'{column.name}' is text without labels: {column.words:.1f} words on average",)
     return Guess({"text": column.name}, None, None, reasons, "masked_lm")
+
+
+def _sounding(columns: Sequence[_Column]) -> _Column | None:
+    """The column of sounds: names of files, or what `datasets` has of them."""
+    for column in columns:
+        first = column.filled[0]
+        path = first.get("path") if isinstance(first, dict) else first
+        if isinstance(path, str) and PurePath(path).suffix.lower() in SOUND_SUFFIXES:
+            return column
+        if isinstance(first, dict) and ("sampling_rate" in first or looks_like_sound(first.get("bytes") or b"")):
+            return column
+    return None
 
 
 def _pictured(columns: Sequence[_Column]) -> _Column | None:

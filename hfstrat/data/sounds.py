@@ -12,9 +12,9 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,14 @@ Sound: TypeAlias = str | Path | bytes | Mapping[str, Any]
 An array has shape `(samples,)` or `(channels, samples)`.
 """
 Samples = npt.NDArray[np.float32]
+Result = TypeVar("Result")
 
 RATES = (1_000, 768_000)
 """Lowest and highest rate in Hz that a header is believed; a wrong one would take all memory when it is resampled."""
 LISTED = 20
 SILENCE_DBFS = -60.0
+SHORTEST = 0.025
+"""Seconds of one frame, which models hear at least."""
 FULL_SCALE = 0.99  # what 8 bits can hold at most is 127/128
 _CLIPPED_RUN = 3  # samples
 _BEYOND_FULL_SCALE = 4.0  # 12 dB: decoders of lossy kinds go over by less, numbers that are no shares by far more
@@ -133,12 +136,48 @@ def decoded_all(
     Raises:
         DataError: Some cannot be read: which and why, twenty at most, and how many more there are.
     """
-    found: list[Samples] = []
+    return read_all(sounds, lambda found: resampled(found.samples, found.rate, rate), rows=rows, advance=advance)
+
+
+def tried(sounds: Sequence[Sound]) -> list[Problem | None]:
+    """What is wrong with each sound, None where it can be read.
+
+    Raises:
+        UsageError: soundfile is needed and missing.
+    """
+    found: list[Problem | None] = []
+    for row, sound in enumerate(sounds):
+        try:
+            read(sound)
+        except DataError as error:
+            (problem,) = error.problems
+            found.append(replace(problem, where=problem.where or f"row {row}"))
+        else:
+            found.append(None)
+    return found
+
+
+def read_all(
+    sounds: Sequence[Sound],
+    then: Callable[[Recording], Result],
+    *,
+    rows: Sequence[int] | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> list[Result]:
+    """Read sounds, and do something with each before the next one takes memory; as `decoded_all`.
+
+    Args:
+        sounds: Files, their contents or rows' cells.
+        then: What is done with each; only what it returns is kept.
+        rows: The number that names each in messages; None for its position, counted from 0.
+        advance: Told how many more are done, after each.
+    """
+    found: list[Result] = []
     problems: list[Problem] = []
     lacking: list[Problem] = []
     for row, sound in zip(rows if rows is not None else range(len(sounds)), sounds, strict=True):
         try:
-            found.append(decoded(sound, rate))
+            found.append(then(read(sound)))
         except DataError as error:
             problems += [_in_row(problem, row) for problem in error.problems]
         except UsageError as error:
@@ -168,6 +207,26 @@ def _once(lacking: list[Problem]) -> list[Problem]:
 
 def _counted(more: int) -> str:
     return "1 more sound" if more == 1 else f"{more} more sounds"
+
+
+def check_long_enough(clips: Sequence[npt.NDArray[Any]], rate: int, names: Sequence[str]) -> None:
+    """Raise for sounds of which a model would hear nothing.
+
+    Args:
+        clips: Samples of each.
+        rate: Samples in a second, in Hz.
+        names: What to call each.
+
+    Raises:
+        DataError: Some are shorter than a frame.
+    """
+    short = [
+        Problem(f"it lasts {1000 * len(clip) / rate:.1f} ms, and models hear {1000 * SHORTEST:g} at least", where=name)
+        for clip, name in zip(clips, names, strict=True)
+        if len(clip) < SHORTEST * rate
+    ]
+    if short:
+        raise DataError([replace(one, hint="Remove its row") for one in _listed(short)])
 
 
 def read(sound: Sound) -> Recording:
@@ -270,6 +329,11 @@ def _from_bytes(data: bytes) -> tuple[npt.NDArray[np.float32], int]:
         video = "MP4" if data[4:8] == b"ftyp" else "Matroska or WebM"
         raise _Malformed(f"this is {video} by its content, which cannot be read", "Convert it: ffmpeg -i FILE FILE.wav")
     raise _Malformed("this is no sound by its content", "Use WAV, FLAC, OGG or MP3, or remove its row")
+
+
+def looks_like_sound(data: bytes) -> bool:
+    """Whether a file begins as those do that are read here."""
+    return (data[:4] == b"RIFF" and data[8:12] == b"WAVE") or data.startswith(tuple(_KINDS))
 
 
 def _from_wav(data: bytes) -> tuple[npt.NDArray[np.float32], int] | None:

@@ -72,14 +72,15 @@ def load(spec: DataSpec, memory: Memory | None = None, *, folder: Path | None = 
 
 
 def _load_media(spec: FileData, folder: Path | None) -> Loaded | None:
-    """A folder of pictures; None where it is none."""
+    """A folder of pictures or sounds; None where it is none."""
     from hfstrat.data import folders
 
     source = _find(spec.source, "data.source", folder)
-    if not folders.is_media_folder(source, folders.PICTURE_SUFFIXES):
-        return None
-    splits = folders.read_folder(source, folders.PICTURE_SUFFIXES, "image")
-    return Loaded(splits, folders.fingerprint(source, folders.PICTURE_SUFFIXES), str(source))
+    for column, suffixes in folders.MEDIA.items():
+        if folders.is_media_folder(source, suffixes):
+            splits = folders.read_folder(source, suffixes, column)
+            return Loaded(splits, folders.fingerprint(source, suffixes), str(source))
+    return None
 
 
 def with_files(loaded: Loaded, column: str, folder: Path | None = None) -> Loaded:
@@ -363,6 +364,7 @@ def _load_builtin(spec: BuiltinData) -> Loaded:
     from hfstrat.data.builtin_dates import dates
     from hfstrat.data.builtin_digits import digits
     from hfstrat.data.builtin_names import python_names, python_questions
+    from hfstrat.data.builtin_tones import tones
 
     builtin: dict[str, Callable[[], dict[str, Dataset]]] = {
         "builtin:dates": dates,
@@ -370,6 +372,7 @@ def _load_builtin(spec: BuiltinData) -> Loaded:
         "builtin:python-docs": python_docs,
         "builtin:python-names": python_names,
         "builtin:python-questions": python_questions,
+        "builtin:tones": tones,
     }
     if spec.source not in builtin:
         hint = did_you_mean(spec.source, list(builtin))
@@ -414,12 +417,12 @@ def _from_pandas(frame: pandas.DataFrame, name: str) -> Dataset:
 
 
 def _plain(rows: Dataset) -> Dataset:
-    """The same rows with `string` for `large_string`, which cannot be joined with it, and pictures as their files."""
+    """The same rows with `string` for `large_string`, which cannot be joined with it; pictures and sounds as files."""
     features = rows.features.copy()
     for name, feature in features.items():
         if getattr(feature, "dtype", "") == "large_string":
             features[name] = type(feature)("string")
-        elif type(feature).__name__ == "Image":  # its bytes, which are decoded when they are needed
+        elif type(feature).__name__ in ("Audio", "Image"):  # its bytes, which are decoded when they are needed
             features[name] = type(feature)(decode=False)
     return rows.with_format(None) if features == rows.features else rows.with_format(None).cast(features)
 

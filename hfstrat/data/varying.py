@@ -34,16 +34,12 @@ class Varied:
             for row in rows
         ]
         values = np.ascontiguousarray(np.stack(varied).transpose(0, 3, 1, 2))
-        targets = None if data.examples.targets is None else data.examples.targets[rows]
-        if self._how.mixes and targets is not None:
-            values, targets = self._mixed(values, targets, rows, pixels.side, seed, epoch)
-        return replace(
-            data,
-            examples=replace(data.examples.taken(rows), targets=targets),
-            windows=np.arange(len(rows) + 1),
-            signals=replace(pixels, values=values),
-            masking=None,
-        )
+        drawn = data.varied(rows, replace(pixels, values=values))
+        if not self._how.mixes or drawn.targets is None:
+            return drawn
+        values, targets = self._mixed(values, drawn.targets, rows, pixels.side, seed, epoch)
+        examples = replace(drawn.examples, targets=targets)
+        return replace(drawn, examples=examples, signals=replace(pixels, values=values))
 
     def _mixed(
         self,

@@ -141,7 +141,10 @@ def backbone_name(model: nn.Module) -> str | None:
     name = getattr(model, "base_model_prefix", "")
     if name and isinstance(getattr(model, name, None), nn.Module):
         return str(name)
-    return "" if _own_output(model) else None
+    if _own_output(model):
+        return ""
+    # Whisper's classifier has the encoder of its model beside the head.
+    return "encoder" if isinstance(getattr(model, "encoder", None), nn.Module) else None
 
 
 def outside(model: nn.Module) -> list[str]:

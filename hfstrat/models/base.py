@@ -17,14 +17,21 @@ import yaml
 from hfstrat.errors import ModelError, Problem, RecipeError, UsageError, did_you_mean
 from hfstrat.models.code import Code, load_code
 from hfstrat.models.modeling_pooled import PooledConfig
-from hfstrat.models.processors import plain_image_processor, read_image_processor, resized
+from hfstrat.models.processors import (
+    listening,
+    plain_feature_extractor,
+    plain_image_processor,
+    read_feature_extractor,
+    read_image_processor,
+    resized,
+)
 from hfstrat.models.vocabulary import fitted_config, position_limit
 from hfstrat.models.weights import AGAIN, check_weights
 from hfstrat.recipe.model import ModelSpec
 from hfstrat.strategies.plan import Body
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase, SequenceFeatureExtractor
     from transformers.image_processing_utils import BaseImageProcessor
 
 
@@ -68,6 +75,7 @@ class Base:
         hub: Keyword arguments for everything that is loaded from the same place.
         image_processor: What makes inputs of pictures, where the model looks at those.
         regridded: Whether the configuration is for pictures of another size than the weights.
+        feature_extractor: What makes inputs of sounds, where the model hears those.
     """
 
     location: str | None
@@ -84,11 +92,12 @@ class Base:
     hub: Mapping[str, Any]
     image_processor: BaseImageProcessor | None = field(default=None, repr=False)
     regridded: bool = False
+    feature_extractor: SequenceFeatureExtractor | None = field(default=None, repr=False)
 
     @property
-    def processor(self) -> PreTrainedTokenizerBase | BaseImageProcessor:
-        """What makes inputs: the image processor where there is one, else the tokenizer."""
-        return self.known_tokenizer if self.image_processor is None else self.image_processor
+    def processor(self) -> PreTrainedTokenizerBase | BaseImageProcessor | SequenceFeatureExtractor:
+        """What makes inputs: the image processor or the feature extractor where there is one, else the tokenizer."""
+        return self.image_processor or self.feature_extractor or self.known_tokenizer
 
     @property
     def known_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -234,7 +243,7 @@ def open_base(
     reads: str = "input_ids",
     side: int | None = None,
 ) -> Base:
-    """Find a base model and read its configuration, and its tokenizer or image processor.
+    """Find a base model and read its configuration, and its tokenizer, image processor or feature extractor.
 
     Args:
         spec: The recipe's `model`.
@@ -246,7 +255,7 @@ def open_base(
     Raises:
         UsageError: It is not there, cannot be reached, is not a model, or is not what the strategy needs.
     """
-    sees = reads == "pixel_values"
+    sees, hears = reads == "pixel_values", reads == "input_values"
     _check(spec, body, reads)
     code = load_code(spec.code) if spec.code is not None else None
     origin = body.origin or spec.base
@@ -256,6 +265,8 @@ def open_base(
             None, str(config.model_type), config, None, _positions(config), None, False, False, None, None, code, {}
         )
         _check_reads(config, found.name, reads)
+        if hears:
+            return replace(found, feature_extractor=plain_feature_extractor(config))
         return _seeing(found, plain_image_processor(config), spec, side) if sees else found
     spec = spec.model_copy(update={"base": origin})
     location, adapter = locate(origin), None
@@ -269,7 +280,8 @@ def open_base(
     config = _config(own, spec, hub)
     _check_reads(config, origin, reads)
     processor = _image_processor(own, spec, hub) if sees else None
-    tokenizer = None if sees else _tokenizer(own, spec, hub)
+    extractor = _feature_extractor(own, spec, hub) if hears else None
+    tokenizer = None if sees or hears else _tokenizer(own, spec, hub)
     if body.weights == "pretrained":
         _check_files(location, adapter, origin)
     pooling, normalize, declared = _sentence_transformer(location, hub)
@@ -300,6 +312,8 @@ def open_base(
         code=code,
         hub={**hub, "use_safetensors": True},
     )
+    if extractor is not None:
+        return _hearing(found, extractor, spec)
     return found if processor is None else _seeing(found, processor, spec, side)
 
 
@@ -323,6 +337,16 @@ def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: in
     return replace(base, config=taking, image_processor=processor, regridded=taking is not config)
 
 
+def _hearing(base: Base, extractor: SequenceFeatureExtractor, spec: ModelSpec) -> Base:
+    """A base that hears, of the recipe's shape where it asks for one."""
+    config = base.config
+    if spec.config is not None:
+        config = _shaped(config, spec)
+        if {"model_type", "num_mel_bins", "max_length", "max_source_positions"} & {*spec.config}:
+            extractor = plain_feature_extractor(config)
+    return replace(base, config=config, feature_extractor=listening(extractor, config))
+
+
 def _image_processor(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> BaseImageProcessor:
     try:
         return read_image_processor(location, hub)
@@ -330,6 +354,13 @@ def _image_processor(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> 
         raise
     except Exception as error:  # as of a configuration
         raise ModelError(_unloadable(spec, error, "image processor")) from error
+
+
+def _feature_extractor(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> SequenceFeatureExtractor:
+    try:
+        return read_feature_extractor(location, hub)
+    except Exception as error:  # as of a configuration
+        raise ModelError(_unloadable(spec, error, "feature extractor")) from error
 
 
 def _check(spec: ModelSpec, body: Body, reads: str) -> None:
@@ -343,7 +374,7 @@ def _check(spec: ModelSpec, body: Body, reads: str) -> None:
             Problem("it is the shape of random weights, and these are pretrained", "model.config", hint=hint)
         )
     if reads != "input_ids" and body.vocabulary is not None:
-        problems.append(Problem("pictures have no tokens", "strategy.tokenizer", hint="Remove it"))
+        problems.append(Problem(f"{_READ[reads]} have no tokens", "strategy.tokenizer", hint="Remove it"))
     if spec.base is None and body.weights == "random" and body.vocabulary is None and reads == "input_ids":
         hint = "Set strategy.tokenizer: {kind: bpe, vocab_size: 8000}, or a model.base whose tokenizer is used"
         problems.append(Problem("there is no base to take a tokenizer from", "strategy.tokenizer", hint=hint))
@@ -359,18 +390,18 @@ def _check_files(location: str, adapter: Adapted | None, name: str) -> None:
         check_weights(adapter.folder, name, "adapter_model")
 
 
-_READ = {"input_ids": "text", "pixel_values": "pictures"}
+_READ = {"input_ids": "text", "pixel_values": "pictures", "input_values": "sounds", "input_features": "sounds"}
 
 
 def _check_reads(config: PretrainedConfig, name: str, wanted: str) -> None:
-    """Raise for a model that reads where it is to see, or the other way round."""
+    """Raise for a model that reads where it is to see or hear, or the other way round."""
     from transformers import MODEL_MAPPING
 
     if type(config) not in MODEL_MAPPING:
         return  # the user's own, or one of ours
     found: Any = MODEL_MAPPING[type(config)]
     reads = (found[0] if isinstance(found, tuple) else found).main_input_name
-    if reads != wanted:
+    if reads != wanted and _READ.get(reads) != _READ[wanted]:
         what = f"{name} is a {config.model_type} model, which reads {reads} and no {_READ[wanted]}"
         raise ModelError(Problem(what, "model.base", hint=f"Name a base that was trained on {_READ[wanted]}"))
 
@@ -395,7 +426,9 @@ def _is_pooled(location: str, hub: Mapping[str, Any]) -> bool:
 def _labels(config: PretrainedConfig, auto_class: str) -> tuple[str, ...] | None:
     """Names of the outputs of a task's head, unless they are the ones that every configuration has."""
     ending = auto_class.removeprefix("AutoModel")
-    heads = any(ending in name for name in config.architectures or ())
+    # Classifiers of waves are called so: Wav2Vec2ForSequenceClassification.
+    endings = (ending, "ForSequenceClassification") if ending == "ForAudioClassification" else (ending,)
+    heads = any(one in name for name in config.architectures or () for one in endings)
     if heads and ending == "ForQuestionAnswering":
         return ("start", "end")  # whatever they are called
     names = tuple(name for _, name in sorted((config.id2label or {}).items())) if heads else ()
@@ -528,6 +561,7 @@ def _unloadable(spec: ModelSpec, error: Exception, what: str) -> Problem:
         "configuration": "Its config.json has to be JSON that names a model_type known here; copy or download it again",
         "tokenizer": "Copy or download its files again, such as tokenizer.json and tokenizer_config.json",
         "image processor": "Copy or download its preprocessor_config.json again",
+        "feature extractor": "Copy or download its preprocessor_config.json again",
     }[what]
     return Problem(f"the {what} of {spec.base} cannot be read: {_reason(error).rstrip('.')}", "model.base", hint=hint)
 

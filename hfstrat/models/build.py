@@ -394,9 +394,16 @@ def _copy(state: Mapping[str, torch.Tensor], target: nn.Module) -> None:
 
 
 def set_dropout(config: Any, value: float | None) -> None:
-    """Set every dropout rate that a configuration has."""
+    """Set every dropout rate that a configuration has; without dropout no layers are dropped either.
+
+    Masks that some models of waves lay over their own hidden states are off: how sounds are varied is the task's.
+    """
+    if getattr(config, "apply_spec_augment", False):
+        config.apply_spec_augment = False
     if value is None:
         return
     for name, rate in config.to_dict().items():
+        if value == 0 and name.endswith("layerdrop"):
+            setattr(config, name, 0.0)
         if _DROPOUT_FIELD.search(name) and isinstance(rate, (int, float)) and not isinstance(rate, bool):
             setattr(config, name, value)

@@ -1,17 +1,20 @@
-"""What makes inputs of pictures: the base's image processor, or a plain one for a shape of the recipe's own."""
+"""What makes inputs of pictures and sounds: the base's own, or a plain one for a shape of the recipe's."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hfstrat.errors import Problem, RecipeError
+from hfstrat.errors import ModelError, Problem, RecipeError
 from hfstrat.models.positions import takes
 from hfstrat.tasks.pixels import check_pillow
+from hfstrat.tasks.waves import Ear, ear_of
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, SequenceFeatureExtractor
     from transformers.image_processing_utils import BaseImageProcessor
 
 
@@ -81,3 +84,74 @@ def _like(size: Any, side: int) -> dict[str, int]:
     if getattr(size, "shortest_edge", None):
         return {"shortest_edge": side}
     return {"height": side, "width": side}
+
+
+# --- sounds -------------------------------------------------------------------------------------------------
+
+
+def read_feature_extractor(location: str, hub: Mapping[str, Any]) -> SequenceFeatureExtractor:
+    """The feature extractor of a base."""
+    from transformers import AutoFeatureExtractor
+
+    with _few_frequencies():
+        found: Any = AutoFeatureExtractor.from_pretrained(location, **hub)
+    return found
+
+
+def plain_feature_extractor(config: PretrainedConfig) -> SequenceFeatureExtractor:
+    """Sounds of 16 kHz as a model of this shape takes them; for a base that has no feature extractor.
+
+    Raises:
+        RecipeError: There is none for such a shape.
+    """
+    import transformers
+
+    how: Any = config
+    bins = getattr(how, "num_mel_bins", None)
+    if config.model_type == "audio-spectrogram-transformer":
+        with _few_frequencies():
+            return transformers.ASTFeatureExtractor(num_mel_bins=bins, max_length=how.max_length)
+    if config.model_type == "whisper":
+        # Two frames of 10 ms for each position.
+        if how.max_source_positions % 50:
+            what = f"{how.max_source_positions} positions of 20 ms are no whole seconds"
+            raise RecipeError(Problem(what, "model.config.max_source_positions", hint="Use a multiple of 50"))
+        return transformers.WhisperFeatureExtractor(feature_size=bins, chunk_length=how.max_source_positions // 50)
+    return transformers.Wav2Vec2FeatureExtractor(return_attention_mask=_knows_padding(config))
+
+
+@contextmanager
+def _few_frequencies() -> Iterator[None]:
+    """Without the warning of AST's own 128 bins, the lowest of which have no frequency of a Fourier transform."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "At least one mel filter has all zero values")
+        yield
+
+
+def listening(extractor: SequenceFeatureExtractor, config: PretrainedConfig) -> SequenceFeatureExtractor:
+    """A feature extractor that tells a model of waves what is padding only where that is of use.
+
+    Models whose first convolution is normalised over time hear padding in each frame, and were trained without masks.
+    """
+    how: Any = extractor
+    if getattr(how, "return_attention_mask", False) and not _knows_padding(config):
+        how.return_attention_mask = False
+    return extractor
+
+
+def _knows_padding(config: PretrainedConfig) -> bool:
+    return bool(getattr(config, "feat_extract_norm", "layer") == "layer")
+
+
+def hears(extractor: SequenceFeatureExtractor) -> Ear:
+    """What a feature extractor does.
+
+    Raises:
+        ModelError: It makes inputs that are of no known form.
+    """
+    found = ear_of(extractor)
+    if found is None:
+        what = f"inputs of {type(extractor).__name__} are neither waves nor spectrograms of one size"
+        hint = "Use a wav2vec2, HuBERT, WavLM, AST or Whisper model"
+        raise ModelError(Problem(what, "model.base", hint=hint))
+    return found

@@ -96,7 +96,7 @@ class BuiltinData(_Data):
     source: str
     """`builtin:python-docs`: docstrings of the standard library, labelled by module; `builtin:python-names`: the names
     in them, marked by rule; `builtin:python-questions`: questions for these names; `builtin:dates`: days as people
-    write them, and their ISO form; `builtin:digits`: small pictures of numerals."""
+    write them, and their ISO form; `builtin:digits`: small pictures of numerals; `builtin:tones`: waveforms to hear."""
 
 
 class MemoryData(_Data):

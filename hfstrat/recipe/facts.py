@@ -76,6 +76,7 @@ class Facts:
         vocabulary: How many outputs the model has for each token, where those are the vocabulary; else 0.
         machine: Where the run takes place.
         side: Height and width of the pictures; 0 without any, or where the two differ.
+        seconds: What the model hears of a sound at most; 0 without any.
     """
 
     rows: Mapping[str, int]
@@ -100,6 +101,7 @@ class Facts:
     vocabulary: int
     machine: Machine
     side: int = 0
+    seconds: float = 0.0
 
     @property
     def examples(self) -> int:

@@ -90,6 +90,7 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
         "task.problem": Setting(facts.labels.problem, facts.labels_reason),
         "task.max_length": Setting(facts.longest, f"the longest text; the model takes {facts.limit or 'any length'}"),
         **({"task.image_size": Setting(facts.side, "as the base's image processor makes them")} if facts.side else {}),
+        "task.max_seconds": Setting(facts.seconds, "the longest sound, as far as the model takes it"),
         "task.pooling": Setting(*facts.pooling),
         "task.normalize": Setting(facts.normalize, facts.pooling[1]),
         "train.precision": precision,

@@ -11,7 +11,7 @@ import yaml
 
 from hfstrat.metrics import built_in
 from hfstrat.report.samples import SAMPLES
-from hfstrat.report.snippet import Case, snippet
+from hfstrat.report.snippet import Case, Hearing, snippet
 from hfstrat.report.tables import Measure, count, duration, markdown_table, score, size
 from hfstrat.runs.directory import Run
 
@@ -28,6 +28,7 @@ _TASK_NAMES = {
     "token-classification": "Token Classification",
     "question-answering": "Question Answering",
     "fill-mask": "Fill Mask",
+    "audio-classification": "Audio Classification",
     "text-generation": "Text Generation",
     "text2text-generation": "Text-to-Text Generation",
 }
@@ -202,10 +203,12 @@ def _usage(
         longest=int(task.get("max_answer_length") or 0),
         prefix=str(task.get("prefix") or ""),
         pictures=_mode(run) if _sees(resolved) else None,
+        sounds=_hearing(run, resolved) if _hears(resolved) else None,
     )
     packages = {
         "torch transformers": True,
         "pillow": _sees(resolved),
+        "scipy soundfile": _hears(resolved),
         "peft": case.endswith("adapter"),
         "bitsandbytes": bool(saved.get("storage")),
     }
@@ -216,6 +219,21 @@ def _usage(
 def _sees(resolved: Mapping[str, Any]) -> bool:
     """Whether the model looks at pictures."""
     return bool(resolved["task"]["kind"] == "image_classification")
+
+
+def _hears(resolved: Mapping[str, Any]) -> bool:
+    """Whether the model hears sounds."""
+    return bool(resolved["task"]["kind"] == "audio_classification")
+
+
+def _hearing(run: Run, resolved: Mapping[str, Any]) -> Hearing:
+    """What the artefact's model hears."""
+    extractor = run.read("artifact/preprocessor_config.json") or {}
+    rate = int(extractor.get("sampling_rate") or 16_000)
+    samples = round(resolved["task"]["max_seconds"] * rate)
+    if "num_mel_bins" in extractor or extractor.get("feature_size", 1) > 1:  # spectrograms are all of one length
+        return Hearing(rate, samples, None)
+    return Hearing(rate, samples, "longest" if extractor.get("return_attention_mask") else "max_length")
 
 
 def _mode(run: Run) -> Literal["RGB", "L"]:
@@ -376,7 +394,7 @@ def _limits(run: Run, resolved: Mapping[str, Any], env: Mapping[str, Any]) -> st
         *_truncation(run, env),
     ]
     if (env.get("labels") or {}).get("problem") == "single_label":
-        noun = "picture" if _sees(resolved) else "text"
+        noun = "picture" if _sees(resolved) else "sound" if _hears(resolved) else "text"
         said.append(f"Every {noun} gets one of the labels, also a {noun} that belongs to none of them.")
     if (env.get("labels") or {}).get("problem") == "entities":
         said.append("Of entities that lie within one another or overlap only one is told.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Case = Literal["native", "native-adapter", "pooled", "pooled-adapter"]
@@ -32,6 +33,21 @@ _AUTOS = {
 _WRITING = ("causal_lm", "chat", "seq2seq")
 
 
+@dataclass(frozen=True)
+class Hearing:
+    """What a model of sounds hears.
+
+    Args:
+        rate: Samples in a second, in Hz.
+        samples: What it hears of a sound at most, from the beginning.
+        padding: How waves are padded, as an argument of the feature extractor; None where that knows it.
+    """
+
+    rate: int
+    samples: int
+    padding: Literal["longest", "max_length"] | None
+
+
 def snippet(
     case: Case,
     folder_placeholder: str,
@@ -48,6 +64,7 @@ def snippet(
     longest: int = 30,
     prefix: str = "",
     pictures: Literal["RGB", "L"] | None = None,
+    sounds: Hearing | None = None,
 ) -> str:
     """Python that loads an artefact without hfstrat, and leaves `logits` and `labels` for some `texts`, or `found`.
 
@@ -66,14 +83,19 @@ def snippet(
         storage: How the base of an adapter was quantised, as the artefact's configuration says it.
         longest: Tokens of an answer, at most.
         prefix: What is put before each text.
-        pictures: Mode of the pictures that the model looks at; None where it reads texts.
+        pictures: Mode of the pictures that the model looks at; None where it looks at none.
+        sounds: What the model hears; None where it hears nothing.
     """
     options = (f", revision={_quoted(revision)}" if revision else "") + (
         ", quantization_config=quantization" if storage else ""
     )
     trust = ", trust_remote_code=True"
-    auto = _auto(problem) if pictures is None else "AutoModelForImageClassification"
-    name, reader = ("tokenizer", "AutoTokenizer") if pictures is None else ("processor", "AutoImageProcessor")
+    auto, name, reader = _auto(problem), "tokenizer", "AutoTokenizer"
+    if pictures is not None:
+        auto, name, reader = "AutoModelForImageClassification", "processor", "AutoImageProcessor"
+    elif sounds is not None:
+        auto, name, reader = "AutoModelForAudioClassification", "extractor", "AutoFeatureExtractor"
+    reads = pictures is None and sounds is None
     lines = [
         *_imports(case, bool(storage), problem, auto, reader),
         "",
@@ -85,12 +107,15 @@ def snippet(
         # The configuration names that file too, and transformers would ask at the terminal whether to run it.
         f"{name} = {reader}.from_pretrained(folder{trust if remote_code or case.startswith('pooled') else ''})",
         "",
-        *([] if pictures or problem in ("masked_lm", *_WRITING) else ['texts = ["a first text", "a second one"]']),
+        *(['texts = ["a first text", "a second one"]'] if reads and problem not in ("masked_lm", *_WRITING) else []),
         *(['pairs = ["what goes with it", "what goes with that"]'] if pairs else []),
     ]
     if pictures is not None:
         assert threshold is not None, "labels are given from a probability on"
         lines += _looking(pictures, _decision(problem, threshold))
+    elif sounds is not None:
+        assert threshold is not None, "labels are given from a probability on"
+        lines += _listening(sounds, _decision(problem, threshold))
     elif problem in ("entities", "tags"):
         lines += _tagging(problem, windows)
     elif problem == "masked_lm":
@@ -111,6 +136,29 @@ def _looking(mode: str, decision: list[str]) -> list[str]:
         f'images = [Image.open(name).convert("{mode}") for name in ["a-picture.png", "another.png"]]',
         "with torch.inference_mode():",
         '    logits = model(**processor(images, return_tensors="pt")).logits',
+        *decision,
+        "print(labels)",
+    ]
+
+
+def _listening(sounds: Hearing, decision: list[str]) -> list[str]:
+    """Lines that leave `logits` and `labels` for some `sounds`."""
+    padding = {
+        "longest": "padding=True, ",
+        "max_length": f'padding="max_length", max_length={sounds.samples}, ',
+        None: "",
+    }[sounds.padding]
+    return [
+        "def read(name):",
+        '    samples, rate = soundfile.read(name, dtype="float32", always_2d=True)',
+        f"    step = gcd(rate, {sounds.rate})",
+        f"    samples = resample_poly(samples.mean(1), {sounds.rate} // step, rate // step)",
+        f'    return samples.clip(-1, 1).astype("float32")[:{sounds.samples}]',
+        "",
+        'sounds = [read(name) for name in ["a-sound.wav", "another.wav"]]',
+        f'inputs = extractor(sounds, sampling_rate={sounds.rate}, {padding}return_tensors="pt")',
+        "with torch.inference_mode():",
+        "    logits = model(**inputs).logits",
         *decision,
         "print(labels)",
     ]
@@ -215,11 +263,14 @@ def _imports(case: Case, quantized: bool, problem: Problem, auto: str, reader: s
         autos.remove(auto)
     autos += ["BitsAndBytesConfig"] if quantized else []
     autos += ["pipeline"] if problem in ("entities", "tags") else []
-    lines = ["import torch"]
+    hears = reader == "AutoFeatureExtractor"
+    lines = [*(["from math import gcd", ""] if hears else []), *(["import soundfile"] if hears else []), "import torch"]
     if case.endswith("adapter"):
         lines.append("from peft import PeftModel")
     if reader == "AutoImageProcessor":
         lines.append("from PIL import Image")
+    if hears:
+        lines.append("from scipy.signal import resample_poly")
     lines.append(f"from transformers import {', '.join(autos)}")
     if case == "pooled-adapter":
         lines.append("from transformers.dynamic_module_utils import get_class_from_dynamic_module")

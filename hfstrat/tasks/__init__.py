@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hfstrat.tasks.audio_classification import AudioClassification
 from hfstrat.tasks.causal_lm import CausalLM
 from hfstrat.tasks.image_classification import ImageClassification
 from hfstrat.tasks.masked_lm import MaskedLM
@@ -17,6 +18,7 @@ from hfstrat.tasks.token_classification import TokenClassification
 
 __all__ = [
     "TASKS",
+    "AudioClassification",
     "CausalLM",
     "ImageClassification",
     "MaskedLM",
@@ -30,7 +32,14 @@ __all__ = [
 ]
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering | MaskedLM | CausalLM | Seq2Seq | ImageClassification,
+    TextClassification
+    | TokenClassification
+    | QuestionAnswering
+    | MaskedLM
+    | CausalLM
+    | Seq2Seq
+    | ImageClassification
+    | AudioClassification,
     Field(discriminator="kind"),
 ]
 
@@ -42,4 +51,5 @@ TASKS: dict[str, type[TaskSpec]] = {
     "causal_lm": CausalLM,
     "seq2seq": Seq2Seq,
     "image_classification": ImageClassification,
+    "audio_classification": AudioClassification,
 }

@@ -408,6 +408,17 @@ class Encoded:
             return self, rows
         return self.masking.drawn(self, rows, seed, epoch), np.arange(len(rows))
 
+    def varied(self, rows: IntArray, signals: Signals) -> Encoded:
+        """Some examples with other signals, which are these rows' as an epoch sees or hears them."""
+        targets = self.examples.targets
+        return replace(
+            self,
+            examples=replace(self.examples.taken(rows), targets=None if targets is None else targets[rows]),
+            windows=np.arange(len(rows) + 1),
+            signals=signals,
+            masking=None,
+        )
+
     def first(self, count: int) -> Encoded:
         """The first examples, to be looked at: their tokens, and no units."""
         windows = self.windows[: count + 1]

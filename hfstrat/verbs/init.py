@@ -22,6 +22,7 @@ OTHERS = {
     "causal_lm": "Qwen/Qwen3-0.6B",
     "seq2seq": "google-t5/t5-small",
     "image_classification": "google/vit-base-patch16-224-in21k",
+    "audio_classification": "facebook/wav2vec2-base",
 }
 """Bases for tasks that an encoder of text does not learn."""
 STRATEGIES = {"causal_lm": "lora", "seq2seq": "full", "masked_lm": "full"}
@@ -141,6 +142,8 @@ def _task(guess: Guess) -> str:
     more = "  # max_length: auto           # tokens that the model sees of a text"
     if guess.kind == "image_classification":
         more = "  # augmentation: {flip: true, crop: 0.5}   # how training pictures are varied"
+    if guess.kind == "audio_classification":
+        more = "  # augmentation: {shift: 0.1, noise: [10, 40]}   # how training sounds are varied"
     return "\n".join([*lines, more])
 
 

@@ -207,7 +207,8 @@ def test_twenty_problems_are_shown_and_the_others_counted() -> None:
     with pytest.raises(DataError) as caught:
         sizes([b"x"] * 30)
     assert len(caught.value.problems) == 21
-    assert str(caught.value.problems[-1]) == "and 10 more such problems"
+    assert caught.value.problems[-1].message == "and 10 more such problems"
+    assert "data.skip_unreadable: true" in caught.value.problems[-1].hint
 
 
 def test_a_picture_of_too_many_pixels_is_refused_from_the_limit_on(monkeypatch: pytest.MonkeyPatch) -> None:

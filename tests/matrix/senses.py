@@ -1,7 +1,7 @@
 """Pairs with architectures that see or hear: what a run does, done with the layers below it.
 
 Whatever of a run knows nothing of tokens is used as it is: planning, building, the loop, the best state, the artefact;
-whole runs on pictures are those of `tests/tasks/test_image_classification.py`, and no task hears yet.
+whole runs are those of `tests/tasks/test_image_classification.py` and `tests/tasks/test_audio_classification.py`.
 """
 
 from __future__ import annotations

@@ -22,12 +22,12 @@ from transformers import (
 )
 
 import hfstrat as hf
-from hfstrat import encoding, execute
+from hfstrat import execute, seeing
 from hfstrat.data.varying import Varied
-from hfstrat.encoding import seen
 from hfstrat.errors import DataError, ModelError, RecipeError
 from hfstrat.runs import store
 from hfstrat.runs.events import Observer
+from hfstrat.seeing import seen
 from hfstrat.tasks import ImageClassification
 from hfstrat.tasks.base import Examples, Labels
 from hfstrat.tasks.image_classification import AugmentationSpec
@@ -443,7 +443,7 @@ def test_pictures_of_other_splits_that_are_nearly_those_of_training_are_told(tin
 
 def test_resized_pictures_are_kept_and_mapped(tmp_path, monkeypatch):
     monkeypatch.setenv(store.HOME, str(tmp_path / "cache"))
-    monkeypatch.setattr(encoding, "FEWEST", 10)
+    monkeypatch.setattr(seeing, "FEWEST", 10)
     files = sorted(str(file) for file in write_folder(tmp_path / "pictures", 4).rglob("*.png"))
     processor, plain = ViTImageProcessorPil(size={"height": 16, "width": 16}), []
     whole = seen(processor, examples(files), plain.append).signals
