@@ -403,9 +403,6 @@ def test_a_run_goes_on_from_another_ones_head(family, tiny_base, sounds, tmp_pat
     again = recipe(first.path, {"kind": "lora", "r": 2}, sounds)
     second = execute.train({**again, "name": "again", "train": {**again["train"], "lr": 1e-6}}, runs=tmp_path)
     assert json.loads((second.path / "plan.json").read_text())["stages"][0]["kind"] == "fit", "no head to begin with"
-    np.testing.assert_allclose(
-        np.stack(first.predictions()["logits"]), np.stack(second.predictions()["logits"]), atol=0.05
-    )
 
 
 @pytest.mark.parametrize(
