@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfstrat.errors import Problem, RecipeError, did_you_mean
+from hfstrat.errors import Problem, RecipeError, did_you_mean, shortened
 from hfstrat.models.anatomy import canonical, named_parameters
 from hfstrat.models.base import Adapted
 from hfstrat.models.modeling_pooled import PooledForSequenceClassification
@@ -99,8 +99,8 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
             # PEFT's own classes know nothing of a pooled model, and would add heads by name.
             config = config_class(task_type=None if pooled else task_type, base_model_name_or_path=base_name, **options)
             adapted: nn.Module = get_peft_model(model, config)
-    except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError, AssertionError) as error:
-        text = " ".join(str(error).split())
+    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
+        text = shortened(" ".join(str(error).split()), 200)
         raise RecipeError(Problem(f"{adapter.method} cannot adapt this model: {text}", "strategy")) from error
     return adapted.eval()
 
@@ -113,6 +113,8 @@ def unwarned() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         # It looks for the widths of a norm, and LN_TUNING copies norms whole.
         warnings.filterwarnings("ignore", message="Unsupported layer type .*norm")
+        # BOFT has kernels for a GPU, and does without.
+        warnings.filterwarnings("ignore", message="Failed to load the CUDA extension")
         yield
 
 

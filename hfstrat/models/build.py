@@ -125,8 +125,14 @@ def plan_adapter(base: Base, shape: Shape, plan: Plan, task_type: str | None) ->
     if base.adapter is not None:
         check_continues(plan.adapter, plan.body.storage, base.adapter, [name for name, _ in model.named_modules()])
     before = {name for name, _ in named_parameters(model)}
-    with torch.device("meta"):
-        adapted = put_in(model, plan.adapter, base.name, task_type)
+    try:
+        with torch.device("meta"):
+            adapted = put_in(model, plan.adapter, base.name, task_type)
+    except RecipeError as error:
+        if "meta" not in str(error).lower():
+            raise
+        # Some methods compute with the weights as they begin.
+        adapted = put_in(_load(base, shape, plan.body, _How(meta=False))[0], plan.adapter, base.name, task_type)
     sizes = {name: parameter.numel() for name, parameter in named_parameters(adapted) if name not in before}
     return Added(sizes, frozenset(adapter_names(adapted)))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hfstrat.strategies.base import HeadedSpec, Setting, Sizes, epochs_for, head_first, head_setting
 from hfstrat.strategies.lora import Targets, targets_of
@@ -35,6 +35,17 @@ METHODS = {
 }
 
 
+PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
+REFUSED = {
+    "MULTITASK_PROMPT_TUNING": "it needs the number of a task with each example",
+    "POLY": "it needs the number of a task with each example",
+    "SHADOW": "it runs a second model beside the base, which must be one that writes",
+    "XLORA": "it mixes adapters that were trained before",
+    "CARTRIDGE": "it starts from the cache of a model that has read a text",
+}
+"""Methods that one recipe cannot train, and why."""
+
+
 class Peft(HeadedSpec):
     """A parameter-efficient method by PEFT's name of it."""
 
@@ -52,7 +63,18 @@ class Peft(HeadedSpec):
     @field_validator("method")
     @classmethod
     def _upper(cls, method: str) -> str:
-        return method.upper().replace("-", "_")
+        name = method.upper().replace("-", "_")
+        if name in REFUSED:
+            raise ValueError(f"{name} is not for this: {REFUSED[name]}")
+        return name
+
+    @model_validator(mode="after")
+    def _tokens_are_named(self) -> Self:
+        if self.method == "TRAINABLE_TOKENS" and not self.options.get("token_indices"):
+            raise ValueError(
+                "TRAINABLE_TOKENS trains rows of the embedding: name them by options: {token_indices: [...]}"
+            )
+        return self
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""
@@ -88,4 +110,6 @@ def _required(method: str, updates: int) -> dict[str, object]:
         return {"total_step": updates, "tinit": updates // 10, "tfinal": updates // 3, "deltaT": max(1, updates // 100)}
     if method == "IA3":
         return {"feedforward_modules": ()}  # all targets are scaled at their output
+    if method in PROMPTS:  # enough for models of all sizes (Lester et al. 2021, arXiv:2104.08691, §3.2)
+        return {"num_virtual_tokens": 20}
     return {}

@@ -1,0 +1,56 @@
+"""Methods of PEFT: each one that the installed version has trains a classifier, or is refused with a reason."""
+
+from __future__ import annotations
+
+import pytest
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from hfstrat import execute
+from hfstrat.errors import RecipeError
+from hfstrat.strategies.peft import PROMPTS, REFUSED
+from tests import tiny
+from tests.training.helpers import LIVELY, memory, recipe
+
+ROWS = tiny.reviews(60)
+METHODS = sorted(str(kind.value) for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
+# What suits layers of 32 inputs; the defaults are for layers of hundreds.
+SMALL = {
+    "C3A": {"block_size": 8},
+    "MISS": {"r": 8},
+    "ROAD": {"group_size": 8},
+    "SHIRA": {"r": 4},
+    "TRAINABLE_TOKENS": {"token_indices": [7, 8, 9]},
+    "VBLORA": {"vector_length": 8, "num_vectors": 16},
+    "WAVEFT": {"n_frequency": 64},
+}
+# Of other models than classifiers, as PEFT says itself.
+ELSEWHERE = {"ADAPTION_PROMPT": "Unsupported model type", "CPT": "only supports task_type"}
+QUICK = ("BOFT", "LOHA", "TRAINABLE_TOKENS", *PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "method", [method if method in QUICK else pytest.param(method, marks=pytest.mark.slow) for method in METHODS]
+)
+def test_a_method_trains_or_says_why_it_does_not(method, tiny_base, tmp_path):
+    given = recipe(
+        tiny_base("bert", **LIVELY), {"kind": "peft", "method": method, "options": SMALL.get(method, {})}, "run"
+    )
+    if method in REFUSED or method in ELSEWHERE:
+        reason = REFUSED.get(method) or ELSEWHERE[method]
+        with pytest.raises(RecipeError, match=reason):
+            execute.train(given, data=memory(ROWS), runs=tmp_path)
+        return
+    run = execute.train(given, data=memory(ROWS), runs=tmp_path)
+    plan = run.read("plan.json")
+    assert 0 < plan["parameters"]["trainable"] < plan["parameters"]["total"]
+    assert (run.artifact / "adapter_config.json").is_file()
+
+
+def test_what_only_another_kind_of_training_can_use_is_said_at_once(tiny_base, tmp_path):
+    for method in REFUSED:
+        given = recipe(tiny_base("bert"), {"kind": "peft", "method": method.lower()})
+        with pytest.raises(RecipeError, match=f"{method} is not for this"):
+            execute.train(given, data=memory(ROWS), runs=tmp_path)
+    given = recipe(tiny_base("bert"), {"kind": "peft", "method": "TRAINABLE_TOKENS"})
+    with pytest.raises(RecipeError, match="token_indices"):
+        execute.train(given, data=memory(ROWS), runs=tmp_path)
