@@ -114,7 +114,7 @@ def unwarned() -> Iterator[None]:
         # It looks for the widths of a norm, and LN_TUNING copies norms whole.
         warnings.filterwarnings("ignore", message="Unsupported layer type .*norm")
         # BOFT has kernels for a GPU, and does without.
-        warnings.filterwarnings("ignore", message="Failed to load the CUDA extension")
+        warnings.filterwarnings("ignore", module=r"peft\.tuners\.boft")
         yield
 
 
