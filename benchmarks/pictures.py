@@ -5,7 +5,7 @@
 digits: the numerals of scikit-learn by a small ConvNeXt (recipes/digits.yaml) and a small ViT (digits-vit.yaml).
 
 cifar: eight of the ten classes of a sample of CIFAR-10 by a small ConvNeXt. DIR has a folder `cifar10` with
-`train/CLASS/*.png` and `test/CLASS/*.png`.
+`train/CLASS/FILE` and `test/CLASS/FILE`.
 
 transfer: the two other classes, `ship` and `truck`, from 50 pictures each, by each strategy from the model of the part
 before (its first seed), and from random weights; `hfstrat compare` on one split, differences with their intervals.
@@ -102,7 +102,7 @@ def _tables(options: argparse.Namespace) -> tuple[Path, Path]:
     for split in ("train", "test"):
         rows: tuple[list[str], list[str]] = ([], [])
         for of_class in sorted((options.data / "cifar10" / split).resolve().iterdir()):
-            files, other = sorted(of_class.glob("*.png")), of_class.name in OTHERS
+            files, other = sorted(file for file in of_class.iterdir() if file.is_file()), of_class.name in OTHERS
             for file in files[:FEW] if other and split == "train" else files:
                 rows[other].append(json.dumps({"image": str(file), "label": of_class.name}))
         for folder, lines in zip(folders, rows, strict=True):
