@@ -32,7 +32,7 @@ def encode(task: TaskSpec, processor: Any, examples: Examples, max_length: int) 
     """
     if isinstance(task, TextsSpec):
         return task.encode(processor, examples, max_length)
-    return seen(processor, examples)
+    return task.aimed(seen(processor, examples))
 
 
 def seen(processor: BaseImageProcessor, examples: Examples, progress: Callable[[int], None] | None = None) -> Encoded:
@@ -50,14 +50,15 @@ def seen(processor: BaseImageProcessor, examples: Examples, progress: Callable[[
     how: Any = processor
     grey = isinstance(how.image_mean, (list, tuple)) and len(how.image_mean) == 1
     values: list[npt.NDArray[np.uint8]] = []  # one array of all, once the size of the first is known
-    places = count()
+    places, sizes = count(), np.zeros((len(examples), 2), np.int64)
 
     def keep(picture: npt.NDArray[np.uint8]) -> None:
         found, place = sized(processor, picture), next(places)
+        sizes[place] = picture.shape[:2]
         if not values:
             values.append(np.empty((len(examples), *found.shape), np.uint8))
         values[0][place] = found
 
     decode_all(examples.media, 1 if grey else 3, keep, progress=progress)
     windows = np.arange(len(examples) + 1)
-    return Encoded(examples, {}, windows, 0, {}, signals=pixels_of(processor, values[0]))
+    return Encoded(examples, {}, windows, 0, {}, signals=pixels_of(processor, values[0], sizes))

@@ -40,7 +40,7 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.runs.store import LIMIT, room
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
-from hfstrat.tasks import ImageClassification, TextClassification, TextsSpec
+from hfstrat.tasks import ImageClassification, ObjectDetection, TextClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
 from hfstrat.tasks.language import LanguageSpec
 from hfstrat.tasks.pixels import Pixels
@@ -283,7 +283,7 @@ def open_start(recipe: Recipe, body: Body) -> Base:
     """
     with naming(body.origin) if body.origin is not None else nullcontext():
         task = recipe.task
-        size = task.image_size if isinstance(task, ImageClassification) else "auto"
+        size = task.image_size if isinstance(task, (ImageClassification, ObjectDetection)) else "auto"
         side = size if size != "auto" else None
         return open_base(recipe.model, body, task.auto_class, task.reads, side)
 
@@ -340,7 +340,7 @@ def encode(
         hears, found = observer or Observer(), {}
         hears.phase("pictures", sum(map(len, examples.values())), "pictures")
         for name, part in examples.items():
-            found[name] = seen(base.image_processor, part, hears.advance)
+            found[name] = task.aimed(seen(base.image_processor, part, hears.advance))
         if task.augmentation is not None:
             found["train"] = replace(found["train"], masking=Varied(task.augmentation))
         return found

@@ -17,7 +17,7 @@ import yaml
 from hfstrat.errors import ModelError, Problem, RecipeError, UsageError, did_you_mean
 from hfstrat.models.code import Code, load_code
 from hfstrat.models.modeling_pooled import PooledConfig
-from hfstrat.models.processors import plain_image_processor, read_image_processor, resized
+from hfstrat.models.processors import detector_processor, plain_image_processor, read_image_processor, resized, squared
 from hfstrat.models.vocabulary import fitted_config, position_limit
 from hfstrat.models.weights import AGAIN, check_weights
 from hfstrat.recipe.model import ModelSpec
@@ -244,7 +244,7 @@ def open_base(
     Raises:
         UsageError: It is not there, cannot be reached, is not a model, or is not what the strategy needs.
     """
-    sees = reads == "pixel_values"
+    sees, detects = reads == "pixel_values", auto_class == "AutoModelForObjectDetection"
     _check(spec, body, reads)
     code = load_code(spec.code) if spec.code is not None else None
     origin = body.origin or spec.base
@@ -254,7 +254,8 @@ def open_base(
             None, str(config.model_type), config, None, _positions(config), None, False, False, None, None, code, {}
         )
         _check_reads(config, found.name, reads)
-        return _seeing(found, plain_image_processor(config), spec, side) if sees else found
+        plain = detector_processor if detects else plain_image_processor
+        return _seeing(found, plain(config), spec, side, detects=detects) if sees else found
     spec = spec.model_copy(update={"base": origin})
     location, adapter = locate(origin), None
     revision = _revision(location, spec.revision if body.origin is None else None)
@@ -298,10 +299,10 @@ def open_base(
         code=code,
         hub={**hub, "use_safetensors": True},
     )
-    return found if processor is None else _seeing(found, processor, spec, side)
+    return found if processor is None else _seeing(found, processor, spec, side, detects=detects)
 
 
-def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: int | None) -> Base:
+def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: int | None, *, detects: bool) -> Base:
     """A base that looks at pictures, of the recipe's shape and size where it asks for others.
 
     Args:
@@ -309,13 +310,18 @@ def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: in
         processor: What makes its inputs.
         spec: The recipe's `model`.
         side: Height and width of pictures; None for what the processor says.
+        detects: Whether it is asked for boxes.
     """
     config = base.config
     if spec.config is not None and base.location is not None:
         config = _shaped(config, spec)
-        if "image_size" in spec.config or int(getattr(config, "num_channels", 3)) == 1:
+        if detects:
+            processor = detector_processor(config) if "model_type" in spec.config else processor
+        elif "image_size" in spec.config or int(getattr(config, "num_channels", 3)) == 1:
             processor = plain_image_processor(config)
-    if side is not None:
+    if detects:
+        processor = squared(processor, side)
+    elif side is not None:
         processor = resized(processor, config, side)
     return replace(base, config=config, image_processor=processor)
 

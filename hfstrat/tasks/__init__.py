@@ -9,6 +9,7 @@ from pydantic import Field
 from hfstrat.tasks.causal_lm import CausalLM
 from hfstrat.tasks.image_classification import ImageClassification
 from hfstrat.tasks.masked_lm import MaskedLM
+from hfstrat.tasks.object_detection import ObjectDetection
 from hfstrat.tasks.question_answering import QuestionAnswering
 from hfstrat.tasks.seq2seq import Seq2Seq
 from hfstrat.tasks.task import TaskSpec, TextsSpec
@@ -20,6 +21,7 @@ __all__ = [
     "CausalLM",
     "ImageClassification",
     "MaskedLM",
+    "ObjectDetection",
     "QuestionAnswering",
     "Seq2Seq",
     "Task",
@@ -30,7 +32,14 @@ __all__ = [
 ]
 
 Task = Annotated[
-    TextClassification | TokenClassification | QuestionAnswering | MaskedLM | CausalLM | Seq2Seq | ImageClassification,
+    TextClassification
+    | TokenClassification
+    | QuestionAnswering
+    | MaskedLM
+    | CausalLM
+    | Seq2Seq
+    | ImageClassification
+    | ObjectDetection,
     Field(discriminator="kind"),
 ]
 
@@ -42,4 +51,5 @@ TASKS: dict[str, type[TaskSpec]] = {
     "causal_lm": CausalLM,
     "seq2seq": Seq2Seq,
     "image_classification": ImageClassification,
+    "object_detection": ObjectDetection,
 }

@@ -66,11 +66,11 @@ class ImageClassification(Classification):
         """One split as pictures and targets."""
         targets = self.targets_of(split, name, columns["label"], labels) if labels is not None else None
         ids, pictures = ids_of(split, name, columns), pictures_of(split, columns["image"])
-        return Examples(ids, _names(pictures, ids), None, targets, media=pictures)
+        return Examples(ids, names_of(pictures, ids), None, targets, media=pictures)
 
     def examples(self, ids: tuple[str, ...], texts: Sequence[Any], pairs: Sequence[str] | None) -> Examples:
         """Pictures to be decided about: files, arrays, or pictures of Pillow."""
-        return Examples(ids, _names(texts, ids), None, None, media=texts)
+        return Examples(ids, names_of(texts, ids), None, None, media=texts)
 
     def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
         """The picture's name, scores and logits."""
@@ -82,7 +82,7 @@ def pictures_of(split: Dataset, column: str) -> list[Any]:
     return [np.asarray(one, np.uint8) if isinstance(one, list) else one for one in split[column][:]]
 
 
-def _names(pictures: Sequence[Any], ids: Sequence[str]) -> list[str]:
+def names_of(pictures: Sequence[Any], ids: Sequence[str]) -> list[str]:
     """What to call each picture: its file, or the row."""
     found = []
     for picture, name in zip(pictures, ids, strict=True):
