@@ -311,7 +311,7 @@ class Detector:
         import torch
 
         labels = None if targets is None else _labels(targets, inputs["pixel_values"].dtype)
-        with _computed_wide(model):
+        with _computed_wide(model), _in_one_piece(model, len(inputs["pixel_values"])):
             found = model(**inputs) if labels is None else model(**inputs, labels=labels)
         config: Any = getattr(model, "module", model).config
         exclusive = found.logits.shape[-1] > config.num_labels  # with one class more, that of no object
@@ -361,13 +361,13 @@ def _best(found: Any, exclusive: bool) -> torch.Tensor:
     from torch.nn.functional import pad
 
     logits, centres = found.logits.float(), found.pred_boxes.float()
+    most = min(MOST, logits.shape[1])
     if exclusive:
         scores, classes = logits.softmax(-1)[..., :-1].max(-1)
-        scores, query = scores.topk(min(MOST, scores.shape[1]), dim=1)
+        scores, query = scores.topk(most, dim=1)
         classes = classes.gather(1, query)
     else:
-        flat = logits.sigmoid().flatten(1)
-        scores, place = flat.topk(min(MOST, flat.shape[1]), dim=1)
+        scores, place = logits.sigmoid().flatten(1).topk(most, dim=1)
         classes, query = place % logits.shape[2], place // logits.shape[2]
     middle, half = centres[..., :2], centres[..., 2:] / 2
     box = torch.cat([middle - half, middle + half], dim=-1)
@@ -410,3 +410,25 @@ def _computed_wide(model: nn.Module) -> Iterator[None]:
             inner.loss_function = plain
         else:
             del inner._loss_function
+
+
+@contextmanager
+def _in_one_piece(model: nn.Module, images: int) -> Iterator[None]:
+    """Hand batch norms their gradients in one piece where there is one image.
+
+    A detector turns maps into rows, whose gradients come back transposed. Of a single image that looks to PyTorch
+    (2.13, on a CPU) like another layout of memory, and what its batch norm makes of them is wrong.
+    """
+    import torch
+
+    def keep(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradient.contiguous())  # type: ignore[no-untyped-call]
+
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)] if images == 1 else []
+    hooks = [module.register_forward_hook(keep) for module in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,321 @@
+"""Boxes: what a detector is told, what it says of them, and runs from end to end."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from transformers import AutoImageProcessor, AutoModelForObjectDetection, pipeline
+
+import hfstrat as hf
+from hfstrat import execute
+from hfstrat.encoding import encode
+from hfstrat.models.processors import read_image_processor, squared
+from hfstrat.tasks import ObjectDetection
+from hfstrat.tasks.base import Labels
+from hfstrat.training import scoring
+from tests import elsewhere, tiny
+from tests.faults.test_resume import check_goes_on
+from tests.training import helpers
+
+COLOURS = {"blue": (40, 60, 230), "green": (40, 220, 60), "red": (230, 40, 40)}
+LABELS = Labels("boxes", tuple(COLOURS), (1, 1, 1))
+SIZES = [(64, 48), (48, 64), (80, 40)]
+
+
+def scene(number: int) -> tuple[Image.Image, list[list[float]], list[str]]:
+    """A grey picture of one to three coloured rectangles: it, left, top, width and height of each, and its colour."""
+    rng = np.random.default_rng([7, number])
+    width, height = SIZES[number % 3]
+    picture = Image.fromarray(rng.integers(90, 130, (height, width, 3), dtype=np.uint8))
+    boxes, names = [], []
+    for place in range(1 + number % 3):
+        wide, high = int(rng.integers(12, 20)), int(rng.integers(12, 20))
+        left = int(rng.integers(place * width // 3, max(place * width // 3 + 1, (place + 1) * width // 3 - wide + 6)))
+        left, top = min(left, width - wide), int(rng.integers(0, height - high))
+        name = list(COLOURS)[int(rng.integers(3))]
+        ImageDraw.Draw(picture).rectangle((left, top, left + wide - 1, top + high - 1), COLOURS[name])
+        boxes.append([left, top, wide, high])
+        names.append(name)
+    return picture, boxes, names
+
+
+def row(number: int) -> dict[str, Any]:
+    picture, boxes, names = scene(number)
+    return {"image": np.asarray(picture), "objects": {"bbox": boxes, "category": names}}
+
+
+def write_folder(folder: Path, count: int = 24) -> Path:
+    """Pictures beside a metadata.jsonl that says what is in them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(count):
+        picture, boxes, names = scene(number)
+        picture.save(folder / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "objects": {"bbox": boxes, "category": names}}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("scenes"))
+
+
+def recipe(base: Path, strategy: dict[str, Any], source: Path | str, **task: Any) -> dict[str, Any]:
+    given = helpers.recipe(base, strategy, train={"epochs": 2, "lr": 1e-3}, evaluate={"metrics": ["map", "map50"]})
+    data = {"source": f"{source}/" if isinstance(source, Path) else source, "validation": 0.25, "test": 0.25}
+    return {**given, "task": {"kind": "object_detection", **task}, "data": data}
+
+
+def encoded_of(base: Path, numbers: list[int], **task: Any) -> Any:
+    from datasets import Dataset
+
+    own = ObjectDetection(**task)
+    rows = [row(number) for number in numbers]
+    data = Dataset.from_list([{**one, "image": one["image"].tolist()} for one in rows])
+    columns = own.columns({}, data.column_names)
+    processor = squared(read_image_processor(str(base), {}), None)
+    return own, processor, encode(own, processor, own.read(data, "test", columns, LABELS), 0)
+
+
+def lively(model: Any) -> Any:
+    """A model whose queries do not all say the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name, parameter in model.named_parameters():
+            if "backbone" not in name:
+                strength = 1.0 if "query_position" in name else 1.0 / max(1, parameter[0].numel()) ** 0.5
+                parameter.data += strength * torch.randn_like(parameter)
+    return model
+
+
+# --- what a model is told and says ---------------------------------------------------------------------------
+
+
+def test_a_detector_is_told_what_its_own_processor_tells_it(tiny_base):
+    base = tiny_base("rt_detr")
+    _, processor, encoded = encoded_of(base, [0, 1, 2])
+    for place in range(3):
+        picture, boxes, names = scene(place)
+        objects = [
+            {"bbox": box, "category_id": list(COLOURS).index(name), "area": box[2] * box[3], "iscrowd": 0}
+            for box, name in zip(boxes, names, strict=True)
+        ]
+        made = processor(picture, annotations={"image_id": place, "annotations": objects}, return_tensors="np")
+        told = encoded.aims[place][encoded.aims[place][:, 0] >= 0]
+        np.testing.assert_allclose(told[:, 1:], made["labels"][0]["boxes"], atol=1e-6)
+        assert told[:, 0].tolist() == made["labels"][0]["class_labels"].tolist()
+        np.testing.assert_allclose(
+            encoded.signals.inputs(np.array([place]))["pixel_values"], made["pixel_values"], atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("family", list(tiny.DETECTORS))
+def test_boxes_are_those_of_the_models_own_processor(family, tiny_base):
+    base = tiny_base(family)
+    model = lively(AutoModelForObjectDetection.from_pretrained(base)).eval()
+    task, processor, encoded = encoded_of(base, [0, 1, 2])
+    found = scoring.logits(model, encoded, 2)
+    said = task.decode(task.collected(found, encoded, LABELS), Labels("boxes", tuple("abcde")), 0.0).predictions
+    pictures = [scene(number)[0] for number in range(3)]
+    sizes = [picture.size[::-1] for picture in pictures]
+    with torch.inference_mode():
+        outputs = model(**processor(pictures, return_tensors="pt"))
+    expected = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=sizes)
+    for ours, theirs in zip(said, expected, strict=True):
+        ours = ours[ours[:, 1] >= 0]
+        order = np.argsort(-theirs["scores"].numpy(), kind="stable")[: len(ours)]
+        np.testing.assert_allclose(ours[:, 0], theirs["scores"].numpy()[order], atol=1e-6)
+        apart = np.abs(np.diff(ours[:, 0], prepend=2, append=-1)) > 1e-6  # of equal scores the order is anything
+        clear = apart[:-1] & apart[1:]
+        assert clear.sum() > 5
+        assert (ours[clear, 1] == theirs["labels"].numpy()[order][clear]).all()
+        np.testing.assert_allclose(ours[clear, 2:], theirs["boxes"].numpy()[order][clear], atol=1e-3)
+
+
+# Queries with noise are as many as the most boxes of a picture in the batch allow.
+PLAIN = {"num_denoising": 0, "freeze_backbone_batch_norms": False}
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "precision"),
+    [
+        ("rt_detr", PLAIN, torch.float64),
+        ("rt_detr_v2", PLAIN, torch.float64),
+        ("yolos", {}, torch.float32),  # from here on they cast to it inside
+        ("detr", {"dropout": 0.0}, torch.float32),
+        ("conditional_detr", {"dropout": 0.0}, torch.float32),
+        ("deformable_detr", {"dropout": 0.0}, torch.float32),
+    ],
+)
+def test_micro_batches_are_one_batch(family, config, precision, tiny_base):
+    base = tiny_base(family, **config)
+    model = lively(AutoModelForObjectDetection.from_pretrained(base)).to(precision).train()
+    _, _, encoded = encoded_of(base, [0, 1, 2, 3, 4, 5])
+    for _ in range(20):  # so that statistics are those of pictures
+        model(torch.from_numpy(encoded.signals.inputs(np.arange(6))["pixel_values"]).to(precision))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()  # which would look at the other pictures of a batch
+    aims = torch.from_numpy(encoded.aims)
+    own = encoded.own.of_update(encoded.aims)
+
+    def pixels(rows: list[int]) -> torch.Tensor:
+        return torch.from_numpy(encoded.signals.inputs(np.array(rows))["pixel_values"]).to(precision)
+
+    def gradients(parts: list[list[int]]) -> tuple[float, torch.Tensor]:
+        model.zero_grad()
+        total = 0.0
+        for part in parts:
+            said = own(model, {"pixel_values": pixels(part)}, aims[part])
+            loss = ObjectDetection.loss(said, aims[part], "boxes") / ObjectDetection.weight(aims, "boxes")
+            loss.backward()
+            total += float(loss.detach())
+        return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    whole, gradient = gradients([[0, 1, 2, 3, 4, 5]])
+    parts, summed = gradients([[4, 0], [1], [5, 3, 2]])
+    near = 1e-6 if precision == torch.float64 else 1e-3
+    assert parts == pytest.approx(whole, rel=near / 100)
+    assert float((summed - gradient).norm() / gradient.norm()) < near
+    labels = [
+        {"class_labels": one[:, 0].long(), "boxes": one[:, 1:].to(precision)}
+        for one in (rows[rows[:, 0] >= 0] for rows in aims)
+    ]
+    loss = model(pixel_values=pixels([0, 1, 2, 3, 4, 5]), labels=labels).loss
+    assert whole == pytest.approx(float(loss.detach()), rel=near / 100)
+
+
+def test_a_picture_without_objects_is_learned_from_as_well(tiny_base):
+    model = AutoModelForObjectDetection.from_pretrained(tiny_base("rt_detr")).train()
+    _, _, encoded = encoded_of(tiny_base("rt_detr"), [0])
+    inputs = {name: torch.from_numpy(value) for name, value in encoded.signals.inputs(np.array([0])).items()}
+    loss = encoded.own.of_update(np.full((1, 0, 5), -1.0))(model, inputs, torch.full((1, 0, 5), -1.0))
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert float(loss.detach()) > 0
+
+
+# --- runs ----------------------------------------------------------------------------------------------------
+
+
+def coco_of(run: Any, metric: int) -> float:
+    """pycocotools on what a run has written down."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    frame = run.predictions()
+    names = run.read("env.json")["labels"]["names"]
+    truth, said = [], []
+    for image, (true, found) in enumerate(zip(frame["reference"], frame["prediction"], strict=True)):
+        for one in true:
+            here = {"id": len(truth) + 1, "image_id": image, "bbox": list(one["box"]), "area": one["area"]}
+            truth.append({**here, "category_id": names.index(one["label"]), "iscrowd": int(one["crowd"])})
+        for one in found:
+            here = {"image_id": image, "category_id": names.index(one["label"])}
+            said.append({**here, "bbox": list(one["box"]), "score": one["score"]})
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "info": {},
+            "images": [{"id": image} for image in range(len(frame))],
+            "categories": [{"id": place, "name": name} for place, name in enumerate(names)],
+            "annotations": truth,
+        }
+        coco.createIndex()
+        judged = COCOeval(coco, coco.loadRes(said), "bbox")
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    return float(judged.stats[metric])
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy"),
+    [
+        ("rt_detr", {"kind": "scratch"}),
+        ("rt_detr", {"kind": "head"}),
+        ("rt_detr", {"kind": "partial", "last_n": 1}),
+        ("rt_detr", {"kind": "full"}),
+        ("rt_detr", {"kind": "lora", "r": 4}),
+        ("yolos", {"kind": "full"}),
+        ("yolos", {"kind": "lora", "r": 4}),
+        ("detr", {"kind": "head"}),
+        ("deformable_detr", {"kind": "full"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["kind"],
+)
+def test_a_run_leaves_a_detector_that_transformers_alone_loads(family, strategy, tiny_base, scenes, user, tmp_path):
+    run = execute.train(recipe(tiny_base(family), strategy, scenes), runs=tmp_path)
+    frame = run.predictions()
+    files = [str(scenes / name) for name in frame["image"]]
+    for metric, place in (("map", 0), ("map50", 1)):
+        assert run.metrics["metrics"][metric]["value"] == pytest.approx(coco_of(run, place), abs=1e-6)
+    said = hf.predict(run, files)
+    threshold = json.loads((run.artifact / "config.json").read_text())["hfstrat"]["threshold"]
+    for one, boxes, given in zip(said, frame["prediction"], frame["given"], strict=True):
+        assert len(one["prediction"]) == given
+        for ours, written in zip(one["prediction"], boxes, strict=False):
+            assert ours["label"] == written["label"]
+            assert ours["score"] == pytest.approx(written["score"], abs=1e-5)
+            assert ours["score"] > threshold
+    answer = user.run(elsewhere.program(run, tiny_base(family), files))
+    for theirs, one in zip(answer["found"], said, strict=True):
+        assert [box["label"] for box in theirs] == [box["label"] for box in one["prediction"]]
+        for a, b in zip(theirs, one["prediction"], strict=True):
+            left, top, width, height = b["box"]
+            np.testing.assert_allclose(a["box"], [left, top, left + width, top + height], atol=1e-2)
+    assert hf.evaluate(run)["metrics"]["map"]["value"] == pytest.approx(run.metrics["metrics"]["map"]["value"])
+
+
+def test_a_detector_from_a_shape_alone_learns_and_goes_on_to_other_classes(tmp_path):
+    folder = write_folder(tmp_path / "scenes", 48)
+    shape = {"model_type": "rt_detr", **tiny.RT_DETR, "freeze_backbone_batch_norms": False}
+    del shape["num_labels"]
+    given = recipe(Path(), {"kind": "scratch"}, folder, image_size=64)
+    given["train"] |= {"epochs": 12, "lr": 2e-3, "batch_size": 8}
+    given |= {"model": {"config": shape, "dropout": 0.0}}
+    run = execute.train(given, runs=tmp_path / "runs")
+    lines = (run.path / "log.jsonl").read_text().splitlines()
+    losses = [one["loss"] for one in map(json.loads, lines) if one["kind"] == "update"]
+    assert losses[-1] < 0.7 * losses[0]
+    model = AutoModelForObjectDetection.from_pretrained(run.artifact)
+    assert list(model.config.id2label.values()) == sorted(COLOURS)
+    processor = AutoImageProcessor.from_pretrained(run.artifact, backend="pil")
+    found = pipeline("object-detection", model=model, image_processor=processor, threshold=0.0)(str(folder / "0.png"))
+    assert {one["label"] for one in found} <= set(COLOURS)
+    shapes = [
+        json.dumps(
+            {
+                "file_name": f"{number}.png",
+                "objects": {"bbox": scene(number)[1], "category": ["thing"] * len(scene(number)[1])},
+            }
+        )
+        for number in range(48)
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(shapes) + "\n")
+    again = recipe(run.path, {"kind": "head"}, folder)
+    other = execute.train({**again, "name": "other"}, runs=tmp_path / "runs")
+    before, after = model.state_dict(), AutoModelForObjectDetection.from_pretrained(other.artifact).state_dict()
+    assert after["model.enc_score_head.weight"].shape[0] == after["model.decoder.class_embed.1.weight"].shape[0] == 1
+    assert after["model.denoising_class_embed.weight"].shape[0] == 2
+    moved = {name for name in before if before[name].shape != after[name].shape or not before[name].equal(after[name])}
+    assert all(any(word in name for word in ("class", "score", "bbox")) for name in moved)
+    assert any("bbox" in name for name in moved)
+
+
+@pytest.mark.parametrize("strategy", [{"kind": "scratch"}, {"kind": "partial", "last_n": 1}], ids=str)
+def test_a_run_with_noise_and_varied_boxes_goes_on(strategy, tiny_base, tmp_path):
+    rows = [{**row(number), "image": row(number)["image"].tolist()} for number in range(24)]
+    varied = {"flip": True, "crop": 0.5, "colour": 0.2, "erase": 0.2}
+    given = recipe(tiny_base("rt_detr"), strategy, "memory", augmentation=varied)
+    given["train"]["checkpoint_every"] = 2
+    check_goes_on(given, rows, tmp_path)
