@@ -22,9 +22,10 @@ OTHERS = {
     "causal_lm": "Qwen/Qwen3-0.6B",
     "seq2seq": "google-t5/t5-small",
     "image_classification": "google/vit-base-patch16-224-in21k",
+    "object_detection": "PekingU/rtdetr_r18vd",
 }
 """Bases for tasks that an encoder of text does not learn."""
-STRATEGIES = {"causal_lm": "lora", "seq2seq": "full", "masked_lm": "full"}
+STRATEGIES = {"causal_lm": "lora", "seq2seq": "full", "masked_lm": "full", "object_detection": "full"}
 """What is usual where there is no new head to begin with."""
 TRAIN = """\
 train:
@@ -141,6 +142,8 @@ def _task(guess: Guess) -> str:
     more = "  # max_length: auto           # tokens that the model sees of a text"
     if guess.kind == "image_classification":
         more = "  # augmentation: {flip: true, crop: 0.5}   # how training pictures are varied"
+    if guess.kind == "object_detection":
+        more = "  # augmentation: {flip: true, crop: 0.5}   # how training pictures and their boxes are varied"
     return "\n".join([*lines, more])
 
 

@@ -16,11 +16,18 @@ from transformers import AutoImageProcessor, AutoModelForObjectDetection, pipeli
 
 import hfstrat as hf
 from hfstrat import execute
+from hfstrat.data import sources
+from hfstrat.data.varying import Varied, _moved
 from hfstrat.encoding import encode
+from hfstrat.errors import DataError, RecipeError
 from hfstrat.models.processors import read_image_processor, squared
+from hfstrat.recipe.data import FileData
 from hfstrat.tasks import ObjectDetection
 from hfstrat.tasks.base import Labels
+from hfstrat.tasks.boxes import objects_in
+from hfstrat.tasks.object_detection import BoxAugmentationSpec, cells_of
 from hfstrat.training import scoring
+from hfstrat.verbs import init
 from tests import elsewhere, tiny
 from tests.faults.test_resume import check_goes_on
 from tests.training import helpers
@@ -319,3 +326,276 @@ def test_a_run_with_noise_and_varied_boxes_goes_on(strategy, tiny_base, tmp_path
     given = recipe(tiny_base("rt_detr"), strategy, "memory", augmentation=varied)
     given["train"]["checkpoint_every"] = 2
     check_goes_on(given, rows, tmp_path)
+
+
+# --- data ----------------------------------------------------------------------------------------------------
+
+
+def coco_json(folder: Path, numbers: list[int], file: str, names: list[str] | None = None) -> Path:
+    """COCO's annotations beside pictures that lie in `images/`."""
+    names = names or list(COLOURS)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for number in numbers:
+        picture, boxes, labels = scene(number)
+        picture.save(folder / "images" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": picture.width, "height": picture.height})
+        for box, name in zip(boxes, labels, strict=True):
+            here = {"id": len(annotations), "image_id": number, "category_id": 10 * names.index(name), "bbox": box}
+            annotations.append({**here, "area": box[2] * box[3] / 2, "iscrowd": int(number % 6 == 3)})
+    categories = [{"id": 10 * place, "name": name} for place, name in enumerate(names)]
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+def voc(folder: Path, count: int) -> Path:
+    """Pascal VOC's folder: corners from one on, the last pixel counted in."""
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        picture, boxes, names = scene(number)
+        picture.save(folder / "JPEGImages" / f"{number}.png")
+        objects = "".join(
+            f"<object><name>{name}</name><difficult>{int(number % 6 == 3)}</difficult><bndbox><xmin>{left + 1}</xmin>"
+            f"<ymin>{top + 1}</ymin><xmax>{left + wide}</xmax><ymax>{top + high}</ymax></bndbox></object>"
+            for (left, top, wide, high), name in zip(boxes, names, strict=True)
+        )
+        (folder / "Annotations" / f"{number}.xml").write_text(f"<annotation>{objects}</annotation>")
+    for split, part in (("train", range(12)), ("val", range(12, 18)), ("test", range(18, count))):
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(map(str, part)))
+    return folder
+
+
+def boxes_of(folder: Path | str) -> dict[str, list[Any]]:
+    """What is read of a place, by split: names of pictures with their objects."""
+    loaded = sources.load(FileData(source=str(folder)))
+    own = ObjectDetection()
+    return {
+        name: [
+            (Path(file).name, cell.boxes.tolist(), cell.names, cell.crowd.tolist())
+            for file, cell in zip(rows["image"], cells_of(rows, "objects"), strict=True)
+        ]
+        for name, rows in loaded.splits.items()
+        if own.columns({}, rows.column_names)
+    }
+
+
+def expected(numbers: Any) -> list[Any]:
+    found = ((f"{number}.png", scene(number), float(number % 6 == 3)) for number in numbers)
+    return [(name, boxes, tuple(names), [crowd] * len(names)) for name, (_, boxes, names), crowd in found]
+
+
+def test_coco_and_voc_are_read_as_they_are(tmp_path):
+    for split, numbers in (("train2017", range(12)), ("val2017", range(12, 18))):
+        coco_json(tmp_path / "coco", list(numbers), f"annotations/instances_{split}.json")
+    assert boxes_of(tmp_path / "coco") == {"train": expected(range(12)), "validation": expected(range(12, 18))}
+    one = coco_json(tmp_path / "one", list(range(5)), "mine.json")
+    assert boxes_of(one) == {"train": expected(range(5))}
+    found = boxes_of(voc(tmp_path / "voc", 24))
+    assert found == {
+        "train": expected(range(12)),
+        "validation": expected(range(12, 18)),
+        "test": expected(range(18, 24)),
+    }
+
+
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_a_run_on_annotations_of_tools(form, tiny_base, tmp_path):
+    source = voc(tmp_path / "data", 24) if form == "voc" else tmp_path / "data"
+    if form == "coco":
+        coco_json(source, list(range(24)), "_annotations.coco.json")
+    given = recipe(tiny_base("rt_detr"), {"kind": "head"}, source)
+    if form == "voc":
+        given["data"] = {"source": f"{source}/"}
+    run = execute.train(given, runs=tmp_path / "runs")
+    crowds = [one["crowd"] for row in run.predictions()["reference"] for one in row]
+    assert 0 < sum(crowds) < len(crowds)
+    assert run.metrics["metrics"]["map"]["value"] == pytest.approx(coco_of(run, 0), abs=1e-6)
+    assert set(run.metrics["by_class"]) == set(COLOURS)
+
+
+def test_boxes_in_other_forms_are_the_same_boxes(tiny_base):
+    aims = encoded_of(tiny_base("rt_detr"), [0, 1, 2])[2].aims
+
+    def told(form: str, change: Any) -> np.ndarray:
+        from datasets import Dataset
+
+        own = ObjectDetection(boxes=form)
+        rows = []
+        for number in (0, 1, 2):
+            picture, boxes, names = scene(number)
+            objects = [{"bbox": change(box, picture), "label": name} for box, name in zip(boxes, names, strict=True)]
+            rows.append({"image": np.asarray(picture).tolist(), "objects": objects})
+        data = Dataset.from_list(rows)
+        processor = squared(read_image_processor(str(tiny_base("rt_detr")), {}), None)
+        return encode(own, processor, own.read(data, "test", own.columns({}, data.column_names), LABELS), 0).aims
+
+    def corners(box: list[float], picture: Image.Image) -> list[float]:
+        return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+
+    def shares(box: list[float], picture: Image.Image) -> list[float]:
+        middle = [box[0] + box[2] / 2, box[1] + box[3] / 2, box[2], box[3]]
+        return [side / whole for side, whole in zip(middle, 2 * picture.size, strict=True)]
+
+    np.testing.assert_allclose(told("xyxy", corners), aims, atol=1e-6)
+    np.testing.assert_allclose(told("cxcywh_relative", shares), aims, atol=1e-6)
+
+
+def test_a_data_set_of_the_hub_names_its_classes(tiny_base, tmp_path):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+    from datasets import Image as Pictures
+
+    objects = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=[*COLOURS, "unseen"]))}
+    rows = [
+        {
+            "image": scene(number)[0],
+            "objects": {"bbox": scene(number)[1], "category": [[*COLOURS].index(one) for one in scene(number)[2]]},
+        }
+        for number in range(24)
+    ]
+    data = Dataset.from_list(rows, features=Features({"image": Pictures(), "objects": objects}))
+    run = execute.train(recipe(tiny_base("rt_detr"), {"kind": "head"}, "memory"), data=data, runs=tmp_path)
+    assert run.read("env.json")["labels"]["names"] == [*COLOURS, "unseen"]
+    assert run.metrics["by_class"]["unseen"]["map"] is None
+    assert any("without an object in train: unseen" in one for one in run.read("audit.json")["warnings"])
+
+
+def test_all_that_is_wrong_with_boxes_is_said_at_once(tiny_base, tmp_path):
+    folder = write_folder(tmp_path / "data", 12)
+    (folder / "0.png").write_text("no picture")
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    lines[1]["objects"]["bbox"][0] = [1, 2, 500, 3]
+    lines[2]["objects"]["bbox"][0] = [5, 5, 0, 3]
+    lines[3]["objects"]["bbox"][0] = [None, 5, 2, 3]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    given = recipe(tiny_base("rt_detr"), {"kind": "head"}, folder)
+    given["data"] = {"source": f"{folder}/", "validation": 0.3, "test": 0.3}
+    with pytest.raises(DataError) as caught:
+        execute.train(given, runs=tmp_path / "runs")
+    said = str(caught.value)
+    assert "0.png" in said
+    assert "outside of its picture: row 1" in said
+    assert "no area: row 2" in said
+    assert "no numbers: row 3" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_can_be_learned_from_all_the_same_is_told(tiny_base, tmp_path):
+    folder = write_folder(tmp_path / "data", 24)
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    lines[0]["objects"] = {"bbox": [], "category": []}
+    lines[3]["objects"]["bbox"][0] = [-1, 0, 20, 20]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    given = recipe(tiny_base("rt_detr"), {"kind": "head"}, folder)
+    run = execute.train(given, runs=tmp_path / "runs")
+    told = " ".join(run.read("audit.json")["warnings"])
+    assert "pictures without an object" in told
+    assert "lies outside by a pixel or less" in told
+
+
+@pytest.mark.parametrize(
+    ("objects", "what"),
+    [
+        ({"bbox": [[1, 2, 3]], "category": ["red"]}, "a box is not four numbers"),
+        ({"bbox": [[1, 2, 3, 4]], "category": []}, "there are 1 boxes and 0 categories"),
+        ({"bbox": [[1, 2, 3, 4]], "category": [None]}, "an object has no category"),
+        ([[1, 2, 3, 4]], "no mapping of a box and a category"),
+        ("red", "no mapping of boxes and categories"),
+    ],
+)
+def test_cells_that_are_no_objects(objects, what):
+    with pytest.raises(ValueError, match=what):
+        objects_in(objects)
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (lambda found: found["annotations"][0].update(category_id=5), "of the category 5, which is not there"),
+        (lambda found: found["annotations"][0].update(image_id=-1), "of the image -1, which is not there"),
+        (lambda found: found["annotations"][0].update(bbox=[1, 2]), "no box of four numbers"),
+        (lambda found: found["images"][0].update(file_name="../x.png"), "not a name inside of the folder"),
+        (lambda found: found["images"][0].update(file_name="absent.png"), "absent.png is not there"),
+        (lambda found: found.pop("categories"), "lists of images, annotations and categories"),
+    ],
+)
+def test_annotations_that_do_not_fit(damage, what, tmp_path):
+    file = coco_json(tmp_path, [0, 1], "annotations.json")
+    found = json.loads(file.read_text())
+    damage(found)
+    file.write_text(json.dumps(found))
+    with pytest.raises(DataError, match=what):
+        sources.load(FileData(source=str(tmp_path)))
+
+
+def test_xml_that_declares_entities_is_not_read(tmp_path):
+    folder = voc(tmp_path, 24)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    text = (folder / "Annotations" / "1.xml").read_text()
+    entity = f'<!DOCTYPE a [<!ENTITY x SYSTEM "{secret}">]>'
+    (folder / "Annotations" / "1.xml").write_text(entity + text.replace("<name>", "<name>&x;", 1))
+    (folder / "Annotations" / "2.xml").write_text("<annotation><object>")
+    (folder / "Annotations" / "3.xml").unlink()
+    with pytest.raises(DataError) as caught:
+        sources.load(FileData(source=str(folder)))
+    said = str(caught.value)
+    assert "declares types or entities" in said
+    assert "2.xml" in said
+    assert "3 has no annotations" in said
+    assert "secret" not in said.replace(str(secret), "")
+
+
+def test_init_knows_boxes(scenes, tmp_path):
+    for source in (
+        scenes,
+        coco_json(tmp_path / "coco", list(range(5)), "annotations.json").parent,
+        voc(tmp_path / "voc", 24),
+    ):
+        text = init.run(source, None)
+        assert "kind: object_detection" in text
+        assert "objects: objects" in text
+
+
+# --- variation -----------------------------------------------------------------------------------------------
+
+
+def test_boxes_go_where_their_objects_go(tiny_base):
+    _, _, encoded = encoded_of(tiny_base("rt_detr"), list(range(6)))
+    varied = Varied(BoxAugmentationSpec(flip=True, crop=0.4))
+    seen = 0
+    for epoch in range(6):
+        drawn = varied.drawn(encoded, np.arange(6), 0, epoch)
+        for picture, rows in zip(drawn.signals.values, drawn.aims, strict=True):
+            for label, x, y, width, height in rows[rows[:, 0] >= 0]:
+                inner = [round(side * 64) for side in (x - width / 4, x + width / 4, y - height / 4, y + height / 4)]
+                colour = picture[:, inner[2] : inner[3] + 1, inner[0] : inner[1] + 1].mean(axis=(1, 2))
+                true = np.array(list(COLOURS.values())[int(label)], np.float64)
+                nearest = min(COLOURS, key=lambda one: float(np.abs(np.array(COLOURS[one]) - colour).sum()))
+                assert nearest == list(COLOURS)[int(label)], (colour, true)
+                seen += 1
+    assert 40 < seen < 6 * (encoded.aims[..., 0] >= 0).sum(), "and some are cut off"
+    again = varied.drawn(encoded, np.array([4]), 0, 5)
+    np.testing.assert_array_equal(again.aims[0], drawn.aims[4])
+    np.testing.assert_array_equal(again.signals.values[0], drawn.signals.values[4])
+    whole = Varied(BoxAugmentationSpec()).drawn(encoded, np.arange(6), 0, 0)
+    np.testing.assert_allclose(whole.aims, encoded.aims, atol=1e-6)
+
+
+def test_a_box_of_which_little_is_left_goes():
+    box = np.array([[0, 0.5, 0.5, 0.2, 0.2], [1, 0.1, 0.1, 0.1, 0.1], [-1, -1, -1, -1, -1]], np.float32)
+    kept = _moved(box, (0.4, 0.53, 0.9, 1.0), False)
+    assert kept[:, 0].tolist() == [0, -1, -1], "a third and a bit"
+    assert _moved(box, (0.4, 0.54, 0.9, 1.0), False)[:, 0].tolist() == [-1, -1, -1]
+    mirrored = _moved(box, (0.0, 0.0, 1.0, 1.0), True)
+    np.testing.assert_allclose(mirrored[1], [1, 0.9, 0.1, 0.1, 0.1], atol=1e-6)
+
+
+def test_strategies_that_do_not_go_with_boxes(tiny_base, scenes, tmp_path):
+    teacher = {"kind": "distill", "teacher": str(tiny_base("rt_detr"))}
+    with pytest.raises(RecipeError, match="which of a teacher's boxes"):
+        execute.train(recipe(tiny_base("rt_detr"), teacher, scenes), runs=tmp_path)
+    with pytest.raises(RecipeError, match="does not end in a linear layer"):
+        execute.train(recipe(tiny_base("rt_detr"), {"kind": "head", "solver": "lbfgs"}, scenes), runs=tmp_path)
