@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from hfstrat.metrics import built_in
+from hfstrat.report.gallery import GALLERY
 from hfstrat.report.samples import SAMPLES
 from hfstrat.report.snippet import Case, snippet
 from hfstrat.report.tables import Measure, count, duration, markdown_table, score, size
@@ -27,6 +28,7 @@ _TASK_NAMES = {
     "text-classification": "Text Classification",
     "token-classification": "Token Classification",
     "question-answering": "Question Answering",
+    "object-detection": "Object Detection",
     "fill-mask": "Fill Mask",
     "text-generation": "Text Generation",
     "text2text-generation": "Text-to-Text Generation",
@@ -304,6 +306,13 @@ def _by_class(run: Run) -> str:
 def _samples(run: Run, resolved: Mapping[str, Any]) -> str:
     """Test examples where they are public anyway: a card is pushed, and the rows of a file may be nobody's affair."""
     file = run.path / SAMPLES
+    if (run.path / GALLERY).is_file():
+        split = run.metrics.get("split", "test")
+        return (
+            f"## Samples\n\nPictures of the {split} split: true boxes dashed, found ones in full lines, "
+            f"the worst first: [{GALLERY}](../{GALLERY}) in the run's directory. It does not go with this folder: "
+            "pictures may be private.\n"
+        )
     if resolved["data"]["kind"] != "builtin" or not file.is_file():
         return ""
     return f"## Samples\n\nOf the {run.metrics.get('split', 'test')} split:\n\n{file.read_text('utf-8')}"

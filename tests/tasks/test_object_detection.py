@@ -22,13 +22,19 @@ from hfstrat.encoding import encode
 from hfstrat.errors import DataError, RecipeError
 from hfstrat.models.processors import read_image_processor, squared
 from hfstrat.recipe.data import FileData
+from hfstrat.report import tables
+from hfstrat.report.boxes import drawn
+from hfstrat.report.gallery import Tile, gallery
+from hfstrat.runs.directory import DIGESTS
+from hfstrat.runs.rows import Row
+from hfstrat.study import compare
 from hfstrat.tasks import ObjectDetection
 from hfstrat.tasks.base import Labels
-from hfstrat.tasks.boxes import objects_in
+from hfstrat.tasks.boxes import matched, objects_in, there
 from hfstrat.tasks.object_detection import BoxAugmentationSpec, cells_of
 from hfstrat.training import scoring
 from hfstrat.verbs import init
-from tests import elsewhere, tiny
+from tests import command, elsewhere, tiny
 from tests.faults.test_resume import check_goes_on
 from tests.training import helpers
 
@@ -599,3 +605,86 @@ def test_strategies_that_do_not_go_with_boxes(tiny_base, scenes, tmp_path):
         execute.train(recipe(tiny_base("rt_detr"), teacher, scenes), runs=tmp_path)
     with pytest.raises(RecipeError, match="does not end in a linear layer"):
         execute.train(recipe(tiny_base("rt_detr"), {"kind": "head", "solver": "lbfgs"}, scenes), runs=tmp_path)
+
+
+# --- pictures of what was found ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_base, scenes, tmp_path_factory):
+    return execute.train(recipe(tiny_base("rt_detr"), {"kind": "head"}, scenes), runs=tmp_path_factory.mktemp("runs"))
+
+
+def test_a_run_leaves_a_gallery_that_its_card_names(finished):
+    with Image.open(finished.path / "gallery.png") as sheet:
+        assert sheet.width > 2 * 320
+    digests = json.loads((finished.path / DIGESTS).read_text())
+    assert "gallery.png" in digests
+    card = (finished.artifact / "README.md").read_text()
+    assert "(../gallery.png)" in card
+    assert "| `red` |" in card
+    assert "pipeline_tag: object-detection" in card
+
+
+def test_predict_draws_what_it_finds(finished, scenes, tmp_path):
+    said = tmp_path / "said.jsonl"
+    result = command.hfstrat("predict", finished.path, scenes, "-o", said, "--draw", tmp_path / "drawn")
+    assert result.code == 0, result.err
+    assert len(said.read_text().splitlines()) == 24
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 24
+    refused = command.hfstrat("predict", finished.path, "--draw", tmp_path / "drawn")
+    assert refused.code == 2
+    assert "no boxes to draw" in refused.err
+
+
+def test_the_threshold_is_the_best_one_of_validation(finished, tiny_base):
+    task, _, encoded = encoded_of(tiny_base("rt_detr"), list(range(8)))
+    model = lively(AutoModelForObjectDetection.from_pretrained(finished.artifact)).eval()
+    found = task.collected(scoring.logits(model, encoded, 8), encoded, LABELS)
+
+    def f1(threshold: float) -> float:
+        right = given = wanted = 0
+        rows = zip(task.decode(found, LABELS, threshold).predictions, encoded.examples.targets, strict=True)
+        for said, true in rows:
+            kept, true = said[(said[:, 1] >= 0) & (said[:, 0] > threshold)], there(true)
+            right, given, wanted = right + (matched(kept, true) >= 0).sum(), given + len(kept), wanted + len(true)
+        return 2 * right / (given + wanted)
+
+    best = task.threshold(found, encoded.examples, "boxes")
+    assert f1(best) == max(f1(threshold) for threshold in [*np.linspace(0, 1, 200).tolist(), best])
+    assert f1(best) > 0
+
+
+def test_compare_pairs_arms_on_the_same_resamples(tiny_base, scenes, tmp_path):
+    runs = [
+        execute.train({**recipe(tiny_base("rt_detr"), {"kind": kind}, scenes), "name": kind}, runs=tmp_path)
+        for kind in ("head", "full")
+    ]
+    lines = [tables.Line.over([Row.of(run)]) for run in runs]
+    found = compare._differences_of(tmp_path, lines, lines[0], "map", "boxes", tuple(sorted(COLOURS)))
+    values = [run.metrics["metrics"]["map"]["value"] for run in runs]
+    assert found["full"].value == pytest.approx(values[1] - values[0], abs=1e-9)
+    assert found["full"].low <= found["full"].value <= found["full"].high
+
+
+def test_boxes_are_drawn_where_they_are():
+    picture = Image.new("RGB", (400, 400), "white")
+    found = [{"label": "a", "score": 0.9, "box": [100, 150, 80, 60]}]
+    true = [{"label": "b", "box": [200, 250, 80, 60]}]
+    sheet = np.asarray(drawn(picture, found, ("a", "b"), true)).astype(int)
+    other = np.abs(sheet - 255).sum(axis=2) > 0
+    assert other[180, 100], "its left side"
+    assert not other[180, 140], "and nothing inside"
+    side = other[250, 200:281]
+    assert 0.3 < side.mean() < 0.8, "a dashed line"
+    tiny_one = drawn(Image.new("RGB", (20, 10)), found, ("a",))
+    assert min(tiny_one.size) >= 320, "letters have room"
+
+
+def test_a_gallery_has_a_place_for_each_picture():
+    pictures = [Image.new("RGB", (30, height), "red") for height in (10, 20, 30)]
+    tiles = [Tile(one, "x" * 200, right) for one, right in zip(pictures, (True, False, None), strict=True)]
+    sheet = gallery(tiles, columns=2, side=100)
+    assert sheet.width < 2 * 120
+    assert sheet.height > 2 * 100
+    assert sheet.getpixel((8 + 50, 8 + 50)) == (255, 0, 0)
