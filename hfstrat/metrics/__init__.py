@@ -250,7 +250,7 @@ def lookup(name: str, problem: str) -> Metric:
     metric = OF_TOKENS.get(name) if problem in TOKENS else None
     metric = metric or built_in(name)
     if metric is None:
-        everywhere = CLASSES | REGRESSION | WORDS | ANSWERS | TOKENS | BOXES
+        everywhere = CLASSES | REGRESSION | WORDS | ANSWERS | TOKENS
         needs: Literal["predictions", "texts"] = "texts" if problem in TOKENS else "predictions"
         return Metric(name, name, _last_part(name), unit="", needs=needs, problems=everywhere, interval=None)
     if problem not in metric.problems:
