@@ -98,7 +98,7 @@ def _cells(report: Report, name: str, rows: Dataset, columns: Columns) -> list[O
 def _check_places(report: Report, name: str, rows: Dataset, column: str, cells: Sequence[Objects], form: Form) -> None:
     """Boxes that are none, and where they lie."""
     sides = [_sides(np.asarray(one) if isinstance(one, list) else one) for one in rows[column][:]]
-    unfinished, flat, outside, clipped = [], [], [], []
+    unfinished, turned, flat, outside, clipped = [], [], [], [], []
     for row, cell, of_picture in zip(numbers_of(rows), cells, sides, strict=True):
         if of_picture is None:
             continue  # it cannot be read, which is said elsewhere
@@ -112,15 +112,20 @@ def _check_places(report: Report, name: str, rows: Dataset, column: str, cells: 
         inside = np.clip(box, 0, [width, height, width, height])
         if (over > ROUNDING).any():
             outside.append(row)
-        elif ((inside[:, 2:] - inside[:, :2]) <= 0).any():
-            flat.append(row)
-        elif (over > 0).any():
-            clipped.append(row)
+        elif (box[:, 2:] < box[:, :2]).any():
+            turned.append(row)
+        else:
+            flat += [row] if ((inside[:, 2:] - inside[:, :2]) <= 0).any() else []
+            clipped += [row] if (over > 0).any() else []
     hint = "Correct the boxes, or delete them"
     report.rows(name, unfinished, "with a box whose sides are no numbers", hint, PATH)
-    report.rows(name, flat, "with a box of no area", f"{hint}; task.boxes is {form}", PATH)
+    report.rows(name, turned, "with a box that ends before it begins", f"{hint}; task.boxes is {form}", PATH)
     hint = f"task.boxes is {form}: set it to what the data has (xywh, xyxy or cxcywh_relative), or correct the boxes"
     report.rows(name, outside, "with a box that lies outside of its picture", hint, PATH)
+    if flat:
+        report.warnings.append(
+            f"split {name} has {len(flat)} rows with a box of no area, which is left out: {listed(flat)}"
+        )
     if clipped:
         what = f"split {name} has {len(clipped)} rows with a box that lies outside by a pixel or less"
         report.warnings.append(f"{what}, and is cut off at the border: {listed(clipped)}")

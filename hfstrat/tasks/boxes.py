@@ -136,13 +136,15 @@ def truth_of(cells: Sequence[Objects], index: Mapping[str, int], form: Form) -> 
 
 
 def in_pixels(truth: FloatArray, sizes: IntArray, form: Form) -> FloatArray:
-    """The same boxes in pixels of pictures of these sizes, cut off at their borders, and each with an area."""
+    """The same boxes in pixels of pictures of these sizes, cut off at their borders; those without an area are none."""
     found = truth.copy()
     sides = sizes[:, None, [1, 0, 1, 0]].astype(np.float64)
     given = found[..., 1:5] * sides if form == "cxcywh_relative" else found[..., 1:5]
     there = found[..., 0] >= 0
-    found[..., 1:5] = np.where(there[..., None], np.clip(given, 0.0, sides), -1.0)
+    found[..., 1:5] = np.clip(given, 0.0, sides)
     own = (found[..., 3] - found[..., 1]) * (found[..., 4] - found[..., 2])
+    there &= own > 0  # nobody could find the others
+    found[~there] = NONE
     found[..., 6] = np.where(there, np.where(np.isfinite(found[..., 6]), found[..., 6], own), -1.0)
     return found
 

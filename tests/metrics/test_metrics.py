@@ -659,8 +659,8 @@ def test_metric_of_another_problem_is_refused_with_those_that_fit(name: str, pro
 def test_every_metric_is_found_where_it_is_defined() -> None:
     for name, problem in CASES:
         assert lookup(name, problem) is (OF_TOKENS if problem == "tokens" and name in OF_TOKENS else METRICS)[name]
-        assert lookup(name, problem).module in _modules()
-    assert {lookup(*case).module for case in CASES} == set(_modules())
+        assert problem == "boxes" or lookup(name, problem).module in _modules()
+    assert {lookup(*case).module for case in CASES if case[1] != "boxes"} == set(_modules())
 
 
 def _modules() -> dict[str, Any]:

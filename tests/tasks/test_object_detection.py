@@ -473,7 +473,7 @@ def test_all_that_is_wrong_with_boxes_is_said_at_once(tiny_base, tmp_path):
     (folder / "0.png").write_text("no picture")
     lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     lines[1]["objects"]["bbox"][0] = [1, 2, 500, 3]
-    lines[2]["objects"]["bbox"][0] = [5, 5, 0, 3]
+    lines[2]["objects"]["bbox"][0] = [5, 5, -2, 3]
     lines[3]["objects"]["bbox"][0] = [None, 5, 2, 3]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     given = recipe(tiny_base("rt_detr"), {"kind": "head"}, folder)
@@ -483,7 +483,7 @@ def test_all_that_is_wrong_with_boxes_is_said_at_once(tiny_base, tmp_path):
     said = str(caught.value)
     assert "0.png" in said
     assert "outside of its picture: row 1" in said
-    assert "no area: row 2" in said
+    assert "ends before it begins: row 2" in said
     assert "no numbers: row 3" in said
     assert not (tmp_path / "runs").exists()
 
@@ -493,12 +493,14 @@ def test_what_can_be_learned_from_all_the_same_is_told(tiny_base, tmp_path):
     lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     lines[0]["objects"] = {"bbox": [], "category": []}
     lines[3]["objects"]["bbox"][0] = [-1, 0, 20, 20]
+    lines[4]["objects"]["bbox"][0] = [5, 5, 0, 20]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     given = recipe(tiny_base("rt_detr"), {"kind": "head"}, folder)
     run = execute.train(given, runs=tmp_path / "runs")
     told = " ".join(run.read("audit.json")["warnings"])
     assert "pictures without an object" in told
     assert "lies outside by a pixel or less" in told
+    assert "of no area, which is left out" in told
 
 
 @pytest.mark.parametrize(
