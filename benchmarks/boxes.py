@@ -340,7 +340,7 @@ def main() -> None:
         "",
         f"`python benchmarks/boxes.py --data DIR --epochs {words.epochs} --size {words.size}` on {platform.machine()}, "
         f"{os.cpu_count()} cores, 1 thread: an RT-DETR of 0.7 M parameters from random weights, on pictures of blood "
-        "cells (BCCD: 205 to learn from, 87 to choose by, 72 to measure by). Scores are equal to those of pycocotools to 1e-6.",
+        "cells (BCCD: 205 to learn from, 87 to choose by, 72 to measure by). Scores are those of pycocotools to 1e-6.",
         "",
         "| | hfstrat | Trainer | difference [95 % interval over pictures] |",
         "|---|--:|--:|--:|",
