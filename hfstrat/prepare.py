@@ -415,7 +415,10 @@ def check_goes_with(recipe: Recipe) -> None:
 
 
 def check_all_train(plan: Plan, anatomy: Anatomy) -> None:
-    """Raise where something that starts from random numbers would stay as it is."""
+    """Raise where something that starts from random numbers would stay as it is, or a copy of it would train alone."""
+    if plan.adapter is not None and (shared := anatomy.repeated):
+        what = f"{shared} stands in several layers of the model, and an adapter would train a copy for one of them"
+        raise RecipeError(Problem(what, "strategy.kind", hint="Use head, partial or full"))
     patterns = (*plan.trained, *(f"{name}.*" for name in (plan.adapter.modules_to_save if plan.adapter else ())))
     lost = [name for name in anatomy.fresh if not matches(name, patterns)]
     if anatomy.speaks and plan.adapter is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ from hfstrat import execute
 from hfstrat.data import sources
 from hfstrat.data.varying import Varied, _moved
 from hfstrat.encoding import encode
-from hfstrat.errors import DataError, RecipeError
+from hfstrat.errors import DataError, ModelError, RecipeError
 from hfstrat.models.processors import read_image_processor, squared
 from hfstrat.recipe.data import FileData
 from hfstrat.report import tables
@@ -601,7 +602,20 @@ def test_a_box_of_which_little_is_left_goes():
     np.testing.assert_allclose(mirrored[1], [1, 0.9, 0.1, 0.1, 0.1], atol=1e-6)
 
 
+def test_a_backbone_of_a_package_that_is_missing_is_said_before_anything_is_trained(scenes, tmp_path):
+    if importlib.util.find_spec("timm") is not None:
+        pytest.skip("timm is here")
+    given = recipe(Path(), {"kind": "scratch"}, scenes, image_size=64)
+    backbone = {"model_type": "timm_backbone", "backbone": "resnet50", "out_indices": [1, 2, 3, 4]}
+    given |= {"model": {"config": {"model_type": "detr", "backbone_config": backbone}}}
+    with pytest.raises(ModelError, match="timm"):
+        execute.train(given, runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_strategies_that_do_not_go_with_boxes(tiny_base, scenes, tmp_path):
+    with pytest.raises(RecipeError, match="stands in several layers"):
+        execute.train(recipe(tiny_base("deformable_detr"), {"kind": "lora", "r": 4}, scenes), runs=tmp_path)
     teacher = {"kind": "distill", "teacher": str(tiny_base("rt_detr"))}
     with pytest.raises(RecipeError, match="which of a teacher's boxes"):
         execute.train(recipe(tiny_base("rt_detr"), teacher, scenes), runs=tmp_path)
