@@ -128,12 +128,15 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .jsonl or .csv file; left out: jsonl on stdout.")
     ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", metavar="FOLDER", help="Put pictures with the boxes found here, as PNG.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Predict with a finished run: one line out for each text or picture in."""
     from hfstrat.verbs import predict as verb
 
-    verb.run(run, data, output, quiet)
+    verb.run(run, data, output, quiet, draw)
 
 
 @app.command()

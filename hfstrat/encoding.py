@@ -27,4 +27,4 @@ def encode(task: TaskSpec, processor: Any, examples: Examples, max_length: int) 
         return task.encode(processor, examples, max_length)
     if isinstance(task, AudioClassification):
         return heard(hears(processor), examples, task.max_seconds)
-    return seen(processor, examples)
+    return task.aimed(seen(processor, examples))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -320,6 +320,9 @@ def _step(plan: _Planned, prepared: Prepared, data: Encoded, accelerator: Accele
     weight = recipe.task.weight(
         torch.from_numpy(data.targets[counted]), prepared.material.labels.problem, weights=weights
     )
+    if data.own is not None:
+        own = data.own.of_update(data.targets[units])
+        batches = [replace(batch, own=own) for batch in batches]
     whole = float(weight) + len(units) - len(counted)
     # Texts of which the tokenizer makes nothing have no loss, which is to be divided by something.
     return engine.Step(plan.epoch, batches, whole or 1.0, len(plan.rows))

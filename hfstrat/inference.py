@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hfstrat import generating
 from hfstrat.data import folders, sources
 from hfstrat.data.auditing import problems_of_rows
+from hfstrat.data.pictures import decoded as picture_of
 from hfstrat.data.splits import split, train_name
 from hfstrat.data.streams import open_stream
 from hfstrat.encoding import encode
@@ -139,7 +140,8 @@ class Predictor:
             For classes `{"prediction": …, "scores": {label: probability}}` each; for numbers `{"prediction": value}`;
             for words `{"prediction": [{"label", "text", "start", "end", "score"}, …]}`; for questions
             `{"prediction": answer, "start", "end", "score"}`; for prompts `{"prediction": continuation}`; for texts
-            with masks `{"prediction": text, "masks": [[{"token", "score"}, …], …]}`.
+            with masks `{"prediction": text, "masks": [[{"token", "score"}, …], …]}`; for boxes
+            `{"prediction": [{"label", "score", "box": [left, top, width, height]}, …]}`.
         """
         if not len(texts):
             return []
@@ -200,8 +202,13 @@ class Predictor:
             return list(generating.records(task, self.model, self.tokenizer, examples, self.max_length))
         return self.recipe.task.records(*self.decide(examples), self.judge.labels)
 
-    def predict_file(self, source: Path, observer: Observer) -> Iterator[dict[str, Any]]:
+    def predict_file(self, source: Path, observer: Observer, draw: Path | None = None) -> Iterator[dict[str, Any]]:
         """Predictions for the rows of a file: `id`, then as `predict`.
+
+        Args:
+            source: The file.
+            observer: Hears how many are done.
+            draw: A folder for pictures with the boxes that were found.
 
         Raises:
             DataError: The file has no text column.
@@ -214,9 +221,25 @@ class Predictor:
             part = table.select(range(start, min(start + self.chunk, len(table))))
             examples = self.recipe.task.read(part, source.stem, columns, None)
             ids = examples.ids if "id" in columns else tuple(str(start + place) for place in range(len(part)))
-            for name, record in zip(ids, self._records(examples), strict=True):
+            for place, (name, record) in enumerate(zip(ids, self._records(examples), strict=True)):
+                if draw is not None and examples.media is not None:
+                    self._draw(draw, f"{start + place}-{examples.texts[place]}", examples.media[place], record)
                 yield {"id": name, **record}
             observer.advance(len(part))
+
+    def _draw(self, folder: Path, name: str, picture: Any, record: Mapping[str, Any]) -> None:
+        from PIL import Image
+
+        from hfstrat.report.boxes import drawn
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            plain = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in Path(name).stem)
+            shown = drawn(Image.fromarray(picture_of(picture, 3)), record["prediction"], self.judge.labels.names)
+            shown.save(folder / f"{plain}.png")
+        except OSError as error:
+            what = f"{folder} cannot be written: {error.strerror or error}"
+            raise UsageError(Problem(what, hint="Name another folder with --draw")) from error
 
     def evaluate(self, data: str | None, name: str | None, observer: Observer, memory: Any = None) -> dict[str, Any]:
         """Score on a split of the run's data, or on a file, and write `evaluations/<name>/`.

@@ -91,6 +91,8 @@ class Judge:
         result = self.metrics_json(split, len(examples), self.measure(decoded, examples, intervals=True))
         if self.labels.problem in table.ENTITIES:
             result["by_type"] = table.by_type(self.outputs(decoded, examples))
+        if self.labels.problem in table.BOXES:
+            result["by_class"] = table.by_class(self.outputs(decoded, examples), self.labels.names)
         self._write_predictions(folder / "predictions.parquet", examples, decoded)
         write_json(folder / "metrics.json", result)
         return result

@@ -43,7 +43,7 @@ from hfstrat.runs.records import Ledger
 from hfstrat.runs.store import LIMIT, room
 from hfstrat.seeing import seen
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
-from hfstrat.tasks import AudioClassification, ImageClassification, TextClassification, TextsSpec
+from hfstrat.tasks import AudioClassification, ImageClassification, ObjectDetection, TextClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
 from hfstrat.tasks.language import LanguageSpec
 from hfstrat.tasks.media import MediaClassification
@@ -288,7 +288,7 @@ def open_start(recipe: Recipe, body: Body) -> Base:
     """
     with naming(body.origin) if body.origin is not None else nullcontext():
         task = recipe.task
-        size = task.image_size if isinstance(task, ImageClassification) else "auto"
+        size = task.image_size if isinstance(task, (ImageClassification, ObjectDetection)) else "auto"
         side = size if size != "auto" else None
         return open_base(recipe.model, body, task.auto_class, task.reads, side)
 
@@ -348,7 +348,8 @@ def encode(
         hears, found = observer or Observer(), {}
         hears.phase("pictures", sum(map(len, examples.values())), "pictures")
         for name, part in examples.items():
-            found[name] = seen(base.image_processor, part, hears.advance, keep=recipe.train.cache is not False)
+            keep = recipe.train.cache is not False
+            found[name] = task.aimed(seen(base.image_processor, part, hears.advance, keep=keep))
         if task.augmentation is not None:
             found["train"] = replace(found["train"], masking=Varied(task.augmentation, labels))
         return found
@@ -423,7 +424,10 @@ def check_goes_with(recipe: Recipe) -> None:
 
 
 def check_all_train(plan: Plan, anatomy: Anatomy) -> None:
-    """Raise where something that starts from random numbers would stay as it is."""
+    """Raise where something that starts from random numbers would stay as it is, or a copy of it would train alone."""
+    if plan.adapter is not None and (shared := anatomy.repeated):
+        what = f"{shared} stands in several layers of the model, and an adapter would train a copy for one of them"
+        raise RecipeError(Problem(what, "strategy.kind", hint="Use head, partial or full"))
     patterns = (*plan.trained, *(f"{name}.*" for name in (plan.adapter.modules_to_save if plan.adapter else ())))
     lost = [name for name in anatomy.fresh if not matches(name, patterns)]
     if anatomy.speaks and plan.adapter is not None:

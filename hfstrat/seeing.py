@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hfstrat.data.listing import SKIP, refused
-from hfstrat.data.pictures import Channels, decode_each, digest
+from hfstrat.data.pictures import Channels, decode_each, digest, sizes
 from hfstrat.errors import DataError, Problem
 from hfstrat.runs import store
 from hfstrat.tasks.base import Encoded, Examples
@@ -52,15 +52,16 @@ def seen(
     how: Any = processor
     grey = isinstance(how.image_mean, (list, tuple)) and len(how.image_mean) == 1
     channels: Channels = 1 if grey else 3
+    whole = np.zeros((len(examples), 2), np.int64)
     shape = (len(examples), *sized(processor, np.zeros((64, 64, channels), np.uint8)).shape)
 
     def fill(values: Values) -> None:
         problems = []
-        for place, found in enumerate(decode_each(examples.media or (), channels, partial(sized, processor))):
+        for place, found in enumerate(decode_each(examples.media or (), channels, partial(_small, processor))):
             if isinstance(found, Problem):
                 problems.append(found)
             else:
-                values[place] = found
+                values[place], whole[place] = found
             if progress is not None:
                 progress(1)
         if problems:
@@ -72,8 +73,15 @@ def seen(
     if values is None:
         values = np.empty(shape, np.uint8)
         fill(values)
+    elif not whole.all():
+        whole = sizes(examples.media)
     windows = np.arange(len(examples) + 1)
-    return Encoded(examples, {}, windows, 0, {}, signals=pixels_of(processor, values))
+    return Encoded(examples, {}, windows, 0, {}, signals=pixels_of(processor, values, whole))
+
+
+def _small(processor: Any, picture: Values) -> tuple[Values, tuple[int, int]]:
+    """A picture resized, and its height and width before."""
+    return sized(processor, picture), picture.shape[:2]
 
 
 def _kept(

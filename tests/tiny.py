@@ -138,7 +138,7 @@ def base(
     """Make a tiny random base model with its tokenizer or processor, and give its folder back.
 
     Args:
-        family: One of `ALL` or `HEARING`.
+        family: One of `ALL`, of `HEARING`, or of `DETECTORS`, which come with the heads of a detector.
         folder: Where to; it is made when missing.
         seed: Seeds the weights; torch's own random state stays as it was.
         pooler: Whether the weights have BERT's pooler (bert, roberta, albert and vit only).
@@ -150,9 +150,9 @@ def base(
     """
     import torch
     import transformers
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForObjectDetection
 
-    spec = {**ALL, **HEARING}[family]
+    spec = {**ALL, **HEARING, **DETECTORS}[family]
     folder = Path(folder)
     if isinstance(spec, Family):
         processor = _tokenizer(replace(spec, train=_words) if whole_words else spec)
@@ -163,7 +163,8 @@ def base(
     options = {"add_pooling_layer": pooler} if spec.has_pooler else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModel.from_config(AutoConfig.for_model(family, **fields), **options)
+        auto = AutoModelForObjectDetection if family in DETECTORS else AutoModel
+        model = auto.from_config(AutoConfig.for_model(family, **fields), **options)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     if sentence_transformers is not None:
@@ -526,3 +527,96 @@ HEARING = {
 
 ALL: dict[str, Family | Sensory] = {**FAMILIES, **MORE_TEXT, **OTHERS}
 """The families that everything is tested with."""
+
+_RESNET = {
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16, 24, 32],
+    "depths": [1, 1, 1, 1],
+    "layer_type": "basic",
+    "out_features": ["stage4"],
+}
+_DETR = {
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone": None,
+    "backbone_config": _RESNET,
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "num_queries": 10,
+    "num_labels": 5,
+}
+RT_DETR: dict[str, Any] = {
+    "backbone_config": {
+        **_RESNET,
+        "model_type": "rt_detr_resnet",
+        "out_features": ["stage2", "stage3", "stage4"],
+    },
+    "d_model": 32,
+    "encoder_hidden_dim": 32,
+    "encoder_in_channels": [16, 24, 32],
+    "encoder_ffn_dim": 64,
+    "encoder_attention_heads": 2,
+    "hidden_expansion": 0.5,
+    "decoder_in_channels": [32, 32, 32],
+    "decoder_ffn_dim": 64,
+    "decoder_attention_heads": 2,
+    "decoder_layers": 2,
+    "encoder_layers": 1,
+    "num_queries": 20,
+    "num_denoising": 10,
+    "num_labels": 5,
+}
+"""A shape of 150 k parameters that learns quickly."""
+
+DETECTORS = {
+    "rt_detr": Sensory(
+        processor="RTDetrImageProcessorPil",
+        options={"size": {"height": 64, "width": 64}},
+        config=RT_DETR,
+    ),
+    "rt_detr_v2": Sensory(
+        processor="RTDetrImageProcessorPil",
+        options={"size": {"height": 64, "width": 64}},
+        config=RT_DETR,
+    ),
+    "detr": Sensory(
+        processor="DetrImageProcessorPil",
+        options={"size": {"shortest_edge": 64, "longest_edge": 100}},
+        config=_DETR,
+    ),
+    "conditional_detr": Sensory(
+        processor="ConditionalDetrImageProcessorPil",
+        options={"size": {"shortest_edge": 64, "longest_edge": 100}},
+        config=_DETR,
+    ),
+    "deformable_detr": Sensory(
+        processor="DeformableDetrImageProcessorPil",
+        options={"size": {"shortest_edge": 64, "longest_edge": 100}},
+        config={
+            **_DETR,
+            "num_feature_levels": 3,
+            "backbone_config": {**_RESNET, "out_features": ["stage2", "stage3", "stage4"]},
+        },
+    ),
+    "yolos": Sensory(
+        processor="YolosImageProcessorPil",
+        options={"size": {"shortest_edge": 64, "longest_edge": 100}},
+        config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": [64, 64],
+            "patch_size": 16,
+            "num_detection_tokens": 10,
+            "num_labels": 5,
+        },
+    ),
+}
+"""Families that find boxes."""

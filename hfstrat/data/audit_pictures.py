@@ -60,14 +60,12 @@ def check_pictures(
 ) -> tuple[dict[str, list[Text] | None], dict[str, list[Any] | None]]:
     """Digests and labels of each split, each row looked at by itself."""
     missing = {name: missing_columns(report, name, rows, columns) for name, rows in named}
-    found = {
-        name: None if "image" in missing[name] else _looked_at(report, name, rows, columns) for name, rows in named
-    }
+    found = {name: None if "image" in missing[name] else looked_at(report, name, rows, columns) for name, rows in named}
     return found, check_labels(report, named, columns, missing, problem, separator)
 
 
-def _looked_at(report: Report, name: str, rows: Dataset, columns: Columns) -> list[Text] | None:
-    """Row number and digest of each picture; None where some cannot be read."""
+def looked_at(report: Report, name: str, rows: Dataset, columns: Columns) -> list[Text] | None:
+    """Row number and digest of each picture of a split; None where some cannot be read."""
     column = str(columns["image"])
     pictures = rows[column][:]
     empty = where(rows, pictures, lambda one: one is None or (isinstance(one, str) and not one.strip()))

@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from hfstrat.data.audit import Audit, Report, audit_texts, check_texts
 from hfstrat.data.audit_answers import audit_answers, check_answers
+from hfstrat.data.audit_boxes import audit_boxes, check_boxes
 from hfstrat.data.audit_language import audit_language, check_language
 from hfstrat.data.audit_pictures import audit_pictures, check_pictures
 from hfstrat.data.audit_sounds import audit_sounds, check_sounds
 from hfstrat.data.audit_words import audit_words, check_words
 from hfstrat.errors import Problem
-from hfstrat.tasks import AudioClassification, ImageClassification, QuestionAnswering, TaskSpec, TextClassification
+from hfstrat.tasks import (
+    AudioClassification,
+    ImageClassification,
+    ObjectDetection,
+    QuestionAnswering,
+    TaskSpec,
+    TextClassification,
+)
 from hfstrat.tasks.language import LanguageSpec
 
 if TYPE_CHECKING:
@@ -38,6 +46,8 @@ def audit(task: TaskSpec, splits: Splits, columns: Columns, problem: Any) -> Aud
         return audit_pictures(splits, columns, problem, label_separator=task.label_separator)
     if isinstance(task, AudioClassification):
         return audit_sounds(splits, columns, problem, label_separator=task.label_separator)
+    if isinstance(task, ObjectDetection):
+        return audit_boxes(splits, columns, task.boxes, task.labels)
     if isinstance(task, LanguageSpec):
         return audit_language(splits, columns)
     if isinstance(task, QuestionAnswering):
@@ -62,6 +72,8 @@ def problems_of_rows(task: TaskSpec, name: str, rows: Dataset, columns: Columns,
         check_pictures(report, [(name, rows)], columns, problem, task.label_separator)
     elif isinstance(task, AudioClassification):
         check_sounds(report, [(name, rows)], columns, problem, task.label_separator)
+    elif isinstance(task, ObjectDetection):
+        check_boxes(report, [(name, rows)], columns, task.boxes)
     elif isinstance(task, LanguageSpec):
         check_language(report, name, rows, columns)
     elif isinstance(task, QuestionAnswering):

@@ -136,9 +136,22 @@ class Augmentation:
         Raises:
             UsageError: Pillow is needed and missing; it is for resizing, colour and RandAugment.
         """
+        return self.moved(picture, size, seed, epoch, example)[0]
+
+    def moved(
+        self, picture: Bytes, size: tuple[int, int], seed: int, epoch: int, example: int
+    ) -> tuple[Bytes, tuple[tuple[float, float, float, float], bool]]:
+        """As `augmented`, and where what it shows has gone to; `pad` and `randaugment` move things without a word.
+
+        Returns:
+            The picture; and top, left, bottom and right of the part of it that became all of it, in shares of its
+            sides, and whether that was mirrored.
+        """
         rng = _generator(seed, epoch, example, _PICTURE)
-        found = resized(picture, size, None if self.crop is None else _crop(picture.shape, self.crop, rng))
-        if self.flip and rng.random() < 0.5:
+        part = None if self.crop is None else _crop(picture.shape, self.crop, rng)
+        found = resized(picture, size, part)
+        mirrored = self.flip and rng.random() < 0.5
+        if mirrored:
             found = found[:, ::-1]
         if self.pad:
             found = _shifted(found, self.pad, rng)
@@ -149,7 +162,10 @@ class Augmentation:
             found = _by_pillow(found, lambda image: _rand_augmented(image, count, magnitude / MAX_MAGNITUDE, rng))
         if self.erase and rng.random() < self.erase:
             found = _erased(found, rng)
-        return np.array(found, order="C")
+        height, width = picture.shape[:2]
+        top, left, bottom, right = (0, 0, height, width) if part is None else part
+        shares = (top / height, left / width, bottom / height, right / width)
+        return np.array(found, order="C"), (shares, mirrored)
 
     def mixing(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hfstrat.tasks.base import DECODER, Encoded, Hidden, IntArray
+from hfstrat.tasks.base import DECODER, Encoded, Hidden, IntArray, OwnLoss
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,7 @@ class Batch:
         labelled: Which targets count, bool `(units,)`; None when all do.
         hidden: What the frozen blocks give, `(windows, length, width)`, zero for padding; of signals `(examples, …)`;
             None when they are run.
+        own: How the model is asked, where it computes its loss itself.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -47,6 +48,7 @@ class Batch:
     teacher: torch.Tensor | None = None
     labelled: torch.Tensor | None = None
     hidden: torch.Tensor | None = None
+    own: OwnLoss | None = None
 
     @property
     def tokens(self) -> int:
@@ -87,6 +89,7 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
         teacher=torch.from_numpy(data.teacher[units]) if data.teacher is not None else None,
         labelled=torch.from_numpy(data.labelled[units]) if data.labelled is not None else None,
         hidden=None if data.hidden is None else _hidden(data, data.hidden, windows),
+        own=data.own,
     )
 
 

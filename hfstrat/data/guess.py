@@ -16,6 +16,7 @@ from hfstrat.data.folders import PICTURE_SUFFIXES, SOUND_SUFFIXES
 from hfstrat.data.sounds import looks_like_sound
 from hfstrat.errors import DataError, Problem
 from hfstrat.tags import mark_entities
+from hfstrat.tasks.boxes import objects_in
 from hfstrat.tasks.chat import messages_in
 from hfstrat.tasks.question_answering import answers_in
 from hfstrat.tasks.token_classification import cells_of, spans_in
@@ -121,7 +122,14 @@ def guess(rows: Dataset) -> Guess:
     columns = [_Column(name, rows[name][:]) for name in rows.column_names]
     columns = [column for column in columns if column.filled]
     useful = [column for column in columns if not _is_id(column, columns)]
-    found = _asked(columns) or _spoken(columns) or _written(columns) or _tagged(rows, useful) or _marked(useful)
+    found = (
+        _boxed(columns)
+        or _asked(columns)
+        or _spoken(columns)
+        or _written(columns)
+        or _tagged(rows, useful)
+        or _marked(useful)
+    )
     found = found or _alone(useful)
     if found is not None:
         return found
@@ -142,6 +150,36 @@ def guess(rows: Dataset) -> Guess:
         reasons.append(f"'{texts[1].name}' is the second text: {texts[1].words:.1f} words on average")
     roles["label"] = target
     return Guess(roles, problem, separator, (*reasons, why))
+
+
+# --- boxes --------------------------------------------------------------------------------------------------
+
+
+def _boxed(columns: Sequence[_Column]) -> Guess | None:
+    """Pictures, and objects with boxes and categories in them."""
+    picture = _pictured(columns)
+    for column in columns if picture is not None else ():
+        first = column.filled[0]
+        if not isinstance(first, dict) and not (column.is_list and all(map(_holds_objects, column.filled))):
+            continue
+        try:
+            found = [objects_in(cell) for cell in column.values]
+        except ValueError:
+            continue
+        count = sum(len(one.names) for one in found)
+        if picture is None or not count:
+            continue
+        kinds = len({name for one in found for name in one.names})
+        reasons = (
+            f"'{picture.name}' is the picture",
+            f"'{column.name}' is the objects in it: {count} of {kinds} classes in {len(found)} pictures",
+        )
+        return Guess({"image": picture.name, "objects": column.name}, None, None, reasons, "object_detection")
+    return None
+
+
+def _holds_objects(cell: Any) -> bool:
+    return isinstance(cell, list) and all(isinstance(one, dict) for one in cell)
 
 
 # --- questions ----------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def load(spec: DataSpec, memory: Memory | None = None, *, folder: Path | None = 
         DataError: A file is missing or malformed, the Hub cannot be reached, or `memory` is not given.
     """
     if isinstance(spec, FileData):
-        return _load_media(spec, folder) or _load_files(spec, folder)
+        return _load_annotated(spec, folder) or _load_media(spec, folder) or _load_files(spec, folder)
     if isinstance(spec, HubData):
         return _load_hub(spec)
     if isinstance(spec, BuiltinData):
@@ -69,6 +69,21 @@ def load(spec: DataSpec, memory: Memory | None = None, *, folder: Path | None = 
 
 
 # --- files --------------------------------------------------------------------------------------------------
+
+
+def _load_annotated(spec: FileData, folder: Path | None) -> Loaded | None:
+    """Pictures with boxes as COCO or Pascal VOC write them; None where there are none."""
+    from hfstrat.data.annotated import read_annotated
+
+    source = _find(spec.source, "data.source", folder)
+    near = source if source.is_dir() else source.parent
+    files = {
+        name: _find(name, f"data.{role}", near, folder)
+        for role in ("train", "validation", "test")
+        if isinstance(name := getattr(spec, role), str) and name.lower().endswith(".json")
+    }
+    found = read_annotated(source, files)
+    return None if found is None else Loaded(*found, str(source))
 
 
 def _load_media(spec: FileData, folder: Path | None) -> Loaded | None:

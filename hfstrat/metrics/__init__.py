@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hfstrat.errors import Problem, RecipeError
+from hfstrat.metrics import detection
 from hfstrat.metrics import intervals as _intervals
 from hfstrat.metrics.resampled import statistic
 
@@ -31,12 +33,15 @@ ENTITIES = frozenset({"entities"})
 WORDS = frozenset({"entities", "tags"})
 ANSWERS = frozenset({"spans"})
 TOKENS = frozenset({"tokens"})
+BOXES = frozenset({"boxes"})
 
 # The area under the curve, and points on it, cost items × classes for each resample. Beyond this many cells they get
 # fewer resamples (77 classes of 40 items: 1000; ten times as many items: 105), which makes the interval noisier, not
 # wider.
 _AUC_CELLS = 250_000_000
 _AUC_RESAMPLES_AT_LEAST = 100
+# Likewise the precision of boxes: boxes × resamples, about 2 s a metric.
+_BOX_CELLS = 50_000_000
 _OF_CURVES = frozenset({"roc_auc", "sensitivity_at_specificity"})
 
 # Below, more than half of the negatives would be called positive; above, a thousand of them do not tell it from 1.
@@ -54,8 +59,8 @@ class Metric:
         higher_is_better: Which way is up.
         unit: Unit of the value.
         needs: Whether it is computed from decisions, from probabilities, or from texts that the model writes.
-        problems: Where it is defined: some of "single_label", "multi_label", "regression", "entities", "tags", "spans"
-            and "tokens".
+        problems: Where it is defined: some of "single_label", "multi_label", "regression", "entities", "tags", "spans",
+            "tokens" and "boxes".
         options: Keyword arguments of the module's `compute`.
         interval: How its interval is computed; None for a metric that is not in the table.
         package: What has to be installed for it; None where everything is.
@@ -131,6 +136,7 @@ METRICS: dict[str, Metric] = {
         Metric("cross_entropy", "token_losses", "cross_entropy", higher_is_better=False, unit="nats", problems=TOKENS),
         Metric("exact_match", "squad", "exact_match", problems=ANSWERS),
         Metric("answer_f1", "squad", "f1", problems=ANSWERS),
+        *(Metric(name, "detection", name, problems=BOXES) for name in detection.NAMES),
         Metric("tag_f1_macro", "f1", "f1", problems=frozenset({"tags"}), options={"average": "macro"}),
         _written("chrf", "chrf", "score", "points", "sacrebleu"),
         _written("bleu", "sacrebleu", "score", "points", "sacrebleu"),
@@ -153,9 +159,11 @@ class Outputs:
 
     Args:
         references: Class indices int64 `(n,)`; 0/1 `(n, labels)`; numbers `(n,)` or `(n, outputs)`; the tags of the
-            words of each text; all answers to each question; or anything, where predictions say it all.
+            words of each text; all answers to each question; the true boxes of each image, `(boxes, 7)`; or anything,
+            where predictions say it all.
         predictions: As `references`; one answer to each question, empty for none; of the tokens of each text the sum
-            of their losses in nats, how many are right, and how many there are, float64 `(n, 3)`.
+            of their losses in nats, how many are right, and how many there are, float64 `(n, 3)`; of each image the
+            boxes that were found, `(boxes, 6)`.
         scores: Probabilities float64 `(n, classes)` or `(n, labels)`; None for a regression.
         num_labels: How many classes, labels or outputs there are.
         texts: What the model wrote and what is true, where it was asked to write.
@@ -166,6 +174,13 @@ class Outputs:
     scores: npt.NDArray[np.floating[Any]] | None
     num_labels: int
     texts: tuple[Sequence[str], Sequence[str]] | None = None
+
+    @cached_property
+    def matches(self) -> detection.Matches:
+        """Of boxes which are right, matched once for all metrics."""
+        found = [detection.Found(rows[:, 2:6], rows[:, 0], rows[:, 1]) for rows in self.predictions]
+        truth = [detection.Truth(rows[:, 1:5], rows[:, 0], rows[:, 5], rows[:, 6]) for rows in self.references]
+        return detection.match(found, truth, self.num_labels)
 
 
 @dataclass(frozen=True)
@@ -326,6 +341,9 @@ def _score(metric: Metric, problem: str, outputs: Outputs, seed: int, resamples:
 
 
 def _resamples(metric: Metric, outputs: Outputs, resamples: int) -> int:
+    if metric.problems == BOXES:
+        affordable = _BOX_CELLS // max(1, len(outputs.matches.image))
+        return min(resamples, max(_AUC_RESAMPLES_AT_LEAST, affordable))
     if metric.module not in _OF_CURVES or outputs.num_labels == 2:
         return resamples
     affordable = _AUC_CELLS // (len(outputs.references) * outputs.num_labels)
@@ -336,6 +354,8 @@ def _value(metric: Metric, problem: str, outputs: Outputs) -> float:
     """The value by the metric's evaluate module; not finite where it is undefined."""
     from hfstrat.metrics import modules
 
+    if metric.problems == BOXES:  # no module of the Hub takes boxes without pycocotools
+        return float(statistic(metric, problem, outputs)(np.ones((len(outputs.references), 1)))[0])
     if metric.interval is None:
         return _external_value(metric, modules.load(metric.module), outputs)
     with warnings.catch_warnings():  # that a metric is undefined is said by the value
@@ -391,6 +411,20 @@ def by_type(outputs: Outputs) -> dict[str, dict[str, float]]:
 
     result = modules.load("seqeval").compute(predictions=outputs.predictions, references=outputs.references)
     return {kind: value for kind, value in result.items() if isinstance(value, dict)}
+
+
+def by_class(outputs: Outputs, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Average precision of each class, and how many true boxes there are of it; None where there is none."""
+    found, whole = detection.detection_score(outputs.matches), outputs.matches
+    numbers = [
+        int(whole.wanted[0, start:end].sum())
+        for start, end in zip(whole.true_starts[:-1], whole.true_starts[1:], strict=True)
+    ]
+    rows = zip(names, found.of_class, found.of_class_50, numbers, strict=True)
+    return {
+        name: {"map": float(one) if number else None, "map50": float(half) if number else None, "number": number}
+        for name, one, half, number in rows
+    }
 
 
 def _regression_value(metric: Metric, module: evaluate.EvaluationModule, outputs: Outputs) -> float:

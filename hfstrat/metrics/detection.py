@@ -200,7 +200,9 @@ def detection_score(matches: Matches) -> DetectionScore:
     }
     whole = of_area["all"]
     at_50, at_75 = (int(np.argmin(np.abs(THRESHOLDS - overlap))) for overlap in (0.5, 0.75))
-    recall = {most: np.stack([_recall(matches, one, most) for one in _classes(matches)]) for most in (1, 10, MOST)}
+    recall = {
+        most: np.stack([_recall(matches, one, most, once)[:, 0] for one in _classes(matches)]) for most in (1, 10, MOST)
+    }
     return DetectionScore(
         map=_mean_of_defined(whole),
         map50=_mean_of_defined(whole[:, at_50]),
@@ -216,8 +218,12 @@ def detection_score(matches: Matches) -> DetectionScore:
     )
 
 
-def map_replicates(matches: Matches, weights: FloatArray) -> FloatArray:
-    """`DetectionScore.map` on resamples of the images; for `intervals.bootstrap`.
+NAMES = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "mar_1", "mar_10", "mar_100")
+"""Fields of `DetectionScore` that are one number."""
+
+
+def map_replicates(matches: Matches, weights: FloatArray, name: str = "map") -> FloatArray:
+    """A number of `DetectionScore` on resamples of the images; for `intervals.bootstrap`.
 
     An image that a resample holds twice counts as two images, except that its boxes with the same score stay
     together: the first one counts twice, then the second one.
@@ -225,6 +231,7 @@ def map_replicates(matches: Matches, weights: FloatArray) -> FloatArray:
     Args:
         matches: Of all images.
         weights: How often each resample holds each image, float64 `(images, r)`.
+        name: One of `NAMES`.
 
     Returns:
         `(r,)`; NaN for a resample without anything to find.
@@ -237,13 +244,20 @@ def map_replicates(matches: Matches, weights: FloatArray) -> FloatArray:
     longest = max(1, int(np.diff(matches.starts).max(initial=0)))
     columns = max(1, _CELLS_AT_ONCE // longest)
     parts = [weights[:, at : at + columns] for at in range(0, weights.shape[1], columns)]
-    return np.concatenate([_map(matches, part) for part in parts]) if parts else np.zeros(0)
+    return np.concatenate([_of_name(matches, name, part) for part in parts]) if parts else np.zeros(0)
 
 
-def _map(matches: Matches, weights: FloatArray) -> FloatArray:
+def _of_name(matches: Matches, name: str, weights: FloatArray) -> FloatArray:
+    kind, _, which = name.partition("_")
+    area = list(AREAS).index(which) if which in AREAS else 0
+    overlap = {"map50": 0.5, "map75": 0.75}.get(name)
+    at = slice(None) if overlap is None else [int(np.argmin(np.abs(THRESHOLDS - overlap)))]
     total, defined = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     for one in _classes(matches):
-        of_class = _precision(matches, 0, one, weights).mean(axis=0)
+        if kind == "mar":
+            of_class = _recall(matches, one, int(which), weights).mean(axis=0)
+        else:
+            of_class = _precision(matches, area, one, weights)[at].mean(axis=0)
         total += np.nan_to_num(of_class)
         defined += ~np.isnan(of_class)
     return np.divide(total, defined, out=np.full_like(total, np.nan), where=defined > 0)
@@ -303,12 +317,13 @@ def _average(found: FloatArray, seen: FloatArray, to_find: FloatArray) -> FloatA
     return np.asarray(np.einsum("rn,rn->r", best, newly) / len(RECALLS))
 
 
-def _recall(matches: Matches, one: int, most: int) -> FloatArray:
-    """Share of a class that the best boxes of each image find at each overlap `(overlaps,)`."""
+def _recall(matches: Matches, one: int, most: int, weights: FloatArray) -> FloatArray:
+    """Share of a class that the best boxes of each image find at each overlap `(overlaps, r)`."""
     own = _of_class(matches.starts, one)
-    to_find = float(_to_find(matches, 0, one, np.ones((matches.images, 1)))[0])
-    found = (matches.right[0, :, own] & (matches.rank[own] < most)).sum(axis=1)
-    return found / to_find if to_find else np.full(len(THRESHOLDS), np.nan)
+    to_find = _to_find(matches, 0, one, weights)
+    right = matches.right[0, :, own] & (matches.rank[own] < most)
+    found = right.astype(np.float64) @ weights[matches.image[own]]
+    return np.divide(found, to_find, out=np.full_like(found, np.nan), where=to_find > 0)
 
 
 def _mean_of_defined(values: FloatArray) -> float:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from hfstrat.answers import answer_f1, exact_match
 from hfstrat.metrics import texts
+from hfstrat.metrics.detection import map_replicates
 from hfstrat.tags import Entity, entities_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def statistic(metric: Metric, problem: str, outputs: Outputs) -> Statistic:
         return _of_columns(_REGRESSION[metric.name], outputs.references, outputs.predictions)
     if problem in ("entities", "tags"):
         return _of_tags(metric, outputs)
+    if problem == "boxes":
+        matches = outputs.matches
+        return lambda weights: map_replicates(matches, weights, metric.name)
     if metric.needs == "texts":
         return _of_texts(metric, *(outputs.texts or ((), ())))
     if problem == "tokens":

@@ -93,7 +93,13 @@ def find_anatomy(model: nn.Module, fresh: Collection[str], num_labels: int | Non
     parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
     beside = [name for name, _ in model.named_children() if name != backbone] if backbone else [_own_output(model)]
     head = _head(beside, backbone, parameters, set() if random else set(fresh))
-    lists = _lists(body)
+    within: list[str] | None = None
+    if detects(model):
+        within = _boxes(model, parameters, backbone)
+        inside = [name for name in head if _inside(name, (backbone,)) and not _inside(name, within)]
+        head = (*inside, *within, *_apart(model, beside, parameters))
+        within = [name.removeprefix(f"{backbone}.") for name in within]
+    lists = _lists(body, within)
     stacks = tuple(_blocks(body, backbone, path) for path in lists)
     blocks = [block for stack in stacks for block in stack]
     modules = [
@@ -136,6 +142,50 @@ def _backbone(model: nn.Module) -> tuple[str, nn.Module]:
     return name, model.get_submodule(name)
 
 
+_OF_BOXES = re.compile(r"(?:^|_)(?:class|score|bbox|box)(?:_|$)")
+_OF_CLASSES = re.compile(r"(?:^|_)(?:class|score)(?:_|$)")
+
+
+def detects(model: nn.Module) -> bool:
+    """Whether a model finds boxes."""
+    return type(model).__name__.endswith("ForObjectDetection")
+
+
+def _boxes(model: nn.Module, parameters: Collection[str], backbone: str) -> list[str]:
+    """Modules inside of a detector's body that are for classes and boxes, as all detectors of transformers name them.
+
+    Encoders propose boxes by such modules, each layer of a decoder has them, and so has what true boxes with noise are
+    told apart by.
+    """
+    named = [
+        name
+        for name, _ in model.named_modules()
+        if _inside(name, (backbone,)) and _OF_BOXES.search(name.rpartition(".")[2])
+    ]
+    return _apart(model, _outermost(named), parameters)
+
+
+def _apart(model: nn.Module, paths: Iterable[str], parameters: Collection[str]) -> list[str]:
+    """The same modules, of lists their members: a list is no module that could be put beside another one."""
+    found: list[str] = []
+    for path in paths:
+        module = model.get_submodule(path)
+        inside = [f"{path}.{name}" for name, _ in module.named_children()]
+        found += inside if isinstance(module, nn.ModuleList) else [path]
+    return [path for path in found if _holds(path, parameters)]
+
+
+def class_outputs(model: nn.Module) -> list[str]:
+    """Parameters of a detector whose first axis is that of its classes, of which some have one more for no object."""
+    config: Any = model.config
+    widths = (config.num_labels, config.num_labels + 1)
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.shape[0] in widths and any(_OF_CLASSES.search(part) for part in name.split("."))
+    ]
+
+
 def backbone_name(model: nn.Module) -> str | None:
     """The body's attribute; empty where the model itself is the body, but for an output layer; None without a body."""
     name = getattr(model, "base_model_prefix", "")
@@ -148,7 +198,9 @@ def backbone_name(model: nn.Module) -> str | None:
 
 
 def outside(model: nn.Module) -> list[str]:
-    """Names of the parameters outside of the body."""
+    """Names of the parameters outside of the body; of a detector those of its classes, for boxes are boxes."""
+    if detects(model):
+        return class_outputs(model)
     name = backbone_name(model)
     inside = f"{model.base_model_prefix if name is None else name}."
     if name == "":
@@ -213,13 +265,18 @@ def _is_norm(module: nn.Module) -> bool:
     return has_own and "norm" in type(module).__name__.lower()
 
 
-def _lists(body: nn.Module) -> list[str]:
-    """The module list that holds the blocks, or the encoder's and then the decoder's."""
+def _lists(body: nn.Module, head: Collection[str] | None = None) -> list[str]:
+    """The module list that holds the blocks, or the encoder's and then the decoder's.
+
+    Args:
+        body: The body.
+        head: Modules in it that are for boxes, of a detector: its stages of convolutions are blocks as well.
+    """
     lists = [name for name, module in body.named_modules() if isinstance(module, nn.ModuleList) and len(module)]
-    lists = _outermost(lists)
+    lists = _outermost([name for name in lists if not _inside(name, head or ())])
     found: list[str] = []
     if getattr(getattr(body, "config", None), "is_encoder_decoder", False):
-        for side in ("encoder", "decoder"):
+        for side in (*([] if head is None else ["backbone"]), "encoder", "decoder"):
             found += _largest(body, [path for path in lists if _inside(path, (side,))])
     return found or _largest(body, lists)
 

@@ -18,12 +18,14 @@ from hfstrat.errors import ModelError, Problem, RecipeError, UsageError, did_you
 from hfstrat.models.code import Code, load_code
 from hfstrat.models.modeling_pooled import PooledConfig
 from hfstrat.models.processors import (
+    detector_processor,
     listening,
     plain_feature_extractor,
     plain_image_processor,
     read_feature_extractor,
     read_image_processor,
     resized,
+    squared,
 )
 from hfstrat.models.vocabulary import fitted_config, position_limit
 from hfstrat.models.weights import AGAIN, check_weights
@@ -256,6 +258,7 @@ def open_base(
         UsageError: It is not there, cannot be reached, is not a model, or is not what the strategy needs.
     """
     sees, hears = reads == "pixel_values", reads == "input_values"
+    detects = auto_class == "AutoModelForObjectDetection"
     _check(spec, body, reads)
     code = load_code(spec.code) if spec.code is not None else None
     origin = body.origin or spec.base
@@ -267,7 +270,8 @@ def open_base(
         _check_reads(config, found.name, reads)
         if hears:
             return replace(found, feature_extractor=plain_feature_extractor(config))
-        return _seeing(found, plain_image_processor(config), spec, side) if sees else found
+        plain = detector_processor if detects else plain_image_processor
+        return _seeing(found, plain(config), spec, side, detects=detects) if sees else found
     spec = spec.model_copy(update={"base": origin})
     location, adapter = locate(origin), None
     revision = _revision(location, spec.revision if body.origin is None else None)
@@ -314,10 +318,10 @@ def open_base(
     )
     if extractor is not None:
         return _hearing(found, extractor, spec)
-    return found if processor is None else _seeing(found, processor, spec, side)
+    return found if processor is None else _seeing(found, processor, spec, side, detects=detects)
 
 
-def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: int | None) -> Base:
+def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: int | None, *, detects: bool) -> Base:
     """A base that looks at pictures, of the recipe's shape and size where it asks for others.
 
     Args:
@@ -325,13 +329,18 @@ def _seeing(base: Base, processor: BaseImageProcessor, spec: ModelSpec, side: in
         processor: What makes its inputs.
         spec: The recipe's `model`.
         side: Height and width of pictures; None for what the processor says.
+        detects: Whether it is asked for boxes.
     """
     config = base.config
     if spec.config is not None and base.location is not None:
         config = _shaped(config, spec)
-        if "image_size" in spec.config or int(getattr(config, "num_channels", 3)) == 1:
+        if detects:
+            processor = detector_processor(config) if "model_type" in spec.config else processor
+        elif "image_size" in spec.config or int(getattr(config, "num_channels", 3)) == 1:
             processor = plain_image_processor(config)
-    if side is None:
+    if detects:
+        processor = squared(processor, side)
+    if detects or side is None:
         return replace(base, config=config, image_processor=processor)
     processor, taking = resized(processor, config, side)
     return replace(base, config=taking, image_processor=processor, regridded=taking is not config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,15 @@ from transformers.pytorch_utils import Conv1D
 from hfstrat.errors import ModelError, Problem, RecipeError
 from hfstrat.models import artifact
 from hfstrat.models.adapters import check_continues, load_into, put_in
-from hfstrat.models.anatomy import adapter_names, backbone_name, canonical, find_anatomy, named_parameters, outside
+from hfstrat.models.anatomy import (
+    adapter_names,
+    backbone_name,
+    canonical,
+    detects,
+    find_anatomy,
+    named_parameters,
+    outside,
+)
 from hfstrat.models.base import Base
 from hfstrat.models.cutting import cut
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
@@ -290,7 +298,7 @@ def _configured(base: Base, shape: Shape) -> Any:
     config = copy.deepcopy(base.config)
     set_dropout(config, shape.dropout)
     if shape.attention:
-        config._attn_implementation = shape.attention
+        config._attn_implementation = _attention(shape)
     if shape.pooling != "native":
         pooled = PooledConfig(
             config, shape.pooling, shape.normalize, shape.dropout or 0.0, num_labels=len(names), **labelled
@@ -301,6 +309,11 @@ def _configured(base: Base, shape: Shape) -> Any:
     for name, value in labelled.items():
         setattr(config, name, value)
     return config
+
+
+def _attention(shape: Shape) -> str | dict[str, Any]:
+    """The implementation as transformers takes it: convolutions below a detector have none."""
+    return {"": shape.attention} if shape.auto_class == "AutoModelForObjectDetection" else str(shape.attention)
 
 
 def _from_config(config: Any, shape: Shape, how: _How) -> PreTrainedModel:
@@ -318,7 +331,7 @@ def _pretrained(base: Base, config: Any, shape: Shape, keep: bool, how: _How) ->
     import transformers
 
     assert base.location is not None, "pretrained weights have a place"
-    attention = {"attn_implementation": shape.attention} if shape.attention else {}
+    attention = {"attn_implementation": _attention(shape)} if shape.attention else {}
     options = {**how.options, **attention, **base.hub}
     if isinstance(config, PooledConfig) and not base.pooled:
         options["ignore_mismatched_sizes"] = True  # they are told below, by name
@@ -357,13 +370,17 @@ def _interpolated(
     return found
 
 
-def _renew(model: PreTrainedModel, names: Iterable[str]) -> None:
+def _renew(model: PreTrainedModel, names: Collection[str]) -> None:
     """Give parameters that were read the random values of those that were not found."""
     parameters = dict(model.named_parameters())
     for name in names:
         setattr(parameters[name], "_is_hf_initialized", False)  # noqa: B010 - what `_init_weights` goes by
     with torch.no_grad():
-        for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
+        owners = dict.fromkeys(name.rpartition(".")[0] for name in names)
+        if detects(model) and names:  # what a class begins with is for the modules around it to say
+            parts = (owner.split(".") for owner in owners)
+            owners |= dict.fromkeys(".".join(part[:end]) for part in parts for end in range(len(part) - 1, -1, -1))
+        for owner in owners:
             model._init_weights(model.get_submodule(owner))
 
 

@@ -38,6 +38,36 @@ def plain_image_processor(config: PretrainedConfig) -> BaseImageProcessor:
     return found
 
 
+def detector_processor(config: PretrainedConfig) -> BaseImageProcessor:
+    """The image processor that goes with a detector, with the sizes of its kind; for a base that has none."""
+    import transformers
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+    check_pillow()
+    # Those without one of their own are published with that of RT-DETR.
+    known: Any = IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type) or {}
+    found: Any = getattr(transformers, known.get("pil") or "RTDetrImageProcessorPil")()
+    return found
+
+
+def squared(processor: BaseImageProcessor, side: int | None) -> BaseImageProcessor:
+    """A detector's processor that makes all pictures squares of one size.
+
+    Most detectors were trained on pictures with their ratio kept, of which a batch is filled up to the largest. Where a
+    box is told in shares of a picture a square says the same, and every batch costs the same.
+
+    Args:
+        processor: The base's.
+        side: Height and width; None for what it says, of two edges the shorter one.
+    """
+    how: Any = processor
+    if side is None:
+        size = how.size
+        side = int(getattr(size, "shortest_edge", None) or min(size.height or 640, size.width or 640))
+    how.size, how.do_pad = {"height": side, "width": side}, False
+    return processor
+
+
 def side_of(config: PretrainedConfig) -> int | None:
     """Height and width that a model is made for; None where it takes any."""
     size = getattr(config, "image_size", None)

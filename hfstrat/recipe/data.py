@@ -28,7 +28,8 @@ class PerClass(Spec):
 
 class _Data(Spec):
     columns: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
-    """The column of each role: `text`, `text_pair`, `label`, `id`; for pictures `image`; for words `tokens` and
+    """The column of each role: `text`, `text_pair`, `label`, `id`; for pictures `image`, and for boxes in them
+    `objects`; for words `tokens` and
     `tags`, or `text` and `spans`; for questions `question`, `context` and `answers`; for text to write
     `text`, `prompt` and `completion`, or `messages`. A role that is left out is read from a column of its own name.
     Several label columns of 0/1 make a multi-label task."""
@@ -66,7 +67,8 @@ class FileData(_Data):
     kind: Literal["files"] = "files"
     source: str
     """A file, a folder whose files are named after their split (train.csv, test.csv), or a folder of pictures:
-    class/file, split/class/file, or files with a metadata.csv that names them."""
+    class/file, split/class/file, or files with a metadata.csv or metadata.jsonl that names them; for boxes also COCO's
+    annotations (a .json, or a folder with them) and Pascal VOC's folder."""
 
     delimiter: str | None = None
     """Separator of a csv file; None: a comma in .csv, a tab in .tsv."""

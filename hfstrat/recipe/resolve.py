@@ -187,6 +187,9 @@ def check_metrics(recipe: Recipe, labels: Labels, columns: Collection[str] = ())
     return problems
 
 
+_NOT_SMOOTHED = {"regression": "numbers", "spans": "places of answers", "boxes": "boxes"}
+
+
 def _check(recipe: Recipe, facts: Facts) -> None:
     problems = check_metrics(recipe, facts.labels, facts.columns)
     if recipe.train.precision == "fp16" and facts.machine.device == "cpu":
@@ -218,8 +221,8 @@ def _check(recipe: Recipe, facts: Facts) -> None:
     if epochs is not None and recipe.train.epochs not in ("auto", epochs.value):
         message = f"train.max_steps says {recipe.train.max_steps} updates, which are {epochs.value:g} epochs"
         problems.append(Problem(message, "train.epochs", hint="Remove one of the two"))
-    if recipe.train.label_smoothing and facts.labels.problem in ("regression", "spans"):
-        what = "numbers" if facts.labels.problem == "regression" else "places of answers"
+    if recipe.train.label_smoothing and facts.labels.problem in _NOT_SMOOTHED:
+        what = _NOT_SMOOTHED[facts.labels.problem]
         problems.append(Problem(f"{what} have no label smoothing", "train.label_smoothing", hint="Remove it"))
     if problems:
         raise RecipeError(problems)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from hfstrat.metrics import built_in
+from hfstrat.report.gallery import GALLERY
 from hfstrat.report.samples import SAMPLES
 from hfstrat.report.snippet import Case, Hearing, snippet
 from hfstrat.report.tables import Measure, count, duration, markdown_table, score, size
@@ -27,6 +28,7 @@ _TASK_NAMES = {
     "text-classification": "Text Classification",
     "token-classification": "Token Classification",
     "question-answering": "Question Answering",
+    "object-detection": "Object Detection",
     "fill-mask": "Fill Mask",
     "audio-classification": "Audio Classification",
     "text-generation": "Text Generation",
@@ -218,7 +220,7 @@ def _usage(
 
 def _sees(resolved: Mapping[str, Any]) -> bool:
     """Whether the model looks at pictures."""
-    return bool(resolved["task"]["kind"] == "image_classification")
+    return bool(resolved["task"]["kind"] in ("image_classification", "object_detection"))
 
 
 def _hears(resolved: Mapping[str, Any]) -> bool:
@@ -292,7 +294,7 @@ def _scores(run: Run) -> str:
     table = markdown_table(("metric", "value [95 % interval]", "interval by"), rows)
     n = run.metrics.get("n")
     part = f"On the {run.metrics.get('split', 'test')} split{f' of {n:,} examples' if n else ''}"
-    return f"## Scores\n\n{part}:\n\n{table}{_by_type(run)}"
+    return f"## Scores\n\n{part}:\n\n{table}{_by_type(run)}{_by_class(run)}"
 
 
 def _by_type(run: Run) -> str:
@@ -305,9 +307,30 @@ def _by_type(run: Run) -> str:
     return "\n" + markdown_table(("type", "precision", "recall", "F1", "in the split"), rows) if rows else ""
 
 
+def _by_class(run: Run) -> str:
+    """Average precision of each class of boxes; empty where there is none to find."""
+    classes: Mapping[str, Any] = run.metrics.get("by_class") or {}
+    rows = [
+        (
+            f"`{name}`",
+            *("" if one[key] is None else f"{one[key]:.3f}" for key in ("map", "map50")),
+            f"{one['number']:,}",
+        )
+        for name, one in classes.items()
+    ]
+    return "\n" + markdown_table(("class", "AP", "AP at 0.5", "boxes in the split"), rows) if rows else ""
+
+
 def _samples(run: Run, resolved: Mapping[str, Any]) -> str:
     """Test examples where they are public anyway: a card is pushed, and the rows of a file may be nobody's affair."""
     file = run.path / SAMPLES
+    if (run.path / GALLERY).is_file():
+        split = run.metrics.get("split", "test")
+        return (
+            f"## Samples\n\nPictures of the {split} split: true boxes dashed, found ones in full lines, "
+            f"the worst first: [{GALLERY}](../{GALLERY}) in the run's directory. It does not go with this folder: "
+            "pictures may be private.\n"
+        )
     if resolved["data"]["kind"] != "builtin" or not file.is_file():
         return ""
     return f"## Samples\n\nOf the {run.metrics.get('split', 'test')} split:\n\n{file.read_text('utf-8')}"
@@ -396,6 +419,8 @@ def _limits(run: Run, resolved: Mapping[str, Any], env: Mapping[str, Any]) -> st
     if (env.get("labels") or {}).get("problem") == "single_label":
         noun = "picture" if _sees(resolved) else "sound" if _hears(resolved) else "text"
         said.append(f"Every {noun} gets one of the labels, also a {noun} that belongs to none of them.")
+    if (env.get("labels") or {}).get("problem") == "boxes":
+        said.append("Objects of other kinds are not looked for, and of each picture a hundred boxes are kept at most.")
     if (env.get("labels") or {}).get("problem") == "entities":
         said.append("Of entities that lie within one another or overlap only one is told.")
     return "## Limits\n\n" + "".join(f"- {sentence}\n" for sentence in said)

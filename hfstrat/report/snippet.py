@@ -19,6 +19,7 @@ Problem = Literal[
     "causal_lm",
     "chat",
     "seq2seq",
+    "boxes",
 ]
 
 _AUTOS = {
@@ -29,6 +30,7 @@ _AUTOS = {
     "causal_lm": "AutoModelForCausalLM",
     "chat": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
+    "boxes": "AutoModelForObjectDetection",
 }
 _WRITING = ("causal_lm", "chat", "seq2seq")
 
@@ -92,7 +94,8 @@ def snippet(
     trust = ", trust_remote_code=True"
     auto, name, reader = _auto(problem), "tokenizer", "AutoTokenizer"
     if pictures is not None:
-        auto, name, reader = "AutoModelForImageClassification", "processor", "AutoImageProcessor"
+        auto = auto if problem == "boxes" else "AutoModelForImageClassification"
+        name, reader = "processor", "AutoImageProcessor"
     elif sounds is not None:
         auto, name, reader = "AutoModelForAudioClassification", "extractor", "AutoFeatureExtractor"
     reads = pictures is None and sounds is None
@@ -112,7 +115,7 @@ def snippet(
     ]
     if pictures is not None:
         assert threshold is not None, "labels are given from a probability on"
-        lines += _looking(pictures, _decision(problem, threshold))
+        lines += _finding(threshold) if problem == "boxes" else _looking(pictures, _decision(problem, threshold))
     elif sounds is not None:
         assert threshold is not None, "labels are given from a probability on"
         lines += _listening(sounds, _decision(problem, threshold))
@@ -130,10 +133,34 @@ def snippet(
     return "\n".join(lines) + "\n"
 
 
+def _images(mode: str) -> list[str]:
+    return [f'images = [Image.open(name).convert("{mode}") for name in ["a-picture.png", "another.png"]]']
+
+
+def _finding(threshold: float) -> list[str]:
+    """Lines that leave in `found` the boxes in some `images`: left, top, right and bottom in pixels."""
+    return [
+        *_images("RGB"),
+        "with torch.inference_mode():",
+        '    outputs = model(**processor(images, return_tensors="pt"))',
+        "sizes = [(image.height, image.width) for image in images]",
+        "results = processor.post_process_object_detection(",
+        f"    outputs, threshold={threshold!r}, target_sizes=sizes",
+        ")",
+        "found = []",
+        "for result in results:",
+        '    order = result["scores"].argsort(descending=True, stable=True)',
+        "    score, label, box = (result[name][order].tolist() for name in ('scores', 'labels', 'boxes'))",
+        "    rows = zip(score, [model.config.id2label[i] for i in label], box)",
+        '    found.append([{"label": label, "score": score, "box": box} for score, label, box in rows])',
+        "print(found)",
+    ]
+
+
 def _looking(mode: str, decision: list[str]) -> list[str]:
     """Lines that leave `logits` and `labels` for some `images`."""
     return [
-        f'images = [Image.open(name).convert("{mode}") for name in ["a-picture.png", "another.png"]]',
+        *_images(mode),
         "with torch.inference_mode():",
         '    logits = model(**processor(images, return_tensors="pt")).logits',
         *decision,

@@ -126,6 +126,16 @@ class Anatomy:
         return tuple(sorted(path for path in new if not any(path.startswith(f"{other}.") for other in new)))
 
     @property
+    def repeated(self) -> str:
+        """A module of the head that is the same one in several places of a list; empty where there is none."""
+        for name in self.tied:
+            path = [part if not part.isdigit() else "*" for part in name.split(".")]
+            again = next((one for one in self.parameters if matches(one, (".".join(path),))), None)
+            if again is not None and again != name and matches(again, self.head_patterns):
+                return again.rpartition(".")[0]
+        return ""
+
+    @property
     def is_linear_probe(self) -> bool:
         """Whether the head has no parameters but its output's, so that training it on frozen features is convex."""
         own = (f"{self.output}.*",)

@@ -17,7 +17,7 @@ import numpy as np
 from hfstrat.beginning import as_written
 from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
 from hfstrat.execute import quiet
-from hfstrat.metrics import ANSWERS, METRICS, TOKENS, WORDS, Outputs, lookup
+from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, lookup
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.loading import load as load_recipe
@@ -32,6 +32,7 @@ from hfstrat.study import worker
 from hfstrat.study.arms import Arm, arms_of, without_teacher
 from hfstrat.study.statistics import Difference, detectable_difference, paired_difference, paired_difference_of
 from hfstrat.tasks.base import Labels
+from hfstrat.tasks.boxes import rows_of
 from hfstrat.training.machine import machine
 from hfstrat.training.signals import Signals
 
@@ -320,9 +321,10 @@ def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dic
     best = tables.best_line(lines, metric)
     if best is None:
         return {}
-    problem = (Run(folder / best.runs[0]).read("env.json") or {}).get("labels", {}).get("problem")
-    if problem in WORDS | ANSWERS | TOKENS and metric in METRICS:
-        return _differences_of(folder, lines, best, metric, str(problem))
+    labels = (Run(folder / best.runs[0]).read("env.json") or {}).get("labels", {})
+    problem, names = labels.get("problem"), labels.get("names") or ()
+    if problem in WORDS | ANSWERS | TOKENS | BOXES and metric in METRICS:
+        return _differences_of(folder, lines, best, metric, str(problem), names)
     scores = {line.arm: _item_scores(folder, line.runs) for line in lines if line.state == "done"}
     reference = scores[best.arm]
     return {
@@ -333,9 +335,10 @@ def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dic
 
 
 def _differences_of(
-    folder: Path, lines: Sequence[tables.Line], best: tables.Line, metric: str, problem: str
+    folder: Path, lines: Sequence[tables.Line], best: tables.Line, metric: str, problem: str, names: Sequence[str]
 ) -> dict[str, Difference]:
     """The same for what is no share of right items, such as the F1 of entities: both arms on the same resamples."""
+    index = {name: place for place, name in enumerate(names)}
 
     def scores(line: tables.Line) -> tuple[list[Statistic], tuple[int, int]]:
         found: list[Statistic] = []
@@ -346,10 +349,13 @@ def _differences_of(
                 said: Any = frame[["loss", "right", "tokens"]].to_numpy(np.float64)
                 true: Any = np.zeros(len(frame))
                 texts = (list(frame["written"]), list(frame["true"])) if "written" in frame else None
+            elif problem in BOXES:
+                said = [rows_of(one, index, true=False) for one in frame["prediction"]]
+                true = [rows_of(one, index, true=True) for one in frame["reference"]]
             else:
                 said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
                 true = [list(one) for one in frame["reference"]]
-            found.append(statistic(lookup(metric, problem), problem, Outputs(true, said, None, 0, texts)))
+            found.append(statistic(lookup(metric, problem), problem, Outputs(true, said, None, len(names), texts)))
         # Of tokens those that another tokenizer makes are others.
         own = problem in TOKENS and lookup(metric, problem).needs != "texts"
         return found, (len(frame), int(frame["tokens"].sum()) if own else 0)

@@ -10,6 +10,7 @@ from hfstrat.tasks.audio_classification import AudioClassification
 from hfstrat.tasks.causal_lm import CausalLM
 from hfstrat.tasks.image_classification import ImageClassification
 from hfstrat.tasks.masked_lm import MaskedLM
+from hfstrat.tasks.object_detection import ObjectDetection
 from hfstrat.tasks.question_answering import QuestionAnswering
 from hfstrat.tasks.seq2seq import Seq2Seq
 from hfstrat.tasks.task import TaskSpec, TextsSpec
@@ -22,6 +23,7 @@ __all__ = [
     "CausalLM",
     "ImageClassification",
     "MaskedLM",
+    "ObjectDetection",
     "QuestionAnswering",
     "Seq2Seq",
     "Task",
@@ -39,7 +41,8 @@ Task = Annotated[
     | CausalLM
     | Seq2Seq
     | ImageClassification
-    | AudioClassification,
+    | AudioClassification
+    | ObjectDetection,
     Field(discriminator="kind"),
 ]
 
@@ -52,4 +55,5 @@ TASKS: dict[str, type[TaskSpec]] = {
     "seq2seq": Seq2Seq,
     "image_classification": ImageClassification,
     "audio_classification": AudioClassification,
+    "object_detection": ObjectDetection,
 }

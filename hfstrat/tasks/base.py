@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans", "tokens"]
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Problem = Literal["single_label", "multi_label", "regression", "entities", "tags", "spans", "tokens", "boxes"]
 DECODER = "decoder_input_ids"
 """The column of what a decoder reads, beside the encoder's `input_ids`."""
 IntArray = npt.NDArray[np.integer[Any]]
@@ -24,7 +28,7 @@ class Labels:
 
     Args:
         problem: Exclusive classes, independent classes, or numbers; of words, tags that mark entities, or any tags; of
-            a context, where an answer stands; tokens of the vocabulary.
+            a context, where an answer stands; tokens of the vocabulary; boxes of a picture.
         names: Names of the classes, or of the numbers; their order is the order of the logits. Tokens have none here.
         counts: Training units of each class; empty for regression.
     """
@@ -131,7 +135,7 @@ class Examples:
         texts: First texts.
         pairs: Second texts, for pairs.
         targets: Class indices `(units,)`, 0/1 `(units, classes)`, numbers `(units, outputs)`, or the characters of the
-            first answer `(n, 2)`, -1 where there is none; None without labels.
+            first answer `(n, 2)`, -1 where there is none; of pictures true boxes `(n, most, 7)`; None without labels.
         words: The words of the texts, where those are the units.
         answers: All answers to each question, where texts are questions about their pairs.
         chats: The messages of each conversation, `{"role": …, "content": …}` each, where texts are those.
@@ -289,6 +293,20 @@ class Signals(Protocol):
         ...
 
 
+class OwnLoss(Protocol):
+    """How a model is asked that is told what is true and computes its loss itself."""
+
+    def of_update(self, targets: IntArray | FloatArray) -> Self:
+        """The same where what it computes is part of the loss of all these targets."""
+        ...
+
+    def __call__(
+        self, model: nn.Module, inputs: Mapping[str, torch.Tensor], targets: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Of each unit of a batch its part of the loss, and what decisions are made from: float `(units, columns)`."""
+        ...
+
+
 class Masking(Protocol):
     """Hides tokens of examples, or varies signals, as a function of seed, epoch and the example alone."""
 
@@ -313,7 +331,8 @@ class Encoded:
             the decoder reads; None where the model has one output for each example.
         teacher: A teacher's logits, float32 `(units, classes)`; None without a teacher.
         labelled: Whether each unit's target counts, bool `(units,)`; None when all do.
-        aims: What is true of each unit, where units are tokens; None where they are examples or words, which know.
+        aims: What is true of each unit, where units are tokens, or where a model is told it in other words than
+            examples have; None where examples or words know it.
         spans: Window and characters of each unit that is a token, `(units, 3)`; characters are -1 for no answer.
         hidden: What the frozen blocks give for each token or signal, where that is not computed again; else None.
         masking: How tokens are hidden, or signals varied, anew each time that an example is trained on; None where
@@ -321,6 +340,7 @@ class Encoded:
         streamed: Whether the tokens are on disk and too many to be in memory at once.
         packed: Whether examples of a batch go through the model one after the other in a single row, without padding.
         signals: The pictures or sounds, where the model takes those; there are no token columns then.
+        own: How the model is asked, where it computes its loss itself; None where the task does.
     """
 
     examples: Examples
@@ -332,13 +352,14 @@ class Encoded:
     units: Ragged | None = None
     teacher: FloatArray | None = None
     labelled: npt.NDArray[np.bool_] | None = None
-    aims: IntArray | None = None
+    aims: IntArray | FloatArray | None = None
     spans: IntArray | None = None
     hidden: Hidden | None = None
     masking: Masking | None = None
     streamed: bool = False
     packed: bool = False
     signals: Signals | None = None
+    own: OwnLoss | None = None
 
     def __len__(self) -> int:
         return len(self.examples)

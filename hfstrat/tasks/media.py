@@ -36,11 +36,11 @@ class MediaClassification(Classification):
         """One split as pictures or sounds, and targets."""
         targets = self.targets_of(split, name, columns["label"], labels) if labels is not None else None
         ids, media = ids_of(split, name, columns), media_of(split, columns[self.files])
-        return Examples(ids, _names(media, ids), None, targets, media=media)
+        return Examples(ids, names_of(media, ids), None, targets, media=media)
 
     def examples(self, ids: tuple[str, ...], texts: Sequence[Any], pairs: Sequence[str] | None) -> Examples:
         """Pictures or sounds to be decided about: files, or what files hold."""
-        return Examples(ids, _names(texts, ids), None, None, media=texts)
+        return Examples(ids, names_of(texts, ids), None, None, media=texts)
 
     def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
         """The file's name, scores and logits."""
@@ -52,7 +52,7 @@ def media_of(split: Dataset, column: str) -> list[Any]:
     return [np.asarray(one, np.uint8) if isinstance(one, list) else one for one in split[column][:]]
 
 
-def _names(media: Sequence[Any], ids: Sequence[str]) -> list[str]:
+def names_of(media: Sequence[Any], ids: Sequence[str]) -> list[str]:
     """What to call each: its file, or the row."""
     found = []
     for one, name in zip(media, ids, strict=True):

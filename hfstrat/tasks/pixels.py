@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +43,14 @@ class Pixels:
         scale: What a value is multiplied by.
         mean: What is taken away then, of each channel.
         std: What it is divided by then, of each channel.
+        sizes: Height and width of each picture as it was, `(n, 2)`; None where nobody asks.
     """
 
     values: npt.NDArray[np.uint8]
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    sizes: IntArray | None = None
 
     def inputs(self, rows: IntArray) -> dict[str, FloatArray]:
         """Some pictures as the model takes them, float32 `(len(rows), channels, height, width)`."""
@@ -62,11 +64,15 @@ class Pixels:
 
     def taken(self, rows: IntArray) -> Pixels:
         """Some of the pictures."""
-        return Pixels(self.values[rows], self.scale, self.mean, self.std)
+        sizes = None if self.sizes is None else self.sizes[rows]
+        return replace(self, values=self.values[rows], sizes=sizes)
 
     def and_more(self, more: Pixels) -> Pixels:
         """These pictures, and others after them."""
-        return Pixels(np.concatenate([self.values, more.values]), self.scale, self.mean, self.std)
+        sizes = None
+        if self.sizes is not None and more.sizes is not None:
+            sizes = np.concatenate([self.sizes, more.sizes])
+        return replace(self, values=np.concatenate([self.values, more.values]), sizes=sizes)
 
     @property
     def lengths(self) -> IntArray:
@@ -112,12 +118,13 @@ def sized(processor: BaseImageProcessor, picture: npt.NDArray[np.uint8]) -> npt.
     return only
 
 
-def pixels_of(processor: BaseImageProcessor, values: npt.NDArray[np.uint8]) -> Pixels:
+def pixels_of(processor: BaseImageProcessor, values: npt.NDArray[np.uint8], sizes: IntArray | None = None) -> Pixels:
     """Pictures with what a model's image processor makes of the values of their pixels.
 
     Args:
         processor: The model's.
         values: Pictures as `sized` gives them, `(n, channels, height, width)`.
+        sizes: Height and width of each as it was, `(n, 2)`.
     """
     how: Any = processor
     channels = values.shape[1]
@@ -125,7 +132,7 @@ def pixels_of(processor: BaseImageProcessor, values: npt.NDArray[np.uint8]) -> P
     mean = tuple(how.image_mean) if normal else (0.0,) * channels
     std = tuple(how.image_std) if normal else (1.0,) * channels
     scale = float(how.rescale_factor) if getattr(how, "do_rescale", True) else 1.0
-    return Pixels(values, scale, _each(mean, channels), _each(std, channels))
+    return Pixels(values, scale, _each(mean, channels), _each(std, channels), sizes)
 
 
 def _each(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -191,7 +191,7 @@ class QuestionAnswering(TextsSpec):
         found[example[leads], 2] = start[leads]
         found[example[leads], 3] = ends[leads]
         if data.aims is not None:
-            found[:, 4] = _losses(logits, data.aims, owner, len(data))
+            found[:, 4] = _losses(logits, np.asarray(data.aims, np.int64), owner, len(data))
         return found
 
     def mean_loss(self, logits: FloatArray, examples: Examples, labels: Labels) -> float:

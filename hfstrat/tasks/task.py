@@ -135,6 +135,10 @@ class TaskSpec(Spec):
         """Texts to be decided about."""
         return Examples(ids, texts, pairs, None)
 
+    def aimed(self, encoded: Encoded) -> Encoded:
+        """A split that was encoded, with what the model is told of it beside."""
+        return encoded
+
     # --- loss -----------------------------------------------------------------------------------------------
 
     def weights(self, labels: Labels) -> FloatArray | None:

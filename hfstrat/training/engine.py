@@ -74,6 +74,8 @@ class Update:
 def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> torch.Tensor:
     """Logits of each unit, fp32 or wider `(units, classes)`; windows of an example that is one are averaged."""
     inputs = _inputs(model, batch, device)
+    if batch.own is not None:
+        return chunking.wide(batch.own(model, inputs, None if batch.targets is None else batch.targets.to(device)))
     if batch.picked is None:
         logits: torch.Tensor = model(**inputs).logits
     else:

@@ -23,9 +23,10 @@ OTHERS = {
     "seq2seq": "google-t5/t5-small",
     "image_classification": "google/vit-base-patch16-224-in21k",
     "audio_classification": "facebook/wav2vec2-base",
+    "object_detection": "PekingU/rtdetr_r18vd",
 }
 """Bases for tasks that an encoder of text does not learn."""
-STRATEGIES = {"causal_lm": "lora", "seq2seq": "full", "masked_lm": "full"}
+STRATEGIES = {"causal_lm": "lora", "seq2seq": "full", "masked_lm": "full", "object_detection": "full"}
 """What is usual where there is no new head to begin with."""
 TRAIN = """\
 train:
@@ -144,6 +145,8 @@ def _task(guess: Guess) -> str:
         more = "  # augmentation: {flip: true, crop: 0.5}   # how training pictures are varied"
     if guess.kind == "audio_classification":
         more = "  # augmentation: {shift: 0.1, noise: [10, 40]}   # how training sounds are varied"
+    if guess.kind == "object_detection":
+        more = "  # augmentation: {flip: true, crop: 0.5}   # how training pictures and their boxes are varied"
     return "\n".join([*lines, more])
 
 

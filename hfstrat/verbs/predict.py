@@ -2,8 +2,8 @@
 
 A line of jsonl is `{"id", "prediction", "scores": {label: probability}}`; for numbers there are no scores. In csv the
 columns are `id`, `prediction` and one column for each label; several labels are joined by `|`. Entities are a list of
-objects, in csv as JSON; an answer has its characters and its score in columns of their own. A continuation of text
-that is typed in is shown as it is written.
+objects, in csv as JSON, and so are boxes; an answer has its characters and its score in columns of their own. A
+continuation of text that is typed in is shown as it is written.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hfstrat.verbs.progress import observer, show
 Record = dict[str, Any]
 
 
-def run(path: Path, data: str, output: Path | None, quiet: bool) -> None:
-    """Predict a file, or texts from stdin."""
+def run(path: Path, data: str, output: Path | None, quiet: bool, draw: Path | None = None) -> None:
+    """Predict a file, or texts from stdin; with `draw` pictures with their boxes go into that folder."""
     if output is not None and output.suffix not in (".jsonl", ".csv"):
         raise UsageError(Problem(f"cannot write {output.suffix or output.name}", hint="Name a .jsonl or a .csv file"))
     listener = observer(quiet=quiet or output is None)
@@ -34,6 +34,9 @@ def run(path: Path, data: str, output: Path | None, quiet: bool) -> None:
     silence()
     keep_memory()
     predictor = Predictor.of(path)
+    if draw is not None and (data == "-" or predictor.recipe.task.kind != "object_detection"):
+        hint = "Name a file or a folder of pictures, and a run that finds boxes in them"
+        raise UsageError(Problem("there are no boxes to draw", hint=hint))
     if data == "-" and output is None and sys.stdin.isatty() and predictor.recipe.task.kind == "causal_lm":
         for line in sys.stdin:
             for part in predictor.stream(line.rstrip("\r\n")):
@@ -41,7 +44,7 @@ def run(path: Path, data: str, output: Path | None, quiet: bool) -> None:
             print()
         return
     records: Iterable[Record] = (
-        predictor.predict_file(Path(data), listener)
+        predictor.predict_file(Path(data), listener, draw)
         if data != "-"
         else _numbered(predictor.predict(texts) for texts in _chunks(sys.stdin, predictor.chunk))
     )

@@ -98,9 +98,11 @@ def substance(run: Run) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Numbers as their bits, for NaN is not equal to itself; texts as they are."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
     if not hasattr(value, "tobytes"):
         return value
-    return value.tolist() if value.dtype == object else value.tobytes().hex()
+    return [_plain(one) for one in value] if value.dtype == object else value.tobytes().hex()
 
 
 def files_of(run: Run) -> list[str]:
