@@ -35,6 +35,8 @@ class LiveBytes(TorchDispatchMode):
     def _add(self, tensor: Any) -> None:
         if not isinstance(tensor, torch.Tensor) or tensor.device.type == "meta":
             return
+        if tensor.layout != torch.strided:  # what it holds is in tensors of its own, which are seen when they are made
+            return
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._seen:
