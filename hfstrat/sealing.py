@@ -6,24 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hfstrat.data.pictures import decoded as picture_of
 from hfstrat.generating import gallery, settings
 from hfstrat.models import artifact
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
 from hfstrat.outputs import outputs_of
 from hfstrat.prepare import Prepared
-from hfstrat.report.boxes import drawn
 from hfstrat.report.card import card
-from hfstrat.report.gallery import GALLERY, MOST, Tile, write_gallery
+from hfstrat.report.gallery import GALLERY, write_gallery
 from hfstrat.report.samples import SAMPLES, continuations, samples
 from hfstrat.runs.directory import DIGESTS, Run, write_json, write_text
 from hfstrat.runs.events import Observer
+from hfstrat.showing import tiles_of
 from hfstrat.state import State
-from hfstrat.tasks import CausalLM, ObjectDetection, Seq2Seq, TextsSpec, boxes
-from hfstrat.tasks.base import Decoded, Examples, Labels
+from hfstrat.tasks import CausalLM, Seq2Seq, TextsSpec
 from hfstrat.tasks.language import LanguageSpec
 from hfstrat.training.checkpoint import digest, flush
 from hfstrat.training.memory import ResidentPeak
@@ -84,8 +80,8 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
             shown = continuations([(one.given, one.true, one.said) for one in own])
     if shown:
         write_text(run.path / SAMPLES, shown)
-    if isinstance(recipe.task, ObjectDetection):
-        write_gallery(run.path / GALLERY, _boxed(recipe.task, prepared.material.labels, data.examples, decoded))
+    if tiles := tiles_of(recipe.task, prepared.material.labels, data.examples, decoded):
+        write_gallery(run.path / GALLERY, tiles)
     plan = outline(prepared)
     plan["parameters"]["stored"] = stored
     write_json(run.path / "plan.json", plan)
@@ -98,29 +94,6 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     reason = f"best at {state.best_at}"
     write_json(run.path / "status.json", {"state": "done", "reason": reason, "exact": state.exact})
     observer.scored("sealed", split, {name: score["value"] for name, score in result["metrics"].items()})
-
-
-def _boxed(task: ObjectDetection, labels: Labels, examples: Examples, decoded: Decoded) -> list[Tile]:
-    """Pictures with their boxes, those first of which most is wrong."""
-    from PIL import Image
-
-    said, true = task.records(decoded, examples, labels), task.true_names(examples, labels)
-    index = {name: place for place, name in enumerate(labels.names)}
-    counts = []
-    for one, wanted in zip(said, true, strict=True):
-        truth = boxes.rows_of(wanted, index, true=True)
-        which = boxes.matched(boxes.rows_of(one["prediction"], index, true=False), truth)
-        right, wrong = int((which >= 0).sum()), int((which == boxes.NONE).sum())
-        counts.append((right, wrong, int((truth[:, 5] == 0).sum()) - right))
-    share = [right / (right + wrong + missed) if wrong + missed else 1.0 for right, wrong, missed in counts]
-    tiles = []
-    for place in np.argsort(share, kind="stable")[:MOST]:
-        picture = Image.fromarray(picture_of((examples.media or ())[place], 3))
-        right, wrong, missed = counts[place]
-        caption = f"{right} right, {wrong} wrong, {missed} missed: {examples.texts[place]}"
-        shown = drawn(picture, said[place]["prediction"], labels.names, true[place])
-        tiles.append(Tile(shown, caption, not wrong + missed))
-    return tiles
 
 
 def _of_texts(prepared: Prepared) -> dict[str, Any]:

@@ -41,6 +41,7 @@ ABOVE = (
         "packing",
         "generating",
         "outputs",
+        "showing",
         "solving",
         "fitting",
         "sealing",

@@ -17,6 +17,7 @@ from hfstrat.report.tables import Measure, count, duration, markdown_table, scor
 from hfstrat.runs.directory import Run
 
 MOST_LABELS = 20
+_BOXES = ", true boxes dashed and found ones in full lines"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 _OF_FOLDER = 64  # characters of a SHA-256; the fingerprint of a Hub id is a commit, which is shorter
 _TAGS = {
@@ -325,11 +326,11 @@ def _samples(run: Run, resolved: Mapping[str, Any]) -> str:
     """Test examples where they are public anyway: a card is pushed, and the rows of a file may be nobody's affair."""
     file = run.path / SAMPLES
     if (run.path / GALLERY).is_file():
-        split = run.metrics.get("split", "test")
+        split, boxed = run.metrics.get("split", "test"), resolved["task"]["kind"] == "object_detection"
         return (
-            f"## Samples\n\nPictures of the {split} split: true boxes dashed, found ones in full lines, "
-            f"the worst first: [{GALLERY}](../{GALLERY}) in the run's directory. It does not go with this folder: "
-            "pictures may be private.\n"
+            f"## Samples\n\nOf the {split} split, what was judged worst first{_BOXES if boxed else ''}: "
+            f"[{GALLERY}](../{GALLERY}) in the run's directory. It does not go with this folder: examples may be "
+            "private.\n"
         )
     if resolved["data"]["kind"] != "builtin" or not file.is_file():
         return ""
