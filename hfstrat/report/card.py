@@ -329,7 +329,7 @@ def _samples(run: Run, resolved: Mapping[str, Any]) -> str:
         split, boxed = run.metrics.get("split", "test"), resolved["task"]["kind"] == "object_detection"
         return (
             f"## Samples\n\nOf the {split} split, what was judged worst first{_BOXES if boxed else ''}: "
-            f"[{GALLERY}](../{GALLERY}) in the run's directory. It does not go with this folder: examples may be "
+            f"`{GALLERY}` in the run's directory. It does not go with this folder: examples may be "
             "private.\n"
         )
     if resolved["data"]["kind"] != "builtin" or not file.is_file():
