@@ -637,7 +637,7 @@ def test_a_run_leaves_a_gallery_that_its_card_names(finished):
     digests = json.loads((finished.path / DIGESTS).read_text())
     assert "gallery.png" in digests
     card = (finished.artifact / "README.md").read_text()
-    assert "(../gallery.png)" in card
+    assert "`gallery.png`" in card
     assert "| `red` |" in card
     assert "pipeline_tag: object-detection" in card
 
