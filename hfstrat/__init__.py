@@ -16,6 +16,7 @@ _PUBLIC = {
     "DataError": "hfstrat.errors",
     "Diverged": "hfstrat.errors",
     "HfstratError": "hfstrat.errors",
+    "HubError": "hfstrat.errors",
     "Interrupted": "hfstrat.errors",
     "ModelError": "hfstrat.errors",
     "OutOfMemory": "hfstrat.errors",
@@ -32,6 +33,7 @@ _PUBLIC = {
     "open_run": "hfstrat.api",
     "plan": "hfstrat.api",
     "predict": "hfstrat.api",
+    "push": "hfstrat.api",
     "train": "hfstrat.api",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "DataError",
     "Diverged",
     "HfstratError",
+    "HubError",
     "Interrupted",
     "ModelError",
     "OutOfMemory",
@@ -57,15 +60,17 @@ __all__ = [
     "open_run",
     "plan",
     "predict",
+    "push",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from hfstrat.api import compare, evaluate, load, merge, open_run, plan, predict, train
+    from hfstrat.api import compare, evaluate, load, merge, open_run, plan, predict, push, train
     from hfstrat.errors import (
         DataError,
         Diverged,
         HfstratError,
+        HubError,
         Interrupted,
         ModelError,
         OutOfMemory,

@@ -12,6 +12,7 @@ from hfstrat.report.display import Drawing, Run
 from hfstrat.verbs.progress import observer
 
 if TYPE_CHECKING:
+    from hfstrat.hub.push import Pushed
     from hfstrat.inference import Predictor
     from hfstrat.merging import Dtype, How, Merged
     from hfstrat.study.compare import Comparison
@@ -110,17 +111,71 @@ def compare(
     )
 
 
-def load(run: str | Path | Run) -> Predictor:
-    """Load a finished run's model, to predict with it.
+def push(
+    run: str | Path | Run,
+    repo_id: str | None = None,
+    *,
+    private: bool | None = None,
+    branch: str = "main",
+    message: str | None = None,
+    with_base: bool = False,
+    published_as: str | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> Pushed:
+    """Send a finished run to the Hugging Face Hub: model, card, recipe and scores, in one commit.
+
+    Args:
+        run: The run.
+        repo_id: `user/name`, or a name alone; None: as its recipe says.
+        private: Whether a new repository is private; None: as its recipe says, which is private where it says nothing.
+        branch: The branch to write.
+        message: Of the commit.
+        with_base: Merge an adapter into a base that nobody else has, and send the whole model.
+        published_as: Public id of a local base.
+        dry_run: Check everything and send nothing.
+        quiet: Show warnings only.
+
+    Returns:
+        What was sent, and where it is.
 
     Raises:
-        UsageError: There is no finished run.
+        UsageError: The run cannot be sent, or the token may not write there; nothing was sent.
+        HubError: The Hub could not be reached, or did not take it.
+    """
+    from hfstrat.hub import push as hub
+
+    return hub.push(
+        run if isinstance(run, (str, Path)) else run.path,
+        repo_id,
+        private=private,
+        branch=branch,
+        message=message,
+        with_base=with_base,
+        published_as=published_as,
+        dry_run=dry_run,
+        observer=observer(quiet=quiet),
+    )
+
+
+def load(run: str | Path | Run, *, revision: str | None = None, trust_remote_code: bool = False) -> Predictor:
+    """Load the model of a finished run, or of one that was pushed, to predict with it.
+
+    Args:
+        run: The run; `user/name` on the Hub, or a folder with a copy of that.
+        revision: Branch, tag or commit on the Hub.
+        trust_remote_code: Run Python that comes with what was pushed; read it first.
+
+    Raises:
+        UsageError: There is no such run, and nothing of that name that hfstrat has pushed.
+        HubError: The Hub could not be reached.
     """
     from hfstrat.execute import quiet
-    from hfstrat.inference import Predictor
+    from hfstrat.hub.pulling import predictor_of
 
     quiet()
-    return Predictor.of(run if isinstance(run, (str, Path)) else run.path)
+    target = run if isinstance(run, (str, Path)) else run.path
+    return predictor_of(target, revision, trust_remote_code=trust_remote_code)
 
 
 def predict(run: str | Path | Run, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[dict[str, Any]]:

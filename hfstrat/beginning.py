@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from hfstrat.checkpoints import FOLDER, Identity
 from hfstrat.errors import Problem, RecipeError, UsageError, shortened
 from hfstrat.prepare import Prepared
@@ -93,7 +95,7 @@ def beginning(run: Run, prepared: Prepared, *, overwrite: bool, resume: bool) ->
         raise UsageError(Problem(f"{folder} is not empty and holds no run", hint="Choose another name=…"))
     if overwrite:
         return Beginning("new")
-    if run.status == "done" and run.recipe() == dump(prepared.recipe):
+    if run.status == "done" and _is_of(run, prepared.recipe):
         known = (run.read("env.json") or {}).get("data", {})
         if known.get("digest") == prepared.digest:
             return Beginning("done")
@@ -103,6 +105,12 @@ def beginning(run: Run, prepared: Prepared, *, overwrite: bool, resume: bool) ->
             hint = f"Add --resume to go on with it; {hint[0].lower()}{hint[1:]}"
         raise UsageError(Problem(f"{folder} holds another run, which is {run.status}", hint=hint))
     return _from_checkpoint(folder, prepared)
+
+
+def _is_of(run: Run, recipe: Recipe) -> bool:
+    """Whether a run's resolved recipe is this one; where either is pushed to does not count."""
+    one, other = yaml.safe_load(run.recipe() or "{}"), yaml.safe_load(dump(recipe))
+    return bool({**one, "hub": None} == {**other, "hub": None})
 
 
 def _is_nothing(name: str) -> bool:
@@ -137,7 +145,7 @@ def _from_checkpoint(folder: Path, prepared: Prepared) -> Beginning:
 
 def as_written(recipe: Recipe) -> dict[str, Any]:
     """A recipe as it was written, for `env.json`: what has to be the same for a run to be the same one."""
-    found: dict[str, Any] = json.loads(recipe.model_dump_json(exclude={"name", "compare"}))
+    found: dict[str, Any] = json.loads(recipe.model_dump_json(exclude={"name", "compare", "hub"}))
     return found
 
 

@@ -68,14 +68,14 @@ class Identity:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Digest of a resolved recipe; where the run lies does not count, nor how often it writes checkpoints.
+    """Digest of a resolved recipe; where the run lies or goes does not count, nor how often it writes checkpoints.
 
     Nor does the size of micro-batches, which is settled anew where memory runs out: a checkpoint has its own.
     """
     free = {"checkpoint_every": None, "keep_checkpoints": 1, "profile": False, "micro_batch_size": 1}
     train = recipe.train.model_copy(update=free)
     same = recipe.model_copy(update={"name": "run", "train": train})
-    return hashlib.sha256(same.model_dump_json().encode()).hexdigest()
+    return hashlib.sha256(same.model_dump_json(exclude={"hub"}).encode()).hexdigest()
 
 
 class Checkpoints:

@@ -56,11 +56,19 @@ def init(
 
 
 @app.command()
-def validate(recipe: RecipeFile, overrides: Overrides = None, json: Json = False, quiet: Quiet = False) -> None:
+def validate(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the Hub for base, data and the right to push as well.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Check a recipe, its data and its model; show what `auto` becomes. Nothing is written."""
     from hfstrat.verbs import validate as verb
 
-    verb.run(recipe, overrides or [], json, quiet)
+    verb.run(recipe, overrides or [], online, json, quiet)
 
 
 @app.command()
@@ -118,7 +126,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(metavar="RUN|USER/NAME", help="A run directory, or what was pushed.")],
     data: Annotated[
         str,
         typer.Argument(
@@ -131,12 +139,18 @@ def predict(
     draw: Annotated[
         Path | None, typer.Option("--draw", metavar="FOLDER", help="Put pictures with the boxes found here, as PNG.")
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit of what was pushed.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python that comes with it. Read that first.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Predict with a finished run: one line out for each text or picture in."""
     from hfstrat.verbs import predict as verb
 
-    verb.run(run, data, output, quiet, draw)
+    verb.run(run, data, output, revision, trust, quiet, draw)
 
 
 @app.command()
@@ -191,6 +205,31 @@ def merge(
     from hfstrat.verbs import merge as verb
 
     verb.run(runs, output, dtype, weights or [], how, density, tolerance, overwrite, json, quiet)
+
+
+@app.command()
+def push(
+    run: RunFolder,
+    repo_id: Annotated[
+        str | None, typer.Argument(metavar="[USER/NAME]", help="A repository; left out: hub.repo_id of the recipe.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository that everybody sees.")] = False,
+    branch: Annotated[str, typer.Option("--branch", "--revision", help="The branch to write.")] = "main",
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.")] = None,
+    with_base: Annotated[
+        bool, typer.Option("--with-base", help="Merge an adapter into a base that nobody else has.")
+    ] = False,
+    published_as: Annotated[
+        str | None, typer.Option("--published-as", metavar="USER/BASE", help="Public id of a local base.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Send a finished run to the Hugging Face Hub: model, card, recipe and scores, in one commit."""
+    from hfstrat.verbs import push as verb
+
+    verb.run(run, repo_id, public, branch, message, with_base, published_as, dry_run, json, quiet)
 
 
 @app.command()

@@ -10,6 +10,7 @@ The tree::
     ├── RunError                  3  the run was started and failed; its directory says why
     │   ├── Diverged              3  a loss or gradient that is not finite
     │   └── OutOfMemory           3
+    ├── HubError                  3  the Hub cannot be reached, or does not take what is sent
     └── Interrupted         130/143  SIGINT; SIGTERM or SIGUSR1
 
 A `UsageError` carries a list of `Problem`s, because a user wants to mend all of them at once.
@@ -94,6 +95,10 @@ class OutOfMemory(RunError):
     """The device or the machine has no memory left."""
 
     status = "oom"
+
+
+class HubError(HfstratError):
+    """The Hub cannot be reached, is busy for too long, or does not take what is sent."""
 
 
 class Interrupted(HfstratError):

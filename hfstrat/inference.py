@@ -25,7 +25,7 @@ from hfstrat.prepare import SPLITS, readable
 from hfstrat.recipe.data import FileData
 from hfstrat.recipe.loading import build, parse
 from hfstrat.recipe.recipe import Recipe
-from hfstrat.runs.directory import Run, write_json
+from hfstrat.runs.directory import Run, finished, write_json
 from hfstrat.runs.events import Observer
 from hfstrat.tasks import AudioClassification, CausalLM, TextsSpec
 from hfstrat.tasks.base import Decoded, Examples, Labels
@@ -62,8 +62,12 @@ class Predictor:
     threshold: float
 
     @classmethod
-    def of(cls, path: str | Path) -> Predictor:
+    def of(cls, path: str | Path | Run, base: tuple[str, Mapping[str, Any]] | None = None) -> Predictor:
         """Load a finished run.
+
+        Args:
+            path: Its directory, or something that reads as one.
+            base: Where the base of its adapter is, with keyword arguments for that; None: as the run says.
 
         Raises:
             UsageError: There is no finished run.
@@ -73,7 +77,7 @@ class Predictor:
 
         from hfstrat.models.code import load_code
 
-        run = finished(path)
+        run = path if isinstance(path, Run) else finished(path)
         recipe = build(parse(run.recipe() or "", str(run.path / "recipe.yaml")))
         env = run.read("env.json") or {}
         known = env["labels"]
@@ -82,9 +86,9 @@ class Predictor:
             load_code(run.artifact / Path(recipe.model.code).name)
         adapted, trust = artifact.case_of(run.artifact).endswith("adapter"), recipe.model.trust_remote_code
         # A whole model outlives the folder of its base.
-        base, revision = under_adapter(run.artifact) if adapted else (None, {})
+        below, revision = (base or under_adapter(run.artifact)) if adapted else (None, {})
         hub = {"trust_remote_code": trust, **revision}
-        model = artifact.load(run.artifact, base, recipe.task.auto_class, hub)
+        model = artifact.load(run.artifact, below, recipe.task.auto_class, hub)
         if torch.cuda.is_available() and not getattr(model, "is_quantized", False):
             model = model.cuda()
         settings = getattr(AutoConfig.from_pretrained(run.artifact, trust_remote_code=trust), "hfstrat", {})
@@ -247,6 +251,9 @@ class Predictor:
         Raises:
             UsageError: The data cannot be used.
         """
+        if self.run.status is None:
+            hint = "Name the directory of the run, or use predict"
+            raise UsageError(Problem(f"{self.run.path} was loaded from the Hub, and holds no run", hint=hint))
         examples, label = self.labelled(data, memory)
         folder = self.run.path / "evaluations" / _plain_name(name or label)
         folder.mkdir(parents=True, exist_ok=True)
@@ -336,19 +343,3 @@ def _has(table: Any, column: str | tuple[str, ...]) -> bool:
 
 def _first(splits: dict[str, Any]) -> Any:
     return next(iter(splits.values()))
-
-
-def finished(path: str | Path) -> Run:
-    """A run that is done.
-
-    Raises:
-        UsageError: There is none.
-    """
-    run = Run(Path(path))
-    if not run.path.is_dir() or run.status is None:
-        raise UsageError(Problem(f"{path} holds no run", hint="`hfstrat train RECIPE` makes one"))
-    if run.status != "done":
-        raise UsageError(Problem(f"{path} is {run.status}, not done"))
-    if not run.artifact.is_dir():
-        raise UsageError(Problem(f"{path} left no model: it is a floor of a comparison"))
-    return run

@@ -23,6 +23,7 @@ VERBS = [
     "predict",
     "show",
     "verify",
+    "push",
     "cache",
     "doctor",
     "schema",

@@ -16,6 +16,7 @@ NAMES = {
     "DataError",
     "Diverged",
     "HfstratError",
+    "HubError",
     "Interrupted",
     "ModelError",
     "OutOfMemory",
@@ -32,6 +33,7 @@ NAMES = {
     "open_run",
     "plan",
     "predict",
+    "push",
     "train",
 }
 

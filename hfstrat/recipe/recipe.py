@@ -7,6 +7,7 @@ from typing import Literal
 from hfstrat.metrics import of_texts
 from hfstrat.recipe.compare import CompareSpec, Name
 from hfstrat.recipe.data import DataSpec, Seed
+from hfstrat.recipe.hub import HubSpec
 from hfstrat.recipe.model import ModelSpec
 from hfstrat.recipe.train import EvaluateSpec, TrainSpec
 from hfstrat.spec import Spec
@@ -37,6 +38,8 @@ class Recipe(Spec):
     """Experiment trackers, through Accelerate."""
     compare: CompareSpec = CompareSpec()
     """Arms and seeds of `hfstrat compare`; `train` does not read it."""
+    hub: HubSpec = HubSpec()
+    """Where `hfstrat push` sends the run; `train` does not read it."""
 
     @property
     def evaluation_size(self) -> int:

@@ -37,34 +37,45 @@ _TASK_NAMES = {
 }
 
 
-def card(run: Run, *, resolved: Mapping[str, Any], folder: str = "path/to/this/folder") -> str:
+def card(
+    run: Run,
+    *,
+    resolved: Mapping[str, Any],
+    folder: str = "path/to/this/folder",
+    branch: str = "main",
+    merged: bool = False,
+) -> str:
     """Write the model card of a run.
 
     Args:
         run: The run, with its metrics and ledger written.
         resolved: The resolved recipe as plain data.
         folder: What the loading snippet calls the artefact, such as its repository on the Hub.
+        branch: Of that repository.
+        merged: Whether the card goes with a whole model, into which the run's adapter was merged.
     """
-    plan, env = run.read("plan.json") or {}, run.read("env.json") or {}
+    plan, env = _plan(run, merged), run.read("env.json") or {}
     base = public_base(resolved, env)
     sections = [
         _introduction(run, resolved, plan, base),
-        _usage(run, resolved, plan, env, base, folder),
+        _usage(run, resolved, plan, env, base, folder, branch),
         _scores(run),
         _samples(run, resolved),
         _training(run, resolved, plan, env),
         _cost(run, plan, env),
         _limits(run, resolved, env),
     ]
-    front = yaml.safe_dump(metadata(run, resolved=resolved), sort_keys=False, allow_unicode=True, width=10_000)
+    about = metadata(run, resolved=resolved, merged=merged)
+    front = yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=10_000)
     return f"---\n{front}---\n\n" + "\n".join(section for section in sections if section)
 
 
-def metadata(run: Run, *, resolved: Mapping[str, Any]) -> dict[str, Any]:
+def metadata(run: Run, *, resolved: Mapping[str, Any], merged: bool = False) -> dict[str, Any]:
     """What the Hub reads at the top of a card; language and licence are the user's to say."""
-    plan, env = run.read("plan.json") or {}, run.read("env.json") or {}
+    plan, env = _plan(run, merged), run.read("env.json") or {}
     base, adapter = public_base(resolved, env), bool(plan.get("adapter"))
-    data: dict[str, Any] = {}
+    hub = resolved.get("hub") or {}
+    data: dict[str, Any] = {name: hub[name] for name in ("license", "language") if hub.get(name)}
     if base and plan.get("weights") != "random":
         data |= {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
     data |= {
@@ -77,6 +88,15 @@ def metadata(run: Run, *, resolved: Mapping[str, Any]) -> dict[str, Any]:
     if index := _model_index(run, resolved, env):
         data["model-index"] = index
     return data
+
+
+def _plan(run: Run, merged: bool) -> dict[str, Any]:
+    """`plan.json`; of an adapter that was merged without it, and without what it stores."""
+    plan = run.read("plan.json") or {}
+    if not merged:
+        return plan
+    parameters = {name: number for name, number in plan["parameters"].items() if name != "stored"}
+    return {**plan, "adapter": None, "parameters": parameters, "merged": True}
 
 
 def public_base(resolved: Mapping[str, Any], env: Mapping[str, Any]) -> str | None:
@@ -177,7 +197,17 @@ def _introduction(run: Run, resolved: Mapping[str, Any], plan: Mapping[str, Any]
     taught = f", from the outputs of the teacher `{_public(teacher)}`" if teacher else ""
     return (
         f"# {run.name}\n\n{what} {link}, trained for {_pipeline_tag(resolved).replace('-', ' ')} on "
-        f"`{data_name(resolved)}` with the strategy `{kind}`{taught}.\n"
+        f"`{data_name(resolved)}` with the strategy `{kind}`{taught}.{_merged(plan)}\n"
+    )
+
+
+def _merged(plan: Mapping[str, Any]) -> str:
+    """What became of an adapter whose base nobody else has."""
+    if not plan.get("merged"):
+        return ""
+    return (
+        " What the adapter learned is merged into the weights of its base, which is not published, so this is a whole "
+        "model. The scores were measured before that, and merging only rounds."
     )
 
 
@@ -188,9 +218,11 @@ def _usage(
     env: Mapping[str, Any],
     base: str | None,
     folder: str,
+    branch: str,
 ) -> str:
     task, case = resolved["task"], case_of(resolved, plan)
     saved = _saved(run)
+    storage = saved.get("storage") if case.endswith("adapter") else None
     code = snippet(
         case,
         folder,
@@ -202,7 +234,7 @@ def _usage(
         revision=((env.get("model") or {}).get("adapter_of") or resolved["model"]).get("revision") if base else None,
         pairs=bool({"text_pair", "context"} & {*(resolved["data"].get("columns") or {})}),
         remote_code=bool(resolved["model"].get("code") or resolved["model"].get("trust_remote_code")),
-        storage=saved.get("storage"),
+        storage=storage,
         longest=int(task.get("max_answer_length") or 0),
         prefix=str(task.get("prefix") or ""),
         pictures=_mode(run) if _sees(resolved) else None,
@@ -213,10 +245,12 @@ def _usage(
         "pillow": _sees(resolved),
         "scipy soundfile": _hears(resolved),
         "peft": case.endswith("adapter"),
-        "bitsandbytes": bool(saved.get("storage")),
+        "bitsandbytes": bool(storage),
     }
     needs = " ".join(name for name, needed in packages.items() if needed)
-    return f"## Use\n\n{_brings(case, env)}{_trusts(resolved)}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+    where = "" if branch == "main" else f'The files are on the branch `{branch}`: add `revision="{branch}"`.\n\n'
+    before = f"{_brings(case, env)}{_trusts(resolved)}{where}"
+    return f"## Use\n\n{before}`pip install {needs}`, then:\n\n```python\n{code}```\n"
 
 
 def _sees(resolved: Mapping[str, Any]) -> bool:
@@ -388,9 +422,14 @@ def _decisions(run: Run) -> str:
     found: Any = (run.read("decisions.json") or {}).get("decisions")
     if not found:
         return ""
-    rows = [(f"`{one['path']}`", f"`{one['value']}`", str(one["reason"])) for one in found]
+    rows = [(f"`{one['path']}`", f"`{one['value']}`", _without_places(str(one["reason"]))) for one in found]
     table = markdown_table(("field", "value", "why"), rows)
     return f"\nThe recipe left these open:\n\n{table}"
+
+
+def _without_places(reason: str) -> str:
+    """A reason that names what lies on this machine by its last name alone."""
+    return " ".join(_public(word) if word.startswith(("/", "~/", "../")) else word for word in reason.split(" "))
 
 
 def _cost(run: Run, plan: Mapping[str, Any], env: Mapping[str, Any]) -> str:
@@ -403,7 +442,7 @@ def _cost(run: Run, plan: Mapping[str, Any], env: Mapping[str, Any]) -> str:
         ("parameters", parameters.get("total"), count),
         ("parameters that trained", parameters.get("trainable"), count),
         ("parameters stored here", parameters.get("stored"), count),
-        ("size of the weights here", ledger.get("artifact_bytes"), size),
+        ("size of the weights here", None if plan.get("merged") else ledger.get("artifact_bytes"), size),
     ]
     rows = [(name, write(value)) for name, value, write in values if value is not None]
     return f"## Cost\n\n{markdown_table(('', ''), rows)}" if rows else ""

@@ -84,6 +84,22 @@ class Run:
         return pandas.read_parquet(self.path / "predictions.parquet")
 
 
+def finished(path: str | Path) -> Run:
+    """A run that is done.
+
+    Raises:
+        UsageError: There is none.
+    """
+    run = Run(Path(path))
+    if not run.path.is_dir() or run.status is None:
+        raise UsageError(Problem(f"{path} holds no run", hint="`hfstrat train RECIPE` makes one"))
+    if run.status != "done":
+        raise UsageError(Problem(f"{path} is {run.status}, not done"))
+    if not run.artifact.is_dir():
+        raise UsageError(Problem(f"{path} left no model: it is a floor of a comparison"))
+    return run
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, without the secrets that a message or a path may have brought in."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -84,7 +84,7 @@ def _environment(material: Material, recipe: Recipe) -> dict[str, Any]:
         "device": "cpu",
         "data": {"origin": material.origin, "fingerprint": material.fingerprint, "rows": material.rows},
         "labels": asdict(material.labels),
-        "requested": json.loads(recipe.model_dump_json(exclude={"name", "compare"})),
+        "requested": json.loads(recipe.model_dump_json(exclude={"name", "compare", "hub"})),
     }
 
 

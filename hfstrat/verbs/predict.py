@@ -22,18 +22,26 @@ from hfstrat.verbs.progress import observer, show
 Record = dict[str, Any]
 
 
-def run(path: Path, data: str, output: Path | None, quiet: bool, draw: Path | None = None) -> None:
+def run(
+    path: Path,
+    data: str,
+    output: Path | None,
+    revision: str | None,
+    trust: bool,
+    quiet: bool,
+    draw: Path | None = None,
+) -> None:
     """Predict a file, or texts from stdin; with `draw` pictures with their boxes go into that folder."""
     if output is not None and output.suffix not in (".jsonl", ".csv"):
         raise UsageError(Problem(f"cannot write {output.suffix or output.name}", hint="Name a .jsonl or a .csv file"))
     listener = observer(quiet=quiet or output is None)
     with listener.working("loading torch and transformers"):
         from hfstrat.execute import quiet as silence
-        from hfstrat.inference import Predictor
+        from hfstrat.hub.pulling import predictor_of
         from hfstrat.training.machine import keep_memory
     silence()
     keep_memory()
-    predictor = Predictor.of(path)
+    predictor = predictor_of(path, revision, trust_remote_code=trust, observer=listener)
     if draw is not None and (data == "-" or predictor.recipe.task.kind != "object_detection"):
         hint = "Name a file or a folder of pictures, and a run that finds boxes in them"
         raise UsageError(Problem("there are no boxes to draw", hint=hint))

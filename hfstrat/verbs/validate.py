@@ -10,7 +10,7 @@ from pathlib import Path
 from hfstrat.verbs.progress import observer, show
 
 
-def run(recipe: Path, overrides: Sequence[str], as_json: bool, quiet: bool) -> None:
+def run(recipe: Path, overrides: Sequence[str], online: bool, as_json: bool, quiet: bool) -> None:
     """Prepare a run without writing anything, and say what would be done."""
     from hfstrat.recipe.loading import dump, load
 
@@ -21,16 +21,24 @@ def run(recipe: Path, overrides: Sequence[str], as_json: bool, quiet: bool) -> N
         from hfstrat.prepare import prepare
         from hfstrat.training.machine import machine
     silence()
+    asked: list[str] = []
+    if online:
+        from hfstrat.hub.online import check
+
+        asked = check(parsed, listener)
     prepared = prepare(parsed, machine(), source=source, observer=listener)
     stages = [stage.name for stage in prepared.plan.stages]
     if as_json:
         decisions = [asdict(decision) for decision in prepared.decisions]
-        print(json.dumps({"recipe": str(recipe), "rows": prepared.material.rows, "stages": stages, "auto": decisions}))
+        said = {"recipe": str(recipe), "rows": prepared.material.rows, "stages": stages, "auto": decisions}
+        print(json.dumps({**said, "hub": asked} if online else said))
         return
     rows = ", ".join(f"{count:,} {name}" for name, count in prepared.material.rows.items())
     outputs = len(prepared.material.labels.names)
     # What is predicted of text are its tokens, of which the model has as many outputs as there are entries.
-    said = f"{outputs} outputs" if outputs else f"{prepared.encoded['train'].tokens:,} tokens to train on"
-    show(f"{recipe} is valid: {rows} rows; {said}; stages {' → '.join(stages)}")
+    what = f"{outputs} outputs" if outputs else f"{prepared.encoded['train'].tokens:,} tokens to train on"
+    show(f"{recipe} is valid: {rows} rows; {what}; stages {' → '.join(stages)}")
+    for sentence in asked:
+        show(sentence)
     if not quiet:
         show(dump(prepared.recipe))
