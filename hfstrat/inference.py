@@ -73,7 +73,7 @@ class Predictor:
             UsageError: There is no finished run.
         """
         import torch
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
         from hfstrat.models.code import load_code
 
@@ -93,12 +93,7 @@ class Predictor:
             model = model.cuda()
         settings = getattr(AutoConfig.from_pretrained(run.artifact, trust_remote_code=trust), "hfstrat", {})
         judge = Judge(recipe.task, labels, tuple(recipe.evaluate.metrics), str(recipe.evaluate.select_by))
-        processor: Any
-        if isinstance(recipe.task, TextsSpec):
-            processor = AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=trust)
-        else:
-            hears = isinstance(recipe.task, AudioClassification)
-            processor = (read_feature_extractor if hears else read_image_processor)(str(run.artifact), {})
+        processor = processor_of(run.artifact, recipe)
         return cls(
             run, recipe, model, processor, judge, float(settings.get("threshold", recipe.task.default_threshold))
         )
@@ -329,6 +324,16 @@ class Predictor:
         if "id" in given and given["id"] not in table.column_names:
             del given["id"]
         return {role: column for role, column in given.items() if role != "label" or _has(table, column)}
+
+
+def processor_of(folder: Path, recipe: Recipe) -> Any:
+    """The tokenizer, image processor or feature extractor of an artefact."""
+    from transformers import AutoTokenizer
+
+    if isinstance(recipe.task, TextsSpec):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
+    hears = isinstance(recipe.task, AudioClassification)
+    return (read_feature_extractor if hears else read_image_processor)(str(folder), {})
 
 
 def _plain_name(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -186,10 +186,25 @@ def _merged(
     hub = {"trust_remote_code": first.recipe.model.trust_remote_code, **revision}
     task = first.recipe.task.auto_class
     model: Any = artifact.load(found[0].artifact, base, task, hub, dequantize=True)
+    if len(found) == 1:
+        return merged_in(model)
+    return merged_in(model, lambda: _combine(model, found, _shares(found, weights), how, density))
+
+
+def merged_in(model: Any, before: Callable[[], None] | None = None) -> nn.Module:
+    """The base of an adapted model with its adapter in it.
+
+    Args:
+        model: The model of PEFT, its base in fp32.
+        before: Makes one adapter of several, and switches to it.
+
+    Raises:
+        ModelError: An adapter of this kind cannot be merged.
+    """
     method = next(iter(model.peft_config.values())).peft_type.value
     try:
-        if len(found) > 1:
-            _combine(model, found, _shares(found, weights), how, density)
+        if before is not None:
+            before()
         with unwarned():
             merged: nn.Module = model.merge_and_unload()
     except (AttributeError, NotImplementedError, ValueError, TypeError) as error:

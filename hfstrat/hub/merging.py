@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from hfstrat.errors import HubError, Problem, UsageError
+from hfstrat.errors import HubError, ModelError, Problem, UsageError
+from hfstrat.inference import processor_of
+from hfstrat.merging import merged_in
 from hfstrat.models import artifact
 from hfstrat.models.base import under_adapter
 from hfstrat.recipe.loading import build, parse
 from hfstrat.runs.directory import Run
-from hfstrat.tasks import TextsSpec
+from hfstrat.tasks import AudioClassification, ObjectDetection
 
 TOLERANCE = 1e-3
 """How far outputs may move, as a part of the largest of them; rounding moves them by 1e-6."""
@@ -34,34 +37,26 @@ def merge(run: Run, folder: Path) -> float:
         HubError: The merged model says something else than the adapter.
     """
     recipe = build(parse(run.recipe() or "", str(run.path / "recipe.yaml")))
+    if isinstance(recipe.task, (AudioClassification, ObjectDetection)):
+        hint = "Run `hfstrat merge` on it, and push the run that it makes"
+        raise UsageError(Problem(f"{run.path} is not merged while it is sent", hint=hint))
     base, revision = under_adapter(run.artifact)
     hub = {"trust_remote_code": recipe.model.trust_remote_code, **revision}
     # A quantised base is merged as what it was rounded to: that is what the adapter learned to make up for.
     model: Any = artifact.load(run.artifact, base, recipe.task.auto_class, hub, dequantize=True)
-    kind = next(iter(model.peft_config.values())).peft_type
     before = _outputs(model)
     try:
-        merged = model.merge_and_unload()
-    except (AttributeError, NotImplementedError, ValueError) as error:
+        merged: Any = merged_in(model)
+    except ModelError as error:
         hint = "Put the base on the Hub, and name it by --published-as"
-        raise UsageError(Problem(f"an adapter of {kind} cannot be merged into its base", hint=hint)) from error
+        raise UsageError([replace(problem, hint=hint) for problem in error.problems]) from error
     after = _outputs(merged)
     difference = float((before - after).abs().max() / before.abs().max().clamp(min=1e-6))
     if not difference <= TOLERANCE:
         raise HubError(f"merging the adapter into its base moved its outputs by {difference:.1g} of their size")
     extra = {**(getattr(merged.config, "hfstrat", None) or {}), "storage": None}
-    artifact.save(merged, _processor(run, recipe), folder, Path(base).name, extra)
+    artifact.save(merged, processor_of(run.artifact, recipe), folder, Path(base).name, extra)
     return difference
-
-
-def _processor(run: Run, recipe: Any) -> Any:
-    from transformers import AutoTokenizer
-
-    from hfstrat.models.processors import read_image_processor
-
-    if isinstance(recipe.task, TextsSpec):
-        return AutoTokenizer.from_pretrained(run.artifact, trust_remote_code=recipe.model.trust_remote_code)
-    return read_image_processor(str(run.artifact), {})
 
 
 @torch.inference_mode()

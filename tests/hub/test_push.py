@@ -506,7 +506,7 @@ class TestBases:
         monkeypatch.setattr(PeftModel, "merge_and_unload", never, raising=False)
         done = push(pushable("lora"), "me/x", "--with-base")
         assert done.code == 2
-        assert "cannot be merged into its base" in done.errors[0]
+        assert "cannot be merged" in done.errors[0]
         assert hub.writes() == []
 
 
