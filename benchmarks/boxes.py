@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.arguments import arguments
 
 ROOT = Path(__file__).parent.parent
 SHAPE: dict[str, Any] = {
@@ -106,7 +107,7 @@ def peer(run: Path, data: Path, file: Path) -> None:
     import torch
     import yaml
     from PIL import Image
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection, Trainer, TrainingArguments
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection, Trainer
 
     recipe = yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))
     names = json.loads((run / "env.json").read_text("utf-8"))["labels"]["names"]
@@ -166,33 +167,9 @@ def peer(run: Path, data: Path, file: Path) -> None:
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_map": value})
             return {"eval_map": value}
 
-    train = recipe["train"]
     trainer = Judged(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(file.with_suffix("")),
-            num_train_epochs=train["epochs"],
-            per_device_train_batch_size=train["batch_size"],
-            learning_rate=train["lr"],
-            weight_decay=train["weight_decay"],
-            adam_beta1=train["optimizer"]["betas"][0],
-            adam_beta2=train["optimizer"]["betas"][1],
-            adam_epsilon=train["optimizer"]["eps"],
-            max_grad_norm=train["clip"] or 0.0,
-            lr_scheduler_type=train["schedule"],
-            warmup_steps=train["warmup"],
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            save_total_limit=2,
-            load_best_model_at_end=True,
-            metric_for_best_model="eval_map",
-            greater_is_better=True,
-            remove_unused_columns=False,
-            report_to=[],
-            seed=recipe["seed"],
-            use_cpu=True,
-            disable_tqdm=True,
-        ),
+        args=arguments(recipe, "eval_map", output_dir=str(file.with_suffix("")), remove_unused_columns=False),
         train_dataset=Pictures(parts["train"]),
         eval_dataset=[0],
         data_collator=together,

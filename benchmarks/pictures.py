@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.arguments import arguments
 
 ROOT = Path(__file__).parent.parent
 OTHERS = ("ship", "truck")  # the last two of the alphabet
@@ -149,7 +150,7 @@ def _peer(run: Path, file: Path) -> None:
     splits["train"].vary = recipe["task"]["augmentation"] or {}
     trainer = Trainer(
         model=AutoModelForImageClassification.from_config(config),
-        args=_arguments(recipe),
+        args=arguments(recipe, "accuracy"),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         compute_metrics=lambda out: {"accuracy": float((out.predictions.argmax(-1) == out.label_ids).mean())},
@@ -221,38 +222,6 @@ def _rows(recipe: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
             row["label"] = feature.int2str(row["label"]) if hasattr(feature, "int2str") else row["label"]
         found[name] = rows
     return found
-
-
-def _arguments(recipe: dict[str, Any]) -> Any:
-    import tempfile
-
-    from transformers import TrainingArguments
-
-    train = recipe["train"]
-    return TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
-        num_train_epochs=train["epochs"],
-        per_device_train_batch_size=train["batch_size"],
-        per_device_eval_batch_size=64,
-        learning_rate=train["lr"],
-        weight_decay=train["weight_decay"],
-        adam_beta1=train["optimizer"]["betas"][0],
-        adam_beta2=train["optimizer"]["betas"][1],
-        adam_epsilon=train["optimizer"]["eps"],
-        max_grad_norm=train["clip"] or 0.0,
-        lr_scheduler_type=train["schedule"],
-        warmup_steps=train["warmup"],
-        bf16=train["precision"] == "bf16",
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
-        report_to=[],
-        seed=recipe["seed"],
-        use_cpu=True,
-        disable_tqdm=True,
-    )
 
 
 # --- the table -----------------------------------------------------------------------------------------------

