@@ -23,6 +23,7 @@ VERBS = [
     "predict",
     "show",
     "verify",
+    "merge",
     "push",
     "cache",
     "doctor",

@@ -30,6 +30,7 @@ NAMES = {
     "compare",
     "evaluate",
     "load",
+    "merge",
     "open_run",
     "plan",
     "predict",

@@ -194,7 +194,8 @@ def backbone_name(model: nn.Module) -> str | None:
     if _own_output(model):
         return ""
     # Whisper's classifier has the encoder of its model beside the head.
-    return "encoder" if isinstance(getattr(model, "encoder", None), nn.Module) else None
+    hears = type(model).__name__.endswith("ForAudioClassification")
+    return "encoder" if hears and isinstance(getattr(model, "encoder", None), nn.Module) else None
 
 
 def outside(model: nn.Module) -> list[str]:

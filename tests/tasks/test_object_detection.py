@@ -573,7 +573,7 @@ def test_init_knows_boxes(scenes, tmp_path):
 
 def test_boxes_go_where_their_objects_go(tiny_base):
     _, _, encoded = encoded_of(tiny_base("rt_detr"), list(range(6)))
-    varied = Varied(BoxAugmentationSpec(flip=True, crop=0.4))
+    varied = Varied(BoxAugmentationSpec(flip=True, crop=0.4), LABELS)
     seen = 0
     for epoch in range(6):
         drawn = varied.drawn(encoded, np.arange(6), 0, epoch)
@@ -589,7 +589,7 @@ def test_boxes_go_where_their_objects_go(tiny_base):
     again = varied.drawn(encoded, np.array([4]), 0, 5)
     np.testing.assert_array_equal(again.aims[0], drawn.aims[4])
     np.testing.assert_array_equal(again.signals.values[0], drawn.signals.values[4])
-    whole = Varied(BoxAugmentationSpec()).drawn(encoded, np.arange(6), 0, 0)
+    whole = Varied(BoxAugmentationSpec(), LABELS).drawn(encoded, np.arange(6), 0, 0)
     np.testing.assert_allclose(whole.aims, encoded.aims, atol=1e-6)
 
 

@@ -395,7 +395,7 @@ def test_a_file_is_predicted_and_scored(done, tmp_path):
 def test_answers_are_written_as_csv(done, tmp_path):
     file, output = tmp_path / "new.jsonl", tmp_path / "out.csv"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in asked(6, seed=8)))
-    predict.run(done.run.path, str(file), output, True)
+    predict.run(done.run.path, str(file), output, None, False, True)
     with output.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     said = list(Predictor.of(done.run.path).predict_file(file, Observer()))

@@ -441,7 +441,7 @@ def test_a_file_of_words_or_of_texts_is_predicted(done, tmp_path, form):
 def test_entities_are_written_as_csv(done, tmp_path):
     file, output = tmp_path / "new.jsonl", tmp_path / "out.csv"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in tagged(4, seed=9)))
-    predict.run(done.run.path, str(file), output, True)
+    predict.run(done.run.path, str(file), output, None, False, True)
     with output.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     said = list(Predictor.of(done.run.path).predict_file(file, Observer()))
