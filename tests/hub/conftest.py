@@ -20,12 +20,17 @@ BASE = "someone/tiny"
 
 
 @contextmanager
-def taken_for_real(cache: Path) -> Iterator[Hub]:
-    """A Hub that this process takes for the real one, with the token of `me` at hand; nobody waits for it."""
+def taken_for_real(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub that this process takes for the real one, with the token of `me` at hand; nobody waits for it.
+
+    Args:
+        cache: Where what is downloaded goes.
+        patch: The test's own, so that what it changes on top is undone before.
+    """
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 
-    with Hub() as hub, pytest.MonkeyPatch.context() as patch:
+    with Hub() as hub:
         hub.accounts[TOKEN] = Account("me", orgs={"team": "write", "readers": "read"})
         for name, value in {
             "ENDPOINT": hub.url,
@@ -42,9 +47,9 @@ def taken_for_real(cache: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def hub(socket_enabled: None, tmp_path: Path) -> Iterator[Hub]:
+def hub(socket_enabled: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """An empty Hub in the place of the real one."""
-    with taken_for_real(tmp_path / "cache") as found:
+    with taken_for_real(tmp_path / "cache", monkeypatch) as found:
         yield found
 
 

@@ -73,7 +73,7 @@ def published(
 
     pytest_socket.enable_socket()
     home = tmp_path_factory.mktemp("home")
-    with taken_for_real(tmp_path_factory.mktemp("cache")) as hub:
+    with pytest.MonkeyPatch.context() as patch, taken_for_real(tmp_path_factory.mktemp("cache"), patch) as hub:
         put(hub, tiny_base("bert", **helpers.LIVELY))
         put(hub, tiny_base("bert", sentence_transformers="mean", **helpers.LIVELY), "someone/pooled")
         runs = {name: pushable(**given) for name, given in PUSHED.items()}

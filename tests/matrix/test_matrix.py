@@ -41,8 +41,9 @@ SOLVED = ("bert", "albert", "gpt2", "llama", "qwen3", "vit", "resnet", "convnext
 """Their heads have no parameters but those of the output layer."""
 
 # Softmax over keys does not change when all keys are shifted alike, so the gradient of a key's bias is nothing but
-# rounding, and may be nothing at all.
-NO_GRADIENT = ("*.key.bias", "*.k_lin.bias", "*.k_proj.bias", "*.key_proj.bias")
+# rounding, and may be nothing at all. What stands for masked parts of a wave is used by models that mask them, and
+# hfstrat masks before them.
+NO_GRADIENT = ("*.key.bias", "*.k_lin.bias", "*.k_proj.bias", "*.key_proj.bias", "*.masked_spec_embed")
 
 
 # AdaLoRA puts the singular values of the ranks that it cuts back to nothing, as which they start.
