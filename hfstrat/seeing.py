@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1  # of what is kept, and of how pictures are read: to be raised when either changes
+TOLD = 32  # pictures after which it is told how far it is: each takes a millisecond
 FEWEST = 500  # pictures; fewer are read sooner than a file is looked up and verified
 Values = npt.NDArray[np.uint8]
 
@@ -62,8 +63,9 @@ def seen(
                 problems.append(found)
             else:
                 values[place], whole[place] = found
-            if progress is not None:
-                progress(1)
+            done = place + 1
+            if progress is not None and (done % TOLD == 0 or done == len(examples)):
+                progress(done % TOLD or TOLD)
         if problems:
             raise refused(problems, SKIP)
 
