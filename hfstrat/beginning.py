@@ -15,7 +15,7 @@ from hfstrat.errors import Problem, RecipeError, UsageError, shortened
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
-from hfstrat.runs.directory import LOCK, Run
+from hfstrat.runs.directory import Run, check_own
 from hfstrat.training.checkpoint import Checkpoint, Unreadable, newest, paths
 
 RECIPE = "recipe.yaml"
@@ -89,10 +89,8 @@ def beginning(run: Run, prepared: Prepared, *, overwrite: bool, resume: bool) ->
         UsageError: The directory holds something else.
     """
     folder = run.path
-    if not folder.is_dir() or all(_is_nothing(entry.name) for entry in folder.iterdir()):
+    if check_own(folder, "Choose another name=…"):
         return Beginning("new")
-    if run.status is None:  # never delete what is not a run, whatever was asked
-        raise UsageError(Problem(f"{folder} is not empty and holds no run", hint="Choose another name=…"))
     if overwrite:
         return Beginning("new")
     if run.status == "done" and _is_of(run, prepared.recipe):
@@ -111,11 +109,6 @@ def _is_of(run: Run, recipe: Recipe) -> bool:
     """Whether a run's resolved recipe is this one; where either is pushed to does not count."""
     one, other = yaml.safe_load(run.recipe() or "{}"), yaml.safe_load(dump(recipe))
     return bool({**one, "hub": None} == {**other, "hub": None})
-
-
-def _is_nothing(name: str) -> bool:
-    """Whether a directory with such entries alone holds nothing: its lock, and the first file when it was not whole."""
-    return name == LOCK or name.startswith(".status.json.")
 
 
 def _from_checkpoint(folder: Path, prepared: Prepared) -> Beginning:

@@ -24,7 +24,7 @@ from hfstrat.models import artifact
 from hfstrat.models.adapters import unwarned
 from hfstrat.models.base import under_adapter
 from hfstrat.report.card import card
-from hfstrat.runs.directory import Run, clear, locked, write_json, write_text
+from hfstrat.runs.directory import Run, check_own, clear, locked, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.sealing import write_digests
 
@@ -92,7 +92,9 @@ def merge(
     found = [finished(run) for run in runs]
     _check(found, weights)
     place = Path(output) if output is not None else found[0].path.with_name(f"{found[0].name}-merged")
-    if Run(place).status is not None and not overwrite:
+    if place.resolve() in {run.path.resolve() for run in found}:
+        raise UsageError(Problem(f"{place} is merged, and cannot be where that goes", hint="Name another --output"))
+    if not check_own(place, "Name another --output") and not overwrite:
         raise UsageError(Problem(f"{place} holds another run", hint="Name another --output, or add --overwrite"))
     first = Predictor.of(found[0].path)
     examples, split = first.labelled(None, memory)

@@ -141,3 +141,16 @@ def test_what_cannot_be_merged_is_said(tiny_base, tmp_path):
 def test_the_command_line_knows_the_same_words():
     assert typing.get_args(cli.How) == typing.get_args(merging.How)
     assert typing.get_args(cli.Dtype) == typing.get_args(merging.Dtype)
+
+
+def test_a_folder_that_is_nobodys_run_and_what_is_merged_are_never_cleared(tiny_base, tmp_path):
+    run = trained(tiny_base("bert"), tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep this")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="is not empty and holds no run"):
+            merged(run, tmp_path / "notes", overwrite=overwrite)
+    with pytest.raises(UsageError, match="is merged, and cannot be where that goes"):
+        merged(run, tmp_path / "notes" / ".." / "adapter", overwrite=True)
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep this"
+    assert (run.artifact / "adapter_model.safetensors").is_file()

@@ -143,6 +143,28 @@ def clear(path: Path) -> None:
             entry.unlink()
 
 
+def check_own(path: Path, hint: str) -> bool:
+    """Find out whether a directory may be a run's: it is new, or a run was there before.
+
+    Args:
+        path: The directory.
+        hint: What to do where it may not.
+
+    Returns:
+        Whether it is new: it is not there, or holds its lock and a first file that was not whole at most.
+
+    Raises:
+        UsageError: It holds something else, which is never deleted, whatever was asked.
+    """
+    if not path.is_dir() or all(
+        entry.name == LOCK or entry.name.startswith(".status.json.") for entry in path.iterdir()
+    ):
+        return True
+    if Run(path).status is None:
+        raise UsageError(Problem(f"{path} is not empty and holds no run", hint=hint))
+    return False
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[Run]:
     """Hold a run directory against a second writer.
