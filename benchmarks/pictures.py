@@ -54,7 +54,8 @@ def main() -> None:
     options.folder = options.folder.resolve()
     options.folder.mkdir(parents=True, exist_ok=True)
     lines = [
-        f"`python benchmarks/pictures.py {' '.join(options.parts)}` on {platform.machine()}, {os.cpu_count()} cores, "
+        f"`python benchmarks/pictures.py {' '.join(options.parts)} --seeds {' '.join(map(str, options.seeds))}` on "
+        f"{platform.machine()}, {os.cpu_count()} cores, "
         f"{platform.python_implementation()} {platform.python_version()}; accuracy on the test split with its range "
         "over seeds, and the difference of the means with its 95 % interval over pictures. Seconds are of whole "
         "processes, and mean something only where nothing else ran.",

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,9 +26,8 @@ from hfstrat.data.splits import Splits, split, train_name
 from hfstrat.data.streams import open_stream
 from hfstrat.data.tokens import audit_tokens
 from hfstrat.data.unreadable import without_unreadable
-from hfstrat.data.varying import Varied
+from hfstrat.encoding import UNLIMITED, encode_all
 from hfstrat.errors import DataError, Problem, RecipeError, UsageError
-from hfstrat.hearing import all_heard
 from hfstrat.models.base import Base, open_base
 from hfstrat.models.build import Added, Shape, plan_adapter, plan_shape
 from hfstrat.models.compaction import NO_TOKENS, Apart, apart, ids_in_use
@@ -41,7 +40,6 @@ from hfstrat.recipe.resolve import Decision, resolve, updates_of
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.runs.store import LIMIT, room
-from hfstrat.seeing import seen
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
 from hfstrat.tasks import AudioClassification, ImageClassification, ObjectDetection, TextClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
@@ -50,14 +48,12 @@ from hfstrat.tasks.media import MediaClassification
 from hfstrat.tasks.pixels import Pixels
 from hfstrat.tasks.waves import Features, Waves
 from hfstrat.teaching import Teacher, naming, open_teacher
-from hfstrat.tokenizing import streamed, tokenized
 
 if TYPE_CHECKING:
     import torch
 
 HINT_RUNS = "Name another folder with --runs (in Python: runs=…)"
 CHARACTERS_LEARNED = 50_000_000  # of a stream, by a tokenizer of the run's own
-UNLIMITED = 1_000_000  # tokens; tokenizers say a larger number where they know no limit
 SPLITS = ("train", "validation", "test")
 T = TypeVar("T")
 
@@ -194,7 +190,7 @@ def prepare(
         more = read_unlabelled(recipe, material)
         with ledger.phase("tokenize"):
             parts = {**material.examples, **({"unlabelled": more} if more else {})}
-            encoded = encode(recipe, base, parts, material.labels, observer)
+            encoded = encode_all(recipe, base, parts, material.labels, observer)
             unlabelled = (more, encoded.pop("unlabelled")) if more else None
             token_problems, token_warnings = (
                 audit_tokens(encoded, base.tokenizer, base.config) if base.tokenizer is not None else ([], [])
@@ -333,39 +329,6 @@ def read_unlabelled(recipe: Recipe, material: Material) -> Examples | None:
         raise DataError([replace(problem, path="strategy.unlabelled") for problem in error.problems]) from error
     columns = {role: column for role, column in columns.items() if role in recipe.task.texts}
     return recipe.task.read(table, "unlabelled", columns, None)
-
-
-def encode(
-    recipe: Recipe, base: Base, examples: Mapping[str, Examples], labels: Labels, observer: Observer | None = None
-) -> dict[str, Encoded]:
-    """Tokenise splits at the length that the recipe asks for, else at the model's own up to 512."""
-    task = recipe.task
-    if isinstance(task, AudioClassification):
-        assert base.feature_extractor is not None, "a base that hears has a feature extractor"
-        return all_heard(task, base.feature_extractor, examples, observer or Observer())
-    if not isinstance(task, TextsSpec):
-        assert base.image_processor is not None, "a base that looks at pictures has a processor"
-        hears, found = observer or Observer(), {}
-        hears.phase("pictures", sum(map(len, examples.values())), "pictures")
-        for name, part in examples.items():
-            keep = recipe.train.cache is not False
-            found[name] = task.aimed(seen(base.image_processor, part, hears.advance, keep=keep))
-        if task.augmentation is not None:
-            found["train"] = replace(found["train"], masking=Varied(task.augmentation, labels))
-        return found
-    asked = task.max_length
-    most = base.max_length or UNLIMITED
-    length = min(int(asked), most) if asked != "auto" else min(most, task.longest)
-    make = task.encode if recipe.train.cache is False else partial(tokenized, task)
-    encoded = {}
-    for name, part in examples.items():
-        if part.stream is None:
-            encoded[name] = make(base.known_tokenizer, part, length)
-        else:
-            assert isinstance(task, LanguageSpec), "nothing else is streamed"
-            words = (part.stream, length, recipe.data.epoch_tokens, observer or Observer())
-            encoded[name] = streamed(task, base.known_tokenizer, *words)
-    return encoded
 
 
 def seen_ids(

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -359,10 +360,19 @@ def digest(picture: Picture) -> bytes:
         return _used(picture, _digest_of_pixels)
     content = _content(picture)
     try:
-        return hashlib.sha256(content.read_bytes() if isinstance(content, Path) else content).digest()
+        if isinstance(content, bytes):
+            return hashlib.sha256(content).digest()
+        state = content.stat()
+        return _digest_of_file(content, state.st_size, state.st_mtime_ns)
     except OSError as error:
         message = f"the picture cannot be read: {error.strerror or error}"
         raise DataError(Problem(message, where=str(content))) from error
+
+
+@lru_cache(maxsize=2**20)
+def _digest_of_file(file: Path, size: int, changed: int) -> bytes:
+    """SHA-256 of a file of this size that was last changed then, in ns: audit and cache ask for the same ones."""
+    return hashlib.sha256(file.read_bytes()).digest()
 
 
 def _digest_of_pixels(image: Image.Image) -> bytes:

@@ -6,11 +6,11 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import BaseImageProcessor
 
 
+Made = TypeVar("Made")
 LONGEST = 512  # tokens, where nothing else is asked for
 FEW_TOKENS = 1000  # larger vocabularies hold more than special tokens
 
@@ -283,8 +284,8 @@ def open_base(
     own = location if adapter is None else str(folder)  # labels and tokenizer of an adapter are beside it
     config = _config(own, spec, hub)
     _check_reads(config, origin, reads)
-    processor = _image_processor(own, spec, hub) if sees else None
-    extractor = _feature_extractor(own, spec, hub) if hears else None
+    processor = _made_by(read_image_processor, own, spec, hub, "image processor") if sees else None
+    extractor = _made_by(read_feature_extractor, own, spec, hub, "feature extractor") if hears else None
     tokenizer = None if sees or hears else _tokenizer(own, spec, hub)
     if body.weights == "pretrained":
         _check_files(location, adapter, origin)
@@ -356,20 +357,16 @@ def _hearing(base: Base, extractor: SequenceFeatureExtractor, spec: ModelSpec) -
     return replace(base, config=config, feature_extractor=listening(extractor, config))
 
 
-def _image_processor(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> BaseImageProcessor:
+def _made_by(
+    read: Callable[[str, Mapping[str, Any]], Made], location: str, spec: ModelSpec, hub: Mapping[str, Any], what: str
+) -> Made:
+    """What makes inputs of pictures or of sounds."""
     try:
-        return read_image_processor(location, hub)
+        return read(location, hub)
     except UsageError:
         raise
     except Exception as error:  # as of a configuration
-        raise ModelError(_unloadable(spec, error, "image processor")) from error
-
-
-def _feature_extractor(location: str, spec: ModelSpec, hub: Mapping[str, Any]) -> SequenceFeatureExtractor:
-    try:
-        return read_feature_extractor(location, hub)
-    except Exception as error:  # as of a configuration
-        raise ModelError(_unloadable(spec, error, "feature extractor")) from error
+        raise ModelError(_unloadable(spec, error, what)) from error
 
 
 def _check(spec: ModelSpec, body: Body, reads: str) -> None:

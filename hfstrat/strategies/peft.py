@@ -110,6 +110,6 @@ def _required(method: str, updates: int) -> dict[str, object]:
         return {"total_step": updates, "tinit": updates // 10, "tfinal": updates // 3, "deltaT": max(1, updates // 100)}
     if method == "IA3":
         return {"feedforward_modules": ()}  # all targets are scaled at their output
-    if method in PROMPTS:  # enough for models of all sizes (Lester et al. 2021, arXiv:2104.08691, §3.2)
+    if method in PROMPTS:  # more gain little (Lester et al. 2021, arXiv:2104.08691, §3.2)
         return {"num_virtual_tokens": 20}
     return {}

@@ -398,11 +398,20 @@ def test_a_run_from_a_shape_alone_and_a_student_of_it(kind, sounds, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", AST])
-def test_a_run_goes_on_from_another_ones_head(family, tiny_base, sounds, tmp_path):
-    first = execute.train(recipe(tiny_base(family), {"kind": "full"}, sounds), runs=tmp_path)
-    again = recipe(first.path, {"kind": "lora", "r": 2}, sounds)
-    second = execute.train({**again, "name": "again", "train": {**again["train"], "lr": 1e-6}}, runs=tmp_path)
-    assert json.loads((second.path / "plan.json").read_text())["stages"][0]["kind"] == "fit", "no head to begin with"
+def test_a_run_goes_on_from_another_ones_head(family, tiny_base, tmp_path):
+    rows = [
+        {"audio": array(sound(label, number).tolist()), "label": label} for number in range(12) for label in PITCHES
+    ]
+    first = execute.train(
+        recipe(tiny_base(family), {"kind": "full"}, "memory"), data=helpers.memory(rows), runs=tmp_path
+    )
+    again = {**recipe(first.path, {"kind": "lora", "r": 2}, "memory"), "name": "again"}
+    second = helpers.train(again, rows, tmp_path)
+    assert second.run.read("plan.json")["stages"][0]["kind"] == "fit", "no head to begin with"
+    kept = AutoModelForAudioClassification.from_pretrained(first.artifact).state_dict()
+    adapted = {name: value for name, value in second.before.items() if name in kept}
+    assert any("classifier" in name for name in adapted)
+    assert all(torch.equal(value, kept[name]) for name, value in adapted.items()), "it begins as the first one ended"
 
 
 @pytest.mark.parametrize(

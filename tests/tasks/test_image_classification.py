@@ -23,6 +23,7 @@ from transformers import (
 
 import hfstrat as hf
 from hfstrat import execute, seeing
+from hfstrat.data.augmenting import Augmentation
 from hfstrat.data.varying import Varied
 from hfstrat.errors import DataError, ModelError, RecipeError
 from hfstrat.runs import store
@@ -143,6 +144,7 @@ def test_mixed_pictures_have_shares_of_what_they_show(mix):
     targets = np.arange(12) % 3
     encoded = replace(encoded, examples=replace(encoded.examples, targets=targets))
     varied, rows = Varied(AugmentationSpec(**mix), Labels("single_label", ("a", "b", "c"))), np.arange(12)[::-1]
+    drawn = Augmentation(**mix).mixing(rows, rows, (8, 8), 5, 2)
     mixed = varied.drawn(encoded, rows, 5, 2)
     assert mixed.targets.shape == (12, 3)
     np.testing.assert_allclose(mixed.targets.sum(1), 1.0, atol=1e-6)
@@ -152,7 +154,10 @@ def test_mixed_pictures_have_shares_of_what_they_show(mix):
     for place, row in enumerate(rows):
         own = set(np.unique(mixed.signals.values[place])) <= {0, 100, 200}
         assert "mixup" in mix or own, "a box is pasted as it is"
-        assert mixed.targets[place].argmax() == targets[row] or mixed.targets[place, targets[row]] < 0.51
+        expected = np.zeros(3)
+        expected[targets[row]] += drawn.shares[place]
+        expected[targets[drawn.partners[place]]] += 1 - drawn.shares[place]
+        np.testing.assert_allclose(mixed.targets[place], expected, atol=1e-6)
 
 
 def test_the_loss_of_shares_is_the_sum_of_the_losses_of_classes():
