@@ -40,6 +40,7 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
 from hfstrat.sealing import seal
 from hfstrat.solving import run_solve
+from hfstrat.starting import start_from_data
 from hfstrat.state import State, decide
 from hfstrat.strategies.plan import Solve, matches
 from hfstrat.tasks.base import Encoded
@@ -364,6 +365,8 @@ def _run(
         check_packing(state.placed(), prepared.encoded["train"], accelerator)
     set_aside = run.path / VOCABULARY if main else None
     rows_alike(state)
+    with ledger.phase("load"):
+        start_from_data(state.placed(), training, recipe.train.batch_size, recipe.seed, accelerator, observer)
     if start is not None:
         ledger.go_on(start.data["ledger"])
         if main:

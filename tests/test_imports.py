@@ -43,6 +43,7 @@ ABOVE = (
         "outputs",
         "showing",
         "solving",
+        "starting",
         "fitting",
         "sealing",
         "beginning",

@@ -7,10 +7,13 @@ import json
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from hfstrat.errors import Problem, RecipeError, did_you_mean, shortened
 from hfstrat.models.anatomy import canonical, named_parameters
@@ -35,6 +38,16 @@ ELSEWHERE = {
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 # LoRA's fields that a recipe calls otherwise.
 _FIELDS = {"lora_alpha": "alpha", "use_rslora": "variant", "use_dora": "variant"}
+# LoRA's starts that move part of the frozen weights into the adapter.
+MOVING = ("pissa", "olora")
+NOT_STARTED = {
+    "corda": "it looks at data before there is an adapter; eva looks at it afterwards",
+    "lora_ga": "it needs gradients before there is an adapter",
+    "loftq": "it needs a GPU and its own form of a quantised base",
+}
+"""LoRA's starts that one recipe cannot make, and why."""
+_START = "_hfstrat_start"
+"""Attribute of an adapted model: its adapter's state before anything was trained, where it was built."""
 
 
 def config_class_of(adapter: Adapter) -> Any:
@@ -93,6 +106,17 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
     if "modules_to_save" in fields:
         options["modules_to_save"] = list(adapter.modules_to_save)
     pooled = isinstance(model, PooledForSequenceClassification)
+    init = options.get("init_lora_weights")
+    if init in NOT_STARTED:
+        where = "strategy.options.init_lora_weights"
+        raise RecipeError(Problem(f"{init} is not for this: {NOT_STARTED[init]}", where))
+    if init == "eva":
+        from peft import EvaConfig
+
+        options["eva_config"] = EvaConfig(rho=1.0)  # ranks stay as the plan has them
+    if init == "olora" and any(isinstance(module, Conv1D) for module in model.modules()):
+        hint = "Use init: pissa"
+        raise RecipeError(Problem("OLoRA is not for layers that are stored transposed", "strategy.init", hint=hint))
     model.name_or_path = base_name  # or PEFT warns that it renames the base
     try:
         with unwarned():
@@ -102,7 +126,81 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, AssertionError) as error:
         text = shortened(" ".join(str(error).split()), 200)
         raise RecipeError(Problem(f"{adapter.method} cannot adapt this model: {text}", "strategy")) from error
+    if starts_from_data(adapted):
+        _check_directions(adapted)
+    if _moves(adapted):
+        setattr(adapted, _START, _state(adapted))
     return adapted.eval()
+
+
+def _check_directions(model: Any) -> None:
+    """Raise where a layer's input has fewer directions than the adapter's rank."""
+    rank = next(iter(model.peft_config.values())).r
+    least = min((layer.in_features for _, layer in _adapted_layers(model)), default=rank)
+    if rank > least:
+        what = f"a layer that is adapted takes {least} numbers, which have no {rank} directions"
+        raise RecipeError(Problem(what, "strategy.r", hint=f"Use {least} at most, or another strategy.init"))
+
+
+def _moves(model: Any) -> bool:
+    """Whether weights of the base have moved into a model's adapter."""
+    init = str(getattr(next(iter(model.peft_config.values())), "init_lora_weights", ""))
+    return init.startswith(MOVING)
+
+
+def _state(model: Any) -> dict[str, torch.Tensor]:
+    from peft import get_peft_model_state_dict
+
+    found = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: value.detach().clone() for name, value in found.items()}
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write a model's adapter, so that it loads onto the base as it was published.
+
+    Where weights of the base have moved into it, what it has learned is the difference to how it started, which is a
+    LoRA of twice the rank.
+
+    Args:
+        model: The model of PEFT.
+        folder: Where to.
+    """
+    # `save_embedding_layers="auto"` would ask the Hub whether the vocabulary was resized; it never is here.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text("utf-8"))
+    if "init_lora_weights" not in config:
+        return
+    config |= {"init_lora_weights": True, "eva_config": None}  # where all is loaded there is nothing to start from
+    if _moves(model):
+        # (A, B) of 2r with B·A - B₀·A₀ at the same scale: alpha / r, or alpha / √r.
+        config |= {"r": 2 * config["r"], "lora_alpha": config["lora_alpha"] * (2**0.5 if config["use_rslora"] else 2)}
+        weights = folder / "adapter_model.safetensors"
+        save_file(_difference(load_file(weights), getattr(model, _START)), weights, {"format": "pt"})
+    file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
+
+
+def _difference(now: Mapping[str, torch.Tensor], start: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A LoRA of twice the rank that adds what one adds less what it added when it started."""
+    found = dict(now)
+    for name, value in now.items():
+        if ".lora_A." in name:
+            found[name] = torch.cat([value, start[name]])
+        elif ".lora_B." in name:
+            found[name] = torch.cat([value, -start[name]], dim=1)
+    return found
+
+
+def starts_from_data(model: Any) -> bool:
+    """Whether a model's adapter wants to see the training data before it starts."""
+    configs = getattr(model, "peft_config", {}).values()
+    return any(getattr(config, "init_lora_weights", None) == "eva" for config in configs)
+
+
+def started_plainly(adapter: Adapter) -> Adapter:
+    """An adapter that gets its values from elsewhere, and moves nothing before."""
+    options = {name: value for name, value in adapter.options.items() if name != "init_lora_weights"}
+    return dataclasses.replace(adapter, options=options)
 
 
 @contextmanager
@@ -113,6 +211,8 @@ def unwarned() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         # It looks for the widths of a norm, and LN_TUNING copies norms whole.
         warnings.filterwarnings("ignore", message="Unsupported layer type .*norm")
+        # What a model of random weights on the meta device would win by, of which there is none here.
+        warnings.filterwarnings("ignore", message=".*with eva initialization used with low_cpu_mem_usage")
         # BOFT has kernels for a GPU, and does without.
         warnings.filterwarnings("ignore", module=r"peft\.tuners\.boft")
         yield
@@ -154,7 +254,7 @@ def check_continues(adapter: Adapter, storage: Quantization | None, start: Adapt
 def _shapes(name: str) -> bool:
     """Whether a field of a PEFT configuration belongs to what an adapter is, rather than to how it is trained."""
     # The first four are a schedule; the last PEFT finds out by itself.
-    others = ("total_step", "tinit", "tfinal", "deltaT", "fan_in_fan_out", *ELSEWHERE)
+    others = ("total_step", "tinit", "tfinal", "deltaT", "fan_in_fan_out", "eva_config", *ELSEWHERE)
     return name not in others and "dropout" not in name and not name.startswith("init_")
 
 
@@ -186,7 +286,6 @@ def load_into(model: Any, start: Adapted, new: Collection[str]) -> None:
         new: Parameters of its head that stay as they are.
     """
     from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
 
     own, state = dict(named_parameters(model)), load_file(start.folder / "adapter_model.safetensors")
     state |= {name: own[canonical(name, model)].detach() for name in state if canonical(name, model) in new}

@@ -14,7 +14,7 @@ from torch import nn
 
 from hfstrat.errors import ModelError, Problem
 from hfstrat.models import modeling_pooled, quantize
-from hfstrat.models.adapters import unwarned
+from hfstrat.models.adapters import save_adapter, unwarned
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
 
@@ -53,8 +53,7 @@ def save(model: nn.Module, processor: Processor, folder: Path, base_name: str, e
             if adapter.peft_type == "ADALORA":
                 # The best state may be from before ranks were cut for good: keep all of them, cut ones are zero.
                 setattr(adapter, "rank_pattern", None)  # noqa: B010 - a field of AdaLoRA's configuration alone
-        # `save_embedding_layers="auto"` would ask the Hub whether the vocabulary was resized; it never is here.
-        model.save_pretrained(str(folder), save_embedding_layers=False)
+        save_adapter(model, folder)
         inner.config.save_pretrained(folder)
         if isinstance(inner.config, PooledConfig):
             shutil.copy(modeling_pooled.__file__, folder / "modeling_pooled.py")

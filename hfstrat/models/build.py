@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hfstrat.errors import ModelError, Problem, RecipeError
 from hfstrat.models import artifact
-from hfstrat.models.adapters import check_continues, load_into, put_in
+from hfstrat.models.adapters import check_continues, load_into, put_in, started_plainly
 from hfstrat.models.anatomy import (
     adapter_names,
     backbone_name,
@@ -177,7 +177,7 @@ def build(
         return model.eval()
     name = base.name if start is None else start.base_name
     new = () if _keeps_head(base, shape, plan.body) else outside(model)
-    adapted = put_in(model, plan.adapter, name, task_type)
+    adapted = put_in(model, plan.adapter if start is None else started_plainly(plan.adapter), name, task_type)
     if start is not None:
         load_into(adapted, start, new)
     if hold_bf16:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from hfstrat.errors import Problem, RecipeError, did_you_mean
 from hfstrat.strategies.base import HeadedSpec, Setting, Sizes, epochs_for, head_first, head_setting
-from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Fit, Plan, matches
+from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Fit, Group, Plan, matches
 
 Targets = Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"]
+Init = Literal["random", "gaussian", "orthogonal", "eva"]
+_B = "*.lora_B.*"
 
 
 class LowRank(HeadedSpec):
@@ -29,21 +31,46 @@ class LowRank(HeadedSpec):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input."""
 
+    init: Init = "random"
+    """What the update B·A starts from. random: A at random and B zero; gaussian: A from a normal distribution;
+    orthogonal: both of orthogonal rows, for an even r; eva: A from the principal directions of what each layer gets
+    from the training data (arXiv:2410.07170, ranks as given)."""
+
+    lr_ratio: Annotated[float, Field(ge=1)] = 1.0
+    """B's learning rate by A's: LoRA+ (arXiv:2402.12354), whose authors advise 16."""
+
+    freeze_a: bool = False
+    """Train B alone, over an A that stays as it starts: LoRA-FA (arXiv:2308.03303), which keeps fewer activations."""
+
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""
         beside = anatomy.head_beside_adapter
         options = {"r": self.r, "lora_alpha": self.scale, "lora_dropout": self.dropout, **self.variant_options}
+        if self.init != "random":
+            options["init_lora_weights"] = self.init
         adapter = Adapter("LORA", options, targets_of(self.targets, anatomy.linear), beside)
-        fit = Fit("fit", (ADAPTER, *(f"{module}.*" for module in beside)))
+        trains = (_B, *self._beside_matrices) if self.freeze_a else (ADAPTER,)
+        fit = Fit("fit", (*trains, *(f"{module}.*" for module in beside)), self._groups())
         return Plan(self.body(), adapter, (*head_first(self.head_init, anatomy), fit))
+
+    @property
+    def _beside_matrices(self) -> tuple[str, ...]:
+        """Patterns of what the variant trains beside A and B."""
+        return ()
+
+    def _groups(self) -> tuple[Group, ...]:
+        rest = Group("all", ("*",))
+        return (rest,) if self.lr_ratio == 1 else (Group("B", (_B,), self.lr_ratio), rest)
 
     def defaults(self, sizes: Sizes) -> Mapping[str, Setting]:
         """About ten times full fine-tuning's learning rate, nearly independent of rank (Schulman et al. 2025)."""
-        lr = 2e-4 if sizes.body >= 400e6 else 1e-3
+        lr, why = 2e-4 if sizes.body >= 400e6 else 1e-3, f"LoRA on {sizes.body / 1e6:.0f} M parameters"
+        if self.lr_ratio != 1:  # the geometric mean of both rates stays what it is
+            lr, why = lr / self.lr_ratio**0.5, f"{why}, B's {self.lr_ratio:g} times as high"
         return {
             "strategy.alpha": Setting(self.scale, "an update scaled by two"),
             "strategy.head_init": head_setting(sizes),
-            "train.lr": Setting(lr, f"LoRA on {sizes.body / 1e6:.0f} M parameters"),
+            "train.lr": Setting(lr, why),
             "train.epochs": epochs_for(sizes),
             "train.weight_decay": Setting(0.0, "decay would pull the update to zero"),
             "model.dropout": Setting(0.0, "few parameters train"),
@@ -71,10 +98,37 @@ class Lora(LowRank):
     """rslora keeps the update's size stable at high rank (arXiv:2312.03732); dora trains magnitudes apart from
     directions (arXiv:2402.09353)."""
 
+    init: Init | Literal["pissa", "olora"] = "random"  # type: ignore[assignment]  # a wider choice
+    """As for qlora; and pissa (arXiv:2404.02948) and olora (arXiv:2406.01775) move the largest singular values, or an
+    orthonormal basis, out of the frozen weights into the adapter. It is saved as a plain LoRA of twice the rank for the
+    weights as they were."""
+
+    @field_validator("variant", mode="before")
+    @classmethod
+    def _is_a_variant(cls, variant: object) -> object:
+        if variant in get_args(Init) or variant in ("pissa", "olora"):
+            raise ValueError(f"{variant} is what a LoRA starts from: write init: {variant}")
+        return variant
+
+    @model_validator(mode="after")
+    def _saved_as_plain(self) -> Self:
+        if self.variant == "dora" and self.moves_weights:
+            raise ValueError(f"init: {self.init} is for variant: lora and rslora; a DoRA could not be loaded again")
+        return self
+
+    @property
+    def moves_weights(self) -> bool:
+        """Whether part of the frozen weights moves into the adapter."""
+        return self.init in ("pissa", "olora")
+
     @property
     def multiplies_only(self) -> bool:
-        """DoRA takes norms of the weights as well."""
-        return self.variant != "dora"
+        """DoRA takes norms of the weights as well; and weights that were moved are moved back in full precision."""
+        return self.variant != "dora" and not self.moves_weights
+
+    @property
+    def _beside_matrices(self) -> tuple[str, ...]:
+        return ("*.lora_magnitude_vector*",) if self.variant == "dora" else ()
 
     @property
     def variant_options(self) -> Mapping[str, object]:
