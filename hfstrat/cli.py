@@ -134,7 +134,7 @@ def predict(
         ),
     ] = "-",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .jsonl or .csv file; left out: jsonl on stdout.")
+        Path | None, typer.Option("--output", "-o", help="A .jsonl, .csv or .parquet file; left out: jsonl on stdout.")
     ] = None,
     draw: Annotated[
         Path | None, typer.Option("--draw", metavar="FOLDER", help="Put pictures with the boxes found here, as PNG.")

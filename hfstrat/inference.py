@@ -201,13 +201,16 @@ class Predictor:
             return list(generating.records(task, self.model, self.tokenizer, examples, self.max_length))
         return self.recipe.task.records(*self.decide(examples), self.judge.labels)
 
-    def predict_file(self, source: Path, observer: Observer, draw: Path | None = None) -> Iterator[dict[str, Any]]:
+    def predict_file(
+        self, source: Path, observer: Observer, draw: Path | None = None, start: int = 0
+    ) -> Iterator[dict[str, Any]]:
         """Predictions for the rows of a file: `id`, then as `predict`.
 
         Args:
             source: The file.
             observer: Hears how many are done.
             draw: A folder for pictures with the boxes that were found.
+            start: Rows that are left out, because they were predicted before.
 
         Raises:
             DataError: The file has no text column.
@@ -216,13 +219,14 @@ class Predictor:
         columns = self.recipe.task.columns(self._roles(table), table.column_names, labelled=False)
         table = self._with_files(table, columns, source)
         observer.phase("predict", len(table), "texts")
-        for start in range(0, len(table), self.chunk):
-            part = table.select(range(start, min(start + self.chunk, len(table))))
+        observer.advance(min(start, len(table)))
+        for first in range(start, len(table), self.chunk):
+            part = table.select(range(first, min(first + self.chunk, len(table))))
             examples = self.recipe.task.read(part, source.stem, columns, None)
-            ids = examples.ids if "id" in columns else tuple(str(start + place) for place in range(len(part)))
+            ids = examples.ids if "id" in columns else tuple(str(first + place) for place in range(len(part)))
             for place, (name, record) in enumerate(zip(ids, self._records(examples), strict=True)):
                 if draw is not None and examples.media is not None:
-                    self._draw(draw, f"{start + place}-{examples.texts[place]}", examples.media[place], record)
+                    self._draw(draw, f"{first + place}-{examples.texts[place]}", examples.media[place], record)
                 yield {"id": name, **record}
             observer.advance(len(part))
 

@@ -23,6 +23,7 @@ from hfstrat.inference import Predictor, finished
 from hfstrat.models import artifact
 from hfstrat.models.adapters import unwarned
 from hfstrat.models.base import under_adapter
+from hfstrat.outputs import apart
 from hfstrat.report.card import card
 from hfstrat.runs.directory import Run, check_own, clear, locked, write_json, write_text
 from hfstrat.runs.events import Observer
@@ -277,9 +278,7 @@ def _metrics(predictor: Predictor, split: str, seen: Any, outputs: Any) -> dict[
 def _difference(before: Any, now: Any) -> float:
     """Largest difference of outputs, by the largest of them."""
     ours, theirs = (np.asarray(getattr(one, "sums", one), np.float64) for one in (before, now))
-    there = np.isfinite(ours)
-    largest = max(1e-12, float(np.abs(ours[there]).max(initial=0.0)))
-    return float(np.abs(ours - theirs)[there].max(initial=0.0)) / largest
+    return apart(torch.from_numpy(ours), torch.from_numpy(theirs))
 
 
 def _conclude(place: Path, source: Run, predictor: Predictor, how: dict[str, Any]) -> None:

@@ -1,12 +1,15 @@
-"""What a model says about a split: scored once, and where a metric is of texts, written."""
+"""What a model says about a split: scored once, and where a metric is of texts, written; whether two say the same."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import nn
 
+from hfstrat.data.batching import collate
 from hfstrat.generating import answered
 from hfstrat.judge import Judge
 from hfstrat.recipe.recipe import Recipe
@@ -16,6 +19,30 @@ from hfstrat.training import scoring
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+COMPARED, AT_ONCE = 32, 4  # examples
+
+
+def said_of_some(model: nn.Module, data: Encoded, recipe: Recipe) -> torch.Tensor:
+    """What a model says about up to `COMPARED` examples that lie evenly in a split, as one vector of float64.
+
+    Of outputs over a vocabulary that is the loss of each token, else all logits.
+    """
+    rows = np.unique(np.linspace(0, len(data) - 1, min(COMPARED, len(data))).astype(np.int64))
+    device, found = next(model.parameters()).device, []
+    with scoring.evaluating(model), torch.inference_mode():
+        for part in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
+            given = scoring.kept_of(model, collate(data, part), device, recipe.task.kept)
+            found.append((given[:, 0] if recipe.task.of_vocabulary else given).double().cpu().flatten())
+    return torch.cat(found)
+
+
+def apart(before: torch.Tensor, after: torch.Tensor) -> float:
+    """Largest difference of two vectors of outputs, by the largest output of the first."""
+    there = before.isfinite()
+    largest = float(before[there].abs().max()) if bool(there.any()) else 0.0
+    return float((before - after)[there].abs().nan_to_num(float("inf")).max()) / max(1e-12, largest)
 
 
 def outputs_of(

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hfstrat.errors import RunError
 from hfstrat.generating import gallery, settings
 from hfstrat.models import artifact
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
-from hfstrat.outputs import outputs_of
+from hfstrat.outputs import COMPARED, apart, outputs_of, said_of_some
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
 from hfstrat.report.gallery import GALLERY, write_gallery
@@ -36,6 +37,8 @@ RECORDS = (
     "ledger.json",
 )
 """Files of a run beside its artefact that never change once it is done."""
+TOLERANCE = 1e-3
+"""How far what was saved may be from what was trained, by the largest output; rounding explains 1e-6."""
 
 
 def seal(run: Run, state: State, prepared: Prepared, observer: Observer, resident: ResidentPeak) -> None:
@@ -62,18 +65,29 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
                 run.artifact
             )
         stored, size = artifact.weights_of(run.artifact)
+        split = "test" if "test" in prepared.encoded else "validation" if "validation" in prepared.encoded else "train"
+        data = prepared.encoded[split]
+        before = said_of_some(state.placed(), data, recipe)
         model = artifact.load(run.artifact, prepared.base.location, recipe.task.auto_class, prepared.base.hub)
         if storage is None:  # what is quantised lies where it was loaded
             state.model.to("cpu")
             model = model.to(state.accelerator.device)
-    split = "test" if "test" in prepared.encoded else "validation" if "validation" in prepared.encoded else "train"
-    data = prepared.encoded[split]
+        reproduced = {
+            "examples": min(COMPARED, len(data)),
+            "difference": apart(before, said_of_some(model, data, recipe)),
+        }
+    if not reproduced["difference"] <= TOLERANCE and not recipe.train.hold_bf16:
+        raise RunError(
+            f"what was saved does not say what was trained: outputs differ by {reproduced['difference']:.2g} of the "
+            f"largest one; the run's checkpoints are kept, and {run.artifact} can be looked at"
+        )
     observer.phase("test", len(data), "texts")
     with ledger.phase("evaluate") as phase:
         found = outputs_of(model, data, state.judge, recipe, processor, progress=observer.advance)
         phase.tokens += data.tokens
         decoded = state.judge.decode(found, state.threshold)
-        result = state.judge.write(run.path, split, data.examples, decoded)
+        result = {**state.judge.write(run.path, split, data.examples, decoded), "reproduced": reproduced}
+        write_json(run.path / "metrics.json", result)
         shown = samples(run)
         if isinstance(recipe.task, LanguageSpec):
             own = gallery(recipe.task, model, prepared.base.known_tokenizer, data)

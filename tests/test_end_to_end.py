@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from datasets import Dataset
+from pyarrow import parquet
 from rich.console import Console
 
 import hfstrat as hf
@@ -220,12 +221,15 @@ class TestCommandLine:
         assert [row["prediction"] for row in table] == [record["prediction"] for record in records]
         assert list(table[0]) == ["id", "prediction", "negative", "positive"]
 
+        assert hfstrat("predict", run, file, "-o", tmp_path / "out.parquet").code == 0
+        assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == records
+
         done = hfstrat("predict", run, stdin="".join(f"{row['text']}\n" for row in rows))
         assert [json.loads(line)["prediction"] for line in done.out.splitlines()] == [
             record["prediction"] for record in records
         ]
         done = hfstrat("predict", run, file, "-o", tmp_path / "out.xlsx")
-        assert (done.code, done.errors) == (2, ["cannot write .xlsx. Name a .jsonl or a .csv file"])
+        assert (done.code, done.errors) == (2, ["cannot write .xlsx. Name a .jsonl, .csv or .parquet file"])
 
     def test_recipes_copy_and_validate(self, here: Path, base: Path) -> None:
         assert hfstrat("recipes", "copy", "csv", "mine.yaml").code == 0

@@ -329,7 +329,18 @@ def _scores(run: Run) -> str:
     table = markdown_table(("metric", "value [95 % interval]", "interval by"), rows)
     n = run.metrics.get("n")
     part = f"On the {run.metrics.get('split', 'test')} split{f' of {n:,} examples' if n else ''}"
-    return f"## Scores\n\n{part}:\n\n{table}{_by_type(run)}{_by_class(run)}"
+    return f"## Scores\n\n{part}:\n\n{table}{_by_type(run)}{_by_class(run)}{_reproduced(run)}"
+
+
+def _reproduced(run: Run) -> str:
+    """How near what is saved is to what was trained."""
+    known = run.metrics.get("reproduced")
+    if not known:
+        return ""
+    return (
+        f"\nScored as saved here: loaded again, its outputs on {known['examples']} of these examples were at most "
+        f"{known['difference']:.1g} of the largest output away from those of the model that was trained.\n"
+    )
 
 
 def _by_type(run: Run) -> str:

@@ -53,7 +53,7 @@ def logits(
     values: np.ndarray | None = None  # filled in place: there may be much of it
     with evaluating(model), torch.inference_mode(), accelerator.autocast() if accelerator else nullcontext():
         for batch in evaluation_batches(data, batch_size, process, processes):
-            given = _kept_of(model, batch, device, kept, accelerator)
+            given = kept_of(model, batch, device, kept, accelerator)
             found = given.float().cpu().numpy()
             if values is None:
                 values = np.full((data.count, *found.shape[1:]), np.nan, np.float32)
@@ -77,10 +77,10 @@ def logits(
     return values
 
 
-def _kept_of(
-    model: nn.Module, batch: Batch, device: torch.device, kept: Kept | None, accelerator: Accelerator | None
+def kept_of(
+    model: nn.Module, batch: Batch, device: torch.device, kept: Kept | None, accelerator: Accelerator | None = None
 ) -> torch.Tensor:
-    """What is kept of a batch."""
+    """What is kept of a batch; arguments as of `logits`."""
     if kept is None:
         return logits_of(model, batch, device)
     targets = None if batch.targets is None else batch.targets.to(device)

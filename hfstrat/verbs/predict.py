@@ -2,24 +2,24 @@
 
 A line of jsonl is `{"id", "prediction", "scores": {label: probability}}`; for numbers there are no scores. In csv the
 columns are `id`, `prediction` and one column for each label; several labels are joined by `|`. Entities are a list of
-objects, in csv as JSON, and so are boxes; an answer has its characters and its score in columns of their own. A
-continuation of text that is typed in is shown as it is written.
+objects, in csv as JSON, and so are boxes; an answer has its characters and its score in columns of their own. Parquet
+has the columns of jsonl. A continuation of text that is typed in is shown as it is written.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hfstrat.errors import Problem, UsageError
+from hfstrat.verbs.predictions import FORMATS, Record, written
 from hfstrat.verbs.progress import observer, show
 
-Record = dict[str, Any]
+if TYPE_CHECKING:
+    from hfstrat.inference import Predictor
 
 
 def run(
@@ -32,8 +32,9 @@ def run(
     draw: Path | None = None,
 ) -> None:
     """Predict a file, or texts from stdin; with `draw` pictures with their boxes go into that folder."""
-    if output is not None and output.suffix not in (".jsonl", ".csv"):
-        raise UsageError(Problem(f"cannot write {output.suffix or output.name}", hint="Name a .jsonl or a .csv file"))
+    if output is not None and output.suffix not in FORMATS:
+        hint = "Name a .jsonl, .csv or .parquet file"
+        raise UsageError(Problem(f"cannot write {output.suffix or output.name}", hint=hint))
     listener = observer(quiet=quiet or output is None)
     with listener.working("loading torch and transformers"):
         from hfstrat.execute import quiet as silence
@@ -51,18 +52,42 @@ def run(
                 print(part, end="", flush=True)
             print()
         return
-    records: Iterable[Record] = (
-        predictor.predict_file(Path(data), listener, draw)
-        if data != "-"
-        else _numbered(predictor.predict(texts) for texts in _chunks(sys.stdin, predictor.chunk))
-    )
+
+    def records(start: int = 0) -> Iterable[Record]:
+        if data != "-":
+            return predictor.predict_file(Path(data), listener, draw, start)
+        return _numbered(predictor.predict(texts) for texts in _chunks(sys.stdin, predictor.chunk))
+
     if output is None:
-        for record in records:
+        for record in records():
             print(json.dumps(record, ensure_ascii=False))
         return
-    count = _write(records, output)
+    with written(output, _about(predictor, data)) as partial:
+        if partial.done:
+            listener.note(f"going on after {partial.done:,} predictions of an earlier process")
+        try:
+            partial.write(records(partial.done), predictor.chunk)
+        except BaseException:
+            if partial.kept:
+                listener.note(f"{partial.done:,} predictions are kept; the same command goes on after them")
+            raise
     listener.finished()
-    show(f"{output}: {count:,} predictions")
+    show(f"{output}: {partial.done:,} predictions")
+
+
+def _about(predictor: Predictor, data: str) -> dict[str, Any] | None:
+    """What the predictions of a file depend on; None where it is no file, and is read from its beginning each time."""
+    file = Path(data)
+    if data == "-" or not file.is_file():
+        return None
+    artefact = sorted(path for path in predictor.run.artifact.rglob("*") if path.is_file())
+    return {"data": _mark(file), "model": [_mark(path) for path in artefact]}
+
+
+def _mark(file: Path) -> list[Any]:
+    """A file's name, size and time, which change when it does."""
+    known = file.stat()
+    return [str(file.resolve()), known.st_size, known.st_mtime_ns]
 
 
 def _chunks(lines: IO[str], size: int) -> Iterator[list[str]]:
@@ -82,44 +107,3 @@ def _numbered(chunks: Iterable[list[Record]]) -> Iterator[Record]:
         for record in chunk:
             yield {"id": str(number), **record}
             number += 1
-
-
-def _write(records: Iterable[Record], output: Path) -> int:
-    """Write to a temporary name first, so that a file that is there is whole."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            count = _write_jsonl(records, stream) if output.suffix == ".jsonl" else _write_csv(records, stream)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
-
-
-def _write_jsonl(records: Iterable[Record], stream: IO[str]) -> int:
-    count = 0
-    for record in records:
-        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        count += 1
-    return count
-
-
-def _write_csv(records: Iterable[Record], stream: IO[str]) -> int:
-    writer, count = csv.writer(stream), 0
-    for record in records:
-        scores = record.get("scores", {})
-        others = [name for name in record if name not in ("id", "prediction", "scores")]
-        if count == 0:
-            writer.writerow(["id", "prediction", *others, *scores])
-        shown = [_cell(record[name]) for name in ("prediction", *others)]
-        writer.writerow([record["id"], *shown, *(f"{score:.6f}" for score in scores.values())])
-        count += 1
-    return count
-
-
-def _cell(value: Any) -> Any:
-    """A value in one cell: labels with a bar between them, entities as JSON, nothing for None."""
-    if not isinstance(value, list):
-        return value
-    plain = not any(isinstance(one, dict) for one in value)
-    return "|".join(map(str, value)) if plain else json.dumps(value, ensure_ascii=False)

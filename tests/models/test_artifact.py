@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from hfstrat import execute
+from hfstrat.errors import RunError
 from hfstrat.models import artifact
 from hfstrat.models.anatomy import named_parameters
+from hfstrat.outputs import apart
+from hfstrat.runs.directory import Run
 from hfstrat.training import scoring
 from tests import elsewhere, tiny
-from tests.training.helpers import FAMILIES, LIVELY, Trained, recipe, train
+from tests.training.helpers import FAMILIES, LIVELY, Trained, memory, recipe, train
 
 ROWS = tiny.reviews(40)
 SCORED = [{"text": row["text"], "label": float(len(row["text"])) / 50} for row in ROWS]
@@ -135,3 +140,40 @@ def test_a_head_of_another_width_is_replaced(runs):
     found = runs["another head"]
     assert found.before["classifier.weight"].shape == (2, 32)
     assert {"pre_classifier", "classifier"} == set(found.prepared.anatomy.head)
+
+
+def test_a_run_says_how_near_what_it_saved_is_to_what_it_trained(runs):
+    for name, found in runs.items():
+        reproduced = found.run.metrics["reproduced"]
+        assert reproduced["examples"] == min(32, found.run.metrics["n"]), name
+        assert reproduced["difference"] <= 1e-6, name
+        assert "at most" in (found.run.artifact / "README.md").read_text("utf-8")
+
+
+def test_what_does_not_say_what_was_trained_is_no_finished_run(tiny_base, tmp_path, monkeypatch):
+    save = artifact.save
+
+    def worse(model, *words):
+        save(model, *words)
+        file = words[1] / "model.safetensors"
+        tensors = load_file(file)
+        tensors["classifier.weight"] += 0.1 * torch.randn(tensors["classifier.weight"].shape)
+        save_file(tensors, file, {"format": "pt"})
+
+    monkeypatch.setattr(artifact, "save", worse)
+    given = recipe(tiny_base("bert", **LIVELY), "full-random", train={"checkpoint_every": 3})
+    with pytest.raises(RunError, match="does not say what was trained"):
+        execute.train(given, data=memory(ROWS), runs=tmp_path)
+    run = Run(tmp_path / "run")
+    assert run.status == "failed"
+    assert not (run.path / "metrics.json").exists()
+    monkeypatch.undo()
+    again = execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True)
+    assert again.metrics["reproduced"]["difference"] <= 1e-6
+
+
+def test_the_largest_difference_is_by_the_largest_output():
+    before = torch.tensor([1.0, -4.0, float("nan")])
+    assert apart(before, before) == 0.0
+    assert apart(before, torch.tensor([2.0, -4.0, 7.0])) == 0.25
+    assert apart(before, torch.tensor([float("nan"), -4.0, 0.0])) == float("inf")
