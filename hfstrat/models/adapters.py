@@ -94,7 +94,7 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
     Raises:
         RecipeError: PEFT cannot adapt this model with these options.
     """
-    from peft import get_peft_model
+    from peft import PromptLearningConfig, get_peft_model
 
     config_class = config_class_of(adapter)
     fields = {field.name for field in dataclasses.fields(config_class)}
@@ -106,6 +106,10 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
     if "modules_to_save" in fields:
         options["modules_to_save"] = list(adapter.modules_to_save)
     pooled = isinstance(model, PooledForSequenceClassification)
+    if issubclass(config_class, PromptLearningConfig) and (pooled or task_type is None):
+        what = f"{adapter.method} puts vectors before a text, for which PEFT has to know the task"
+        hint = "Set task.pooling: native" if pooled else "Use another strategy.method"
+        raise RecipeError(Problem(f"{what}, and it does not know this one", "strategy.method", hint=hint))
     init = options.get("init_lora_weights")
     if init in NOT_STARTED:
         where = "strategy.options.init_lora_weights"
