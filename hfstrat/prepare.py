@@ -208,6 +208,7 @@ def prepare(
         _check_external_metrics(resolved)
         plan = resolved.strategy.plan(anatomy, updates_of(resolved, facts.examples))
         check_all_train(plan, anatomy)
+        check_tokens_train(plan, anatomy, base)
         shape = replace(shape, attention=resolved.model.attention, dropout=float(resolved.model.dropout))
         with ledger.phase("load"):
             added = plan_adapter(base, shape, plan, resolved.task.peft_task_type)
@@ -372,6 +373,7 @@ def check_strategy(recipe: Recipe, labels: Labels) -> None:
     anatomy, _ = plan_shape(base, shape, body)
     plan = recipe.strategy.plan(anatomy, updates=1000)
     check_all_train(plan, anatomy)
+    check_tokens_train(plan, anatomy, base)
     plan_adapter(base, shape, plan, recipe.task.peft_task_type)
 
 
@@ -384,6 +386,17 @@ def check_goes_with(recipe: Recipe) -> None:
     if kind in task.refused:
         what = f"{kind} does not go with {task.kind}: {task.refused[kind]}"
         raise RecipeError(Problem(what, "strategy.kind", hint="Use another strategy"))
+
+
+def check_tokens_train(plan: Plan, anatomy: Anatomy, base: Base) -> None:
+    """Raise where new tokens would stay what they begin as."""
+    if base.grown is None or not base.grown.parts:
+        return
+    adapted = plan.adapter is not None and "trainable_token_indices" in plan.adapter.options
+    embedding = anatomy.tokens.path if anatomy.tokens is not None else ""
+    if not adapted and not matches(f"{embedding}.weight", plan.trained):
+        hint = "Use kind: full, lora or qlora, or leave it out"
+        raise RecipeError(Problem("new tokens would never be learned", "model.new_tokens", hint=hint))
 
 
 def check_all_train(plan: Plan, anatomy: Anatomy) -> None:

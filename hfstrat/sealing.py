@@ -53,6 +53,7 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         "limit": prepared.base.max_length,
         # A body that went on learning language is still pooled as its base is.
         "pooling": [prepared.base.pooling, prepared.base.normalize] if recipe.task.of_vocabulary else None,
+        "vocabulary": _vocabulary(prepared),
         "storage": storage and to_json(storage, anatomy.whole, recipe.train.precision),
     }
     with ledger.phase("save"):
@@ -108,6 +109,12 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
     reason = f"best at {state.best_at}"
     write_json(run.path / "status.json", {"state": "done", "reason": reason, "exact": state.exact})
     observer.scored("sealed", split, {name: score["value"] for name, score in result["metrics"].items()})
+
+
+def _vocabulary(prepared: Prepared) -> dict[str, Any] | None:
+    """What an adapter's base lacks, for whoever loads it."""
+    grown = prepared.base.grown
+    return grown.to_json() if grown is not None and prepared.plan.adapter is not None else None
 
 
 def _of_texts(prepared: Prepared) -> dict[str, Any]:

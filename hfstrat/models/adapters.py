@@ -79,7 +79,14 @@ def config_class_of(adapter: Adapter) -> Any:
 
 
 def _options(adapter: Adapter) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in adapter.options.items()}
+    return {name: _lists(value) for name, value in adapter.options.items()}
+
+
+def _lists(value: Any) -> Any:
+    """Lists in place of tuples, which PEFT would write otherwise, and index with otherwise."""
+    if isinstance(value, Mapping):
+        return {name: _lists(one) for name, one in value.items()}
+    return [_lists(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) -> nn.Module:
@@ -99,12 +106,15 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
     config_class = config_class_of(adapter)
     fields = {field.name for field in dataclasses.fields(config_class)}
     options = _options(adapter)
-    if "target_modules" in fields:
+    if "target_modules" in fields and adapter.targets:
         options["target_modules"] = list(adapter.targets)
     if "exclude_modules" in fields:
         options["exclude_modules"] = list(adapter.modules_to_save)
     if "modules_to_save" in fields:
         options["modules_to_save"] = list(adapter.modules_to_save)
+    elif adapter.modules_to_save:
+        what = f"{adapter.method} keeps nothing beside its own weights, and this model's head is new"
+        raise RecipeError(Problem(what, "strategy.method", hint="Use another method, or a base that brings its head"))
     pooled = isinstance(model, PooledForSequenceClassification)
     if issubclass(config_class, PromptLearningConfig) and (pooled or task_type is None):
         what = f"{adapter.method} puts vectors before a text, for which PEFT has to know the task"

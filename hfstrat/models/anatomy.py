@@ -16,7 +16,8 @@ from transformers.pytorch_utils import Conv1D
 from hfstrat.errors import ModelError, Problem
 from hfstrat.strategies.plan import Anatomy, TokenTable
 
-_WRAPPERS = re.compile(r"\.base_layer(?=\.|$)|\.modules_to_save\.default(?=\.|$)")
+_WRAPPERS = re.compile(r"\.base_layer(?=\.|$)|\.token_adapter(?=\.|$)|\.modules_to_save\.default(?=\.|$)")
+_ROWS = "trainable_tokens_delta"  # rows of an embedding that any method may train beside its own weights
 _ADAPTER_NAME = re.compile(r"\.default(?=\.|$)")
 
 
@@ -44,11 +45,11 @@ def adapter_names(model: nn.Module) -> set[str]:
     """Canonical names of what an adapter's method trains: PEFT tells it by a prefix, prompts stand apart."""
     tuner = getattr(model, "base_model", None)
     prefix = getattr(tuner, "prefix", None)
+    begins = (prefix, _ROWS) if isinstance(prefix, str) else (_ROWS,)
     return {
         canonical(name, model)
         for name, _ in model.named_parameters()
-        if (isinstance(prefix, str) and any(part.startswith(prefix) for part in name.split(".")))
-        or name.startswith("prompt_encoder.")
+        if any(part.startswith(begins) for part in name.split(".")) or name.startswith("prompt_encoder.")
     }
 
 

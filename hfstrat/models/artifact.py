@@ -15,6 +15,7 @@ from torch import nn
 from hfstrat.errors import ModelError, Problem
 from hfstrat.models import modeling_pooled, quantize
 from hfstrat.models.adapters import save_adapter, unwarned
+from hfstrat.models.growing import Grown, grow, set_rows
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
 
@@ -113,13 +114,18 @@ def load(
         return auto.from_pretrained(folder, dtype=torch.float32, **trust).eval()
     base = base or json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
     config = transformers.AutoConfig.from_pretrained(folder, **trust)
-    stored = (getattr(config, "hfstrat", None) or {}).get("storage")
+    ours = getattr(config, "hfstrat", None) or {}
+    stored, grown = ours.get("storage"), ours.get("vocabulary")
+    if grown is not None:
+        set_rows(config, grown["rows"])
     if stored is not None:
         options["quantization_config"] = quantize.quantization_config(*quantize.from_json(stored))
     if case == "pooled-adapter":
         body: Any = PooledForSequenceClassification.from_backbone(base, config, **options)
     else:
         body = auto.from_pretrained(base, config=config, ignore_mismatched_sizes=True, **options)
+    if grown is not None:
+        grow(body, Grown(grown["rows"], tuple(grown["ids"])))
     quantize.keep_differentiable(body)
     if stored is not None and dequantize:
         quantize.dequantize(body)

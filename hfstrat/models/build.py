@@ -28,6 +28,7 @@ from hfstrat.models.anatomy import (
 )
 from hfstrat.models.base import Base
 from hfstrat.models.cutting import cut
+from hfstrat.models.growing import grow, set_rows
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
 from hfstrat.models.positions import grids, interpolated
@@ -95,7 +96,7 @@ def plan_shape(base: Base, shape: Shape, body: Body = Body()) -> tuple[Anatomy, 
     model, fresh = _load(base, shape, body, _How(meta=True))
     inner: Any = getattr(model, "backbone", model) if isinstance(model, PooledForSequenceClassification) else model
     anatomy = find_anatomy(model, fresh, shape.outputs, random=body.weights == "random")
-    anatomy = replace(anatomy, speaks=not shape.labels.names)
+    anatomy = replace(anatomy, speaks=not shape.labels.names, new_tokens=base.grown.ids if base.grown else ())
     if base.adapter is None and body.weights == "pretrained":
         _check_body(base, anatomy)
     if base.adapter is not None and body.weights == "pretrained":
@@ -238,6 +239,8 @@ def _load(base: Base, shape: Shape, body: Body, how: _How, *, merge: bool = True
     register()
     try:
         model, fresh = _whole(base, shape, body, how, merge)
+        if base.grown is not None and body.weights == "pretrained" and (how.meta or base.adapter is None or not merge):
+            grow(model, base.grown)
         return (model, fresh) if body.every == 1 else _smaller(model, fresh, shape, body, how)
     except (OSError, ValueError, RuntimeError, ImportError, AttributeError, TypeError, SafetensorError) as error:
         raise ModelError(_unbuildable(base, shape, body, error)) from error
@@ -331,6 +334,8 @@ def _pretrained(base: Base, config: Any, shape: Shape, keep: bool, how: _How) ->
     import transformers
 
     assert base.location is not None, "pretrained weights have a place"
+    if base.grown is not None:
+        set_rows(config, base.grown.rows)
     attention = {"attn_implementation": _attention(shape)} if shape.attention else {}
     options = {**how.options, **attention, **base.hub}
     if isinstance(config, PooledConfig) and not base.pooled:

@@ -28,6 +28,10 @@ class ModelSpec(Spec):
     revision: str | None = None
     """Branch, tag or commit of a Hub id."""
 
+    new_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Pieces of text that become one token each, such as marks of a form or names of a trade; they begin as the mean of
+    what they were cut into, and are learned by full, lora and qlora."""
+
     published_as: str | None = None
     """Public id of a local base, written to the adapter's configuration and the card."""
 
@@ -44,4 +48,6 @@ class ModelSpec(Spec):
     def _something(self) -> ModelSpec:
         if self.base is None and "model_type" not in (self.config or {}):
             raise ValueError("a model needs a base, or a config with its model_type")
+        if len({*self.new_tokens}) < len(self.new_tokens):
+            raise ValueError("new_tokens has some twice")
         return self

@@ -239,6 +239,7 @@ def _usage(
         prefix=str(task.get("prefix") or ""),
         pictures=_mode(run) if _sees(resolved) else None,
         sounds=_hearing(run, resolved) if _hears(resolved) else None,
+        rows=_rows(saved) if case.endswith("adapter") else None,
     )
     packages = {
         "torch transformers": True,
@@ -251,6 +252,14 @@ def _usage(
     where = "" if branch == "main" else f'The files are on the branch `{branch}`: add `revision="{branch}"`.\n\n'
     before = f"{_brings(case, env)}{_trusts(resolved)}{where}"
     return f"## Use\n\n{before}`pip install {needs}`, then:\n\n```python\n{code}```\n"
+
+
+def _rows(saved: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Tokens that the base knows and that the adapter knows, where it brings some of its own that need room."""
+    known = saved.get("vocabulary")
+    if not known or max(known["ids"]) < known["rows"]:
+        return None
+    return known["rows"], max(known["ids"]) + 1
 
 
 def _sees(resolved: Mapping[str, Any]) -> bool:

@@ -67,6 +67,7 @@ def snippet(
     prefix: str = "",
     pictures: Literal["RGB", "L"] | None = None,
     sounds: Hearing | None = None,
+    rows: tuple[int, int] | None = None,
 ) -> str:
     """Python that loads an artefact without hfstrat, and leaves `logits` and `labels` for some `texts`, or `found`.
 
@@ -87,6 +88,7 @@ def snippet(
         prefix: What is put before each text.
         pictures: Mode of the pictures that the model looks at; None where it looks at none.
         sounds: What the model hears; None where it hears nothing.
+        rows: Tokens that the base of an adapter knows, and that the adapter does; None where those are the same.
     """
     options = (f", revision={_quoted(revision)}" if revision else "") + (
         ", quantization_config=quantization" if storage else ""
@@ -104,7 +106,7 @@ def snippet(
         "",
         f"folder = {_quoted(folder_placeholder)}",
         *(_quantization(storage) if storage else ()),
-        *_loading(case, base, options, trust if remote_code else "", auto),
+        *_loading(case, base, options, trust if remote_code else "", auto, rows),
         *(_unpacked() if storage and storage["bits"] == 4 else ()),
         *(["model = PeftModel.from_pretrained(base, folder).eval()"] if case.endswith("adapter") else ()),
         # The configuration names that file too, and transformers would ask at the terminal whether to run it.
@@ -321,7 +323,7 @@ def _quantization(storage: Mapping[str, Any]) -> list[str]:
     return ["quantization = BitsAndBytesConfig(", *lines, f"    llm_int8_skip_modules={skip},", ")"]
 
 
-def _loading(case: Case, base: str, options: str, trust: str, auto: str) -> list[str]:
+def _loading(case: Case, base: str, options: str, trust: str, auto: str, rows: tuple[int, int] | None) -> list[str]:
     """Lines that leave `model`, or for an adapter `base`."""
     # In single precision, as it was scored: bases are often stored in half of it.
     precision = "dtype=torch.float32"
@@ -329,16 +331,30 @@ def _loading(case: Case, base: str, options: str, trust: str, auto: str) -> list
         return [f"model = {auto}.from_pretrained(folder{trust}, {precision}).eval()"]
     if case == "pooled":
         return [f"model = {auto}.from_pretrained(folder, trust_remote_code=True, {precision}).eval()"]
+    grown = [] if rows is None else [f"base.resize_token_embeddings({rows[1]}, mean_resizing=False)"]
     if case == "native-adapter":
         return [
             f"config = AutoConfig.from_pretrained(folder{trust})",
+            *([] if rows is None else [f"config.vocab_size = {rows[0]}  # the adapter brings tokens of its own"]),
             f"base = {auto}.from_pretrained(  # its head is new; the adapter brings the trained one",
             f"    {_quoted(base)}, config=config, ignore_mismatched_sizes=True, {precision}{trust}{options}",
             ")",
+            *grown,
         ]
+    of_backbone = (
+        [
+            "config = cls.config_class.from_pretrained(folder)",
+            f"config.backbone_config.vocab_size = {rows[0]}  # the adapter brings tokens of its own",
+        ]
+        if rows is not None
+        else []
+    )
     return [
         'cls = get_class_from_dynamic_module("modeling_pooled.PooledForSequenceClassification", folder)',
-        f"base = cls.from_backbone({_quoted(base)}, folder, {precision}{trust}{options})",
+        *of_backbone,
+        f"base = cls.from_backbone("
+        f"{_quoted(base)}, {'config' if rows is not None else 'folder'}, {precision}{trust}{options})",
+        *grown,
     ]
 
 

@@ -48,8 +48,11 @@ class LowRank(HeadedSpec):
         options = {"r": self.r, "lora_alpha": self.scale, "lora_dropout": self.dropout, **self.variant_options}
         if self.init != "random":
             options["init_lora_weights"] = self.init
+        if anatomy.new_tokens:
+            options["trainable_token_indices"] = new_rows(anatomy)
         adapter = Adapter("LORA", options, targets_of(self.targets, anatomy.linear), beside)
-        trains = (_B, *self._beside_matrices) if self.freeze_a else (ADAPTER,)
+        rows = ("*.trainable_tokens_delta",) if anatomy.new_tokens else ()
+        trains = (_B, *self._beside_matrices, *rows) if self.freeze_a else (ADAPTER,)
         fit = Fit("fit", (*trains, *(f"{module}.*" for module in beside)), self._groups())
         return Plan(self.body(), adapter, (*head_first(self.head_init, anatomy), fit))
 
@@ -134,6 +137,24 @@ class Lora(LowRank):
     def variant_options(self) -> Mapping[str, object]:
         """PEFT's words for the variant."""
         return {"use_rslora": self.variant == "rslora", "use_dora": self.variant == "dora"}
+
+
+def new_rows(anatomy: Anatomy) -> dict[str, tuple[int, ...]]:
+    """The rows of new tokens, by the modules that have them.
+
+    Raises:
+        RecipeError: They cannot train without the others.
+    """
+    table = anatomy.tokens
+    if table is None or len(anatomy.stacks) > 1 or (table.bound and "one matrix" not in table.bound):
+        what = "new tokens cannot be learned beside an adapter here: " + (
+            "encoder and decoder share them" if len(anatomy.stacks) > 1 else table.bound if table else "there are none"
+        )
+        raise RecipeError(Problem(what, "model.new_tokens", hint="Use kind: full"))
+    found = {table.path: anatomy.new_tokens}
+    if anatomy.speaks and not table.bound and anatomy.output is not None:
+        found[anatomy.output] = anatomy.new_tokens  # what is read and what is written are two matrices
+    return found
 
 
 def targets_of(targets: tuple[str, ...] | Literal["all-linear"], modules: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hfstrat.errors import Problem, RecipeError
 from hfstrat.strategies.base import HeadedSpec, Setting, Sizes, epochs_for, head_first, head_setting
 from hfstrat.strategies.lora import Targets, targets_of
 from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Fit, Plan
@@ -58,7 +59,8 @@ class Peft(HeadedSpec):
     """Fields of the method's configuration class in PEFT, under their names there; checked before anything runs."""
 
     targets: Targets | Literal["auto"] = "auto"
-    """Modules that are adapted, as for lora; auto: the norms for LN_TUNING, else all linear layers of the body."""
+    """Modules that are adapted, as for lora; auto: the norms for LN_TUNING, the embedding for TRAINABLE_TOKENS, else
+    all linear layers of the body."""
 
     @field_validator("method")
     @classmethod
@@ -78,7 +80,7 @@ class Peft(HeadedSpec):
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""
-        options = {**_required(self.method, updates), **self.options}
+        options = {**_required(self.method, updates, anatomy), **self.options}
         beside = anatomy.head_beside_adapter
         adapter = Adapter(self.method, options, self._targets(anatomy), beside)
         fit = Fit(
@@ -100,16 +102,35 @@ class Peft(HeadedSpec):
         }
 
     def _targets(self, anatomy: Anatomy) -> tuple[str, ...]:
+        if self.method == "TRAINABLE_TOKENS":
+            return (_token_table(anatomy),)
+        if self.method == "ADAPTION_PROMPT":
+            return ()  # it finds the attention of the few families that it knows
         modules = anatomy.norms if self.method == "LN_TUNING" else anatomy.linear
         return targets_of("all-linear" if self.targets == "auto" else self.targets, modules)
 
 
-def _required(method: str, updates: int) -> dict[str, object]:
+def _token_table(anatomy: Anatomy) -> str:
+    """The module with the rows of tokens.
+
+    Raises:
+        RecipeError: There is none, or its rows cannot train without the others.
+    """
+    table = anatomy.tokens
+    said = "the model reads none" if table is None else table.bound
+    if table is None or said:
+        raise RecipeError(Problem(f"rows of tokens cannot be trained here: {said}", "strategy.method"))
+    return table.path
+
+
+def _required(method: str, updates: int, anatomy: Anatomy) -> dict[str, object]:
     """Options that a method cannot do without and that follow from the rest."""
     if method == "ADALORA":  # its budget falls between tinit and total_step - tfinal (arXiv:2303.10512, §3.3)
         return {"total_step": updates, "tinit": updates // 10, "tfinal": updates // 3, "deltaT": max(1, updates // 100)}
     if method == "IA3":
         return {"feedforward_modules": ()}  # all targets are scaled at their output
+    if method == "ADAPTION_PROMPT":  # ten vectors in each block but the lowest two (arXiv:2303.16199, §4.1: 30 of 32)
+        return {"adapter_len": 10, "adapter_layers": max(1, len(anatomy.blocks) - 2)}
     if method in PROMPTS:  # more gain little (Lester et al. 2021, arXiv:2104.08691, §3.2)
         return {"num_virtual_tokens": 20}
     return {}

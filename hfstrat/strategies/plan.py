@@ -53,6 +53,7 @@ class Anatomy:
         tokens: The embedding of token ids; None for what reads none.
         tied: Further names of parameters that a model has under several.
         speaks: Whether its outputs are tokens, so that a head that the base brings fits whatever is learned.
+        new_tokens: Ids of tokens that the base did not know.
     """
 
     backbone: str
@@ -70,6 +71,7 @@ class Anatomy:
     tokens: TokenTable | None = None
     tied: tuple[str, ...] = ()
     speaks: bool = False
+    new_tokens: tuple[int, ...] = ()
 
     @property
     def blocks(self) -> tuple[str, ...]:

@@ -143,7 +143,8 @@ def _undecayed(model: nn.Module) -> set[str]:
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             norm = "norm" in type(module).__name__.lower()
-            if isinstance(module, nn.Embedding) or norm or parameter.ndim < 2:
+            rows = path.endswith("trainable_tokens_delta")  # of an embedding
+            if isinstance(module, nn.Embedding) or rows or norm or parameter.ndim < 2:
                 names.add(canonical(f"{path}.{name}" if path else name, model))
     return names
 

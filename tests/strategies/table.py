@@ -19,7 +19,7 @@ from typing import Any
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from hfstrat import execute
-from hfstrat.errors import HfstratError, ModelError
+from hfstrat.errors import ModelError, UsageError
 from hfstrat.merging import merged_in
 from hfstrat.models import artifact
 from hfstrat.models.base import under_adapter
@@ -151,8 +151,8 @@ def tried(method: str, task: str, shop: Workshop) -> tuple[str, bool | None]:
     data = {} if rows is None else {"data": memory(rows)}
     try:
         run = execute.train(given, runs=shop.folder / "runs", **data)
-    except HfstratError as error:
-        return str(error), None
+    except UsageError as error:
+        return str(error).removeprefix("recipe: "), None
     return YES, merges(run)
 
 
@@ -186,13 +186,13 @@ def lines(found: dict[str, dict[str, tuple[str, bool | None]]]) -> Iterator[str]
     for method, by_task in found.items():
         cells = []
         for said, _ in by_task.values():
-            number = None if said == YES else reasons.setdefault(said.replace(method, "it"), len(reasons) + 1)
+            number = None if said == YES else reasons.setdefault(said.replace(f"{method} ", "it "), len(reasons) + 1)
             cells.append(said if number is None else f"no [{number}]")
         merged = {merge for _, merge in by_task.values() if merge is not None}
         rows.append((f"`{method}`", *cells, "" if not merged else YES if merged == {True} else "no"))
         if len(merged) == 2:
-            yes = [task for task, (_, merge) in by_task.items() if merge]
-            rows[-1] = (*rows[-1][:-1], f"of {', '.join(yes)}")
+            without = [task.replace("_", " ") for task, (_, merge) in by_task.items() if merge is False]
+            rows[-1] = (*rows[-1][:-1], f"yes, but not for {', '.join(without)}")
     yield markdown_table(("method", *(task.replace("_", " ") for task in TASKS), "merges"), rows)
     for reason, number in reasons.items():
         yield f"{number}. {reason}"

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from hfstrat import execute
 from hfstrat.errors import RecipeError
 from hfstrat.strategies.peft import PROMPTS, REFUSED
 from tests import tiny
+from tests.strategies.table import METHODS, SMALL
 from tests.training.helpers import LIVELY, memory, recipe
 
 ROWS = tiny.reviews(60)
-METHODS = sorted(str(kind.value) for kind in PEFT_TYPE_TO_CONFIG_MAPPING)
-# What suits layers of 32 inputs; the defaults are for layers of hundreds.
-SMALL = {
-    "C3A": {"block_size": 8},
-    "MISS": {"r": 8},
-    "ROAD": {"group_size": 8},
-    "SHIRA": {"r": 4},
-    "TRAINABLE_TOKENS": {"token_indices": [7, 8, 9]},
-    "VBLORA": {"vector_length": 8, "num_vectors": 16},
-    "WAVEFT": {"n_frequency": 64},
-}
 # Of other models than classifiers, as PEFT says itself.
-ELSEWHERE = {"ADAPTION_PROMPT": "Unsupported model type", "CPT": "only supports task_type"}
+ELSEWHERE = {
+    "ADAPTION_PROMPT": "Unsupported model type",
+    "CPT": "only supports task_type",
+    "TRAINABLE_TOKENS": "keeps nothing beside its own weights",
+}
 QUICK = ("BOFT", "LOHA", "TRAINABLE_TOKENS", *PROMPTS)
 
 
