@@ -68,6 +68,8 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         stored, size = artifact.weights_of(run.artifact)
         split = "test" if "test" in prepared.encoded else "validation" if "validation" in prepared.encoded else "train"
         data = prepared.encoded[split]
+        if recipe.train.hold_bf16:  # compared in fp32, in which it is saved and loaded
+            state.model.float()
         before = said_of_some(state.placed(), data, recipe)
         model = artifact.load(run.artifact, prepared.base.location, recipe.task.auto_class, prepared.base.hub)
         if storage is None:  # what is quantised lies where it was loaded
