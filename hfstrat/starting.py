@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 EXAMPLES = 2048
-"""Of the training split, at most: directions change little after some hundreds (the paper's figure 6)."""
+"""Of the training split, at most; the search ends before where directions move no more, and begins again where not."""
 
 _HINT = "Use a smaller strategy.r, or another strategy.init"
 
