@@ -369,6 +369,22 @@ class TestCompare:
         assert "wild" in found._repr_html_()
         assert (found.path / "table.md").is_file()
 
+        written = json.loads((found.path / "verdicts.json").read_text())
+        assert {(one["first"], one["second"]) for one in written["pairs"]} == {
+            ("majority", "tfidf"),
+            ("majority", "head"),
+            ("tfidf", "head"),
+        }
+        assert written["best"] == found.best
+        verdict = found.verdict("head", "majority")
+        assert verdict is not None
+        assert verdict.difference.value == -next(
+            one["difference"] for one in written["pairs"] if (one["first"], one["second"]) == ("majority", "head")
+        )
+        assert found.verdict("wild", "head") is None, "it has no scores"
+        with pytest.raises(hf.UsageError, match="there is no arm 'heads'. Did you mean 'head'?"):
+            found.verdict("heads", "majority")
+
         sealed = {row.name: files(found.path / row.name) for row in found.rows if row.state == "done"}
         again = hf.compare(given, arms=["majority", "tfidf", "head"], quiet=True)
         assert {row.name for row in again.rows} == set(sealed)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hfstrat.beginning import as_written
-from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError
+from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError, did_you_mean
 from hfstrat.execute import quiet
 from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, lookup
 from hfstrat.metrics.resampled import Statistic, statistic
@@ -30,7 +30,8 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
 from hfstrat.study import worker
 from hfstrat.study.arms import Arm, arms_of, without_teacher
-from hfstrat.study.statistics import Difference, detectable_difference, paired_difference, paired_difference_of
+from hfstrat.study.statistics import Difference, Resampled, detectable_difference, difference, of_items, of_statistics
+from hfstrat.study.verdicts import Verdict, among_the_best, verdicts
 from hfstrat.tasks.base import Labels
 from hfstrat.tasks.boxes import rows_of
 from hfstrat.training.machine import machine
@@ -50,14 +51,14 @@ class Comparison:
         path: The directory; each run is a directory in it.
         runs: The runs, in order.
         metrics: Names of the metrics to show, the deciding one first.
-        differences: For each arm, its paired difference to the best one on the test items, with its interval.
+        verdicts: For each pair of arms, their paired difference on the test items, and whether it can be told.
         train_rows: Training examples that the recipe asks for; arms on other amounts are marked.
     """
 
     path: Path
     runs: tuple[Run, ...]
     metrics: tuple[str, ...]
-    differences: Mapping[str, Difference]
+    verdicts: tuple[Verdict, ...]
     train_rows: int | None
 
     @property
@@ -69,6 +70,37 @@ class Comparison:
     def lines(self) -> list[tables.Line]:
         """A line for each arm, over its seeds."""
         return tables.comparison_rows(self.rows)
+
+    @property
+    def differences(self) -> dict[str, Difference]:
+        """For each arm its paired difference to the best one on the test items, with its interval."""
+        best = tables.best_line(self.lines, self.metrics[0])
+        about = [self.verdict(line.arm, best.arm) for line in self.lines if best and line is not best] if best else []
+        return {one.first: one.difference for one in about if one is not None}
+
+    def verdict(self, first: str, second: str) -> Verdict | None:
+        """Which of two arms is better on the test items, if that can be told; None where they have no items together.
+
+        Raises:
+            UsageError: There is no such arm.
+        """
+        known = [line.arm for line in self.lines]
+        for name in (first, second):
+            if name not in known:
+                raise UsageError(Problem(f"there is no arm '{name}'", hint=did_you_mean(name, known, show_all=30)))
+        for one in self.verdicts:
+            if {first, second} == {*one.arms}:
+                return one if one.first == first else one.turned()
+        return None
+
+    @property
+    def best(self) -> list[str]:
+        """The arms that cannot be told from the best one, itself the first."""
+        line = tables.best_line(self.lines, self.metrics[0])
+        if line is None:
+            return []
+        found = among_the_best([one.arm for one in self.lines], line.arm, self.verdicts)
+        return sorted(found, key=lambda arm: arm != line.arm)
 
     def table(self) -> pandas.DataFrame:
         """The arms as a data frame."""
@@ -288,6 +320,7 @@ def _conclude(folder: Path, names: Sequence[str], observer: Observer) -> Compari
     write_text(folder / "table.md", tables.to_markdown(lines, found.metrics, found.differences) + "\n")
     write_text(folder / "table.csv", tables.to_csv(lines, found.metrics, found.differences))
     write_text(folder / "table.json", tables.to_json(lines, found.metrics, found.differences) + "\n")
+    write_json(folder / "verdicts.json", {"best": found.best, "pairs": [one.to_json() for one in found.verdicts]})
     if found.plot() is None and any(line.state == "done" for line in lines):
         observer.note("no picture was drawn: `pip install 'hfstrat[plots]'` brings matplotlib")
     return found
@@ -313,56 +346,58 @@ def _read(folder: Path, names: Sequence[str]) -> Comparison:
     lines = tables.comparison_rows(rows)
     sizes = [row.train_rows for row in rows if row.train_rows]
     usual = max(sorted(set(sizes)), key=sizes.count, default=None)
-    return Comparison(folder, runs, metrics, _differences(folder, lines, metrics[0]), usual)
+    return Comparison(folder, runs, metrics, _verdicts(folder, lines, metrics[0]), usual)
 
 
-def _differences(folder: Path, lines: Sequence[tables.Line], metric: str) -> dict[str, Difference]:
-    """Each arm against the best one, item by item on the test split they share."""
-    best = tables.best_line(lines, metric)
-    if best is None:
+def _verdicts(folder: Path, lines: Sequence[tables.Line], metric: str) -> tuple[Verdict, ...]:
+    """Every pair of arms on the test items that they share."""
+    scores = _resampled(folder, lines, metric)
+
+    def between(first: str, second: str) -> Difference | None:
+        (a, own), (b, other) = scores[first], scores[second]
+        return difference(a, b) if a.n == b.n and own == other else None
+
+    measured = (line.metrics[metric].higher_is_better for line in lines if metric in line.metrics)
+    # Scores of items are right or wrong, and errors of numbers with a minus.
+    up = next(measured, True) or all(found.items is not None for found, _ in scores.values())
+    return tuple(verdicts([line.arm for line in lines if line.arm in scores], between, up=up))
+
+
+def _resampled(folder: Path, lines: Sequence[tables.Line], metric: str) -> dict[str, tuple[Resampled, Any]]:
+    """Each arm's score on other items of the test split, and what else has to be the same where two are compared."""
+    done = [line for line in lines if line.state == "done"]
+    if not done:
         return {}
-    labels = (Run(folder / best.runs[0]).read("env.json") or {}).get("labels", {})
+    labels = (Run(folder / done[0].runs[0]).read("env.json") or {}).get("labels", {})
     problem, names = labels.get("problem"), labels.get("names") or ()
     if problem in WORDS | ANSWERS | TOKENS | BOXES and metric in METRICS:
-        return _differences_of(folder, lines, best, metric, str(problem), names)
-    scores = {line.arm: _item_scores(folder, line.runs) for line in lines if line.state == "done"}
-    reference = scores[best.arm]
-    return {
-        arm: paired_difference(found, reference)
-        for arm, found in scores.items()
-        if arm != best.arm and found.shape[1] == reference.shape[1]
-    }
+        return {line.arm: _of_statistics(folder, line.runs, metric, str(problem), names) for line in done}
+    return {line.arm: (of_items(_item_scores(folder, line.runs)), None) for line in done}
 
 
-def _differences_of(
-    folder: Path, lines: Sequence[tables.Line], best: tables.Line, metric: str, problem: str, names: Sequence[str]
-) -> dict[str, Difference]:
-    """The same for what is no share of right items, such as the F1 of entities: both arms on the same resamples."""
+def _of_statistics(
+    folder: Path, runs: Sequence[str], metric: str, problem: str, names: Sequence[str]
+) -> tuple[Resampled, Any]:
+    """The same for what is no share of right items, such as the F1 of entities: all arms on the same resamples."""
     index = {name: place for place, name in enumerate(names)}
-
-    def scores(line: tables.Line) -> tuple[list[Statistic], tuple[int, int]]:
-        found: list[Statistic] = []
-        for name in line.runs:
-            frame = Run(folder / name).predictions()
-            texts = None
-            if problem in TOKENS:
-                said: Any = frame[["loss", "right", "tokens"]].to_numpy(np.float64)
-                true: Any = np.zeros(len(frame))
-                texts = (list(frame["written"]), list(frame["true"])) if "written" in frame else None
-            elif problem in BOXES:
-                said = [rows_of(one, index, true=False) for one in frame["prediction"]]
-                true = [rows_of(one, index, true=True) for one in frame["reference"]]
-            else:
-                said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
-                true = [list(one) for one in frame["reference"]]
-            found.append(statistic(lookup(metric, problem), problem, Outputs(true, said, None, len(names), texts)))
-        # Of tokens those that another tokenizer makes are others.
-        own = problem in TOKENS and lookup(metric, problem).needs != "texts"
-        return found, (len(frame), int(frame["tokens"].sum()) if own else 0)
-
-    reference, items = scores(best)
-    done = {line.arm: scores(line) for line in lines if line.state == "done" and line is not best}
-    return {arm: paired_difference_of(found, reference, items[0]) for arm, (found, own) in done.items() if own == items}
+    found: list[Statistic] = []
+    for name in runs:
+        frame = Run(folder / name).predictions()
+        texts = None
+        if problem in TOKENS:
+            said: Any = frame[["loss", "right", "tokens"]].to_numpy(np.float64)
+            true: Any = np.zeros(len(frame))
+            texts = (list(frame["written"]), list(frame["true"])) if "written" in frame else None
+        elif problem in BOXES:
+            said = [rows_of(one, index, true=False) for one in frame["prediction"]]
+            true = [rows_of(one, index, true=True) for one in frame["reference"]]
+        else:
+            said = [one if isinstance(one, str) else list(one) for one in frame["prediction"]]
+            true = [list(one) for one in frame["reference"]]
+        found.append(statistic(lookup(metric, problem), problem, Outputs(true, said, None, len(names), texts)))
+    # Of tokens those that another tokenizer makes are others.
+    own = problem in TOKENS and lookup(metric, problem).needs != "texts"
+    return of_statistics(found, len(frame)), int(frame["tokens"].sum()) if own else 0
 
 
 def _item_scores(folder: Path, runs: Sequence[str]) -> np.ndarray:

@@ -30,65 +30,158 @@ class Difference:
         low: Lower end of the interval.
         high: Upper end; the two differ when 0 is outside of the interval.
         resamples: Of the bootstrap.
+        p: Two-sided p-value that there is no difference; None where nothing was tested.
     """
 
     value: float
     low: float
     high: float
     resamples: int
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A strategy's score, and what it would have been on other items; of the same seed on the same ones.
+
+    Args:
+        value: On all items; the mean over seeds.
+        replicates: On each resample, `(resamples,)`.
+        n: How many items there are.
+        items: Score of each item, averaged over seeds, `(n,)`; None where the score is no mean over items.
+    """
+
+    value: float
+    replicates: FloatArray
+    n: int
+    items: FloatArray | None
+
+
+def of_items(scores: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Resampled:
+    """A score that is a mean over items.
+
+    Args:
+        scores: Of each item, such as 1 for right and 0 for wrong: `(n,)`, or `(seeds, n)`.
+        resamples: How many times items are drawn.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: There are no items.
+    """
+    items = _item_means(scores)
+    n = len(items)
+    if not n:
+        raise ValueError("there are no items")
+    return Resampled(float(items.mean()), bootstrap(lambda weights: items @ weights / n, n, resamples, seed), n, items)
+
+
+def of_statistics(statistics: Sequence[Statistic], n: int, *, resamples: int = 2000, seed: int = 0) -> Resampled:
+    """A score that is no mean over items, such as the F1 of entities.
+
+    Args:
+        statistics: For each seed the score as a function of the items' weights `(n, r)`.
+        n: How many items there are.
+        resamples: How many times items are drawn.
+        seed: Of the bootstrap.
+    """
+
+    def mean(weights: FloatArray) -> FloatArray:
+        return np.asarray(np.mean([one(weights) for one in statistics], axis=0))
+
+    return Resampled(float(mean(np.ones((n, 1)))[0]), bootstrap(mean, n, resamples, seed), n, None)
+
+
+def difference(a: Resampled, b: Resampled, *, level: float = 0.95, seed: int = 0) -> Difference:
+    """Difference of two strategies on the same items, with a percentile interval (Efron 1979, Ann. Statist. 7:1-26).
+
+    Seeds are averaged first and items are drawn afterwards, so the interval is about other items and not about other
+    seeds: with one seed a side, what the seed does is part of the difference.
+
+    Args:
+        a: The first.
+        b: The second, of the same resamples.
+        level: Coverage.
+        seed: Of the test.
+
+    Raises:
+        ValueError: The two do not have the same items.
+    """
+    if a.n != b.n:
+        raise ValueError(f"the scores are of {a.n} and {b.n} items; a pair needs the same ones")
+    replicates, value = a.replicates - b.replicates, a.value - b.value
+    bounds = percentile(replicates, value, level)
+    if bounds is None:
+        return Difference(value, float("nan"), float("nan"), len(replicates))
+    if a.items is not None and b.items is not None:
+        p = sign_flip(a.items - b.items, flips=len(replicates), seed=seed)
+    else:
+        # Where there is no difference, replicates lie around it as they lie around the value here (Efron & Tibshirani
+        # 1993, An Introduction to the Bootstrap, ch. 16).
+        away = np.abs(replicates[np.isfinite(replicates)] - value)
+        p = (1 + int(np.sum(away >= abs(value)))) / (1 + len(away))
+    return Difference(value, *bounds, len(replicates), p)
 
 
 def paired_difference(
     a: npt.ArrayLike, b: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> Difference:
-    """Difference of two strategies on the same items, with a percentile interval (Efron 1979, Ann. Statist. 7:1-26).
-
-    Seeds are averaged for each item first and items are drawn afterwards, so the interval is about other items and
-    not about other seeds: with one seed a side, what the seed does is part of the difference.
-
-    Args:
-        a: Score of each item, such as 1 for right and 0 for wrong: `(n,)`, or `(seeds, n)`.
-        b: The same for the other strategy; its number of seeds may differ.
-        resamples: How many times items are drawn.
-        seed: Of the bootstrap.
-        level: Coverage.
-
-    Raises:
-        ValueError: The two do not have the same items, or there are none.
-    """
-    first, second = _item_means(a), _item_means(b)
-    if first.shape != second.shape or not len(first):
-        raise ValueError(f"the scores are of {len(first)} and {len(second)} items; a pair needs the same ones")
-    differences = first - second
-    n = len(differences)
-    replicates = bootstrap(lambda weights: differences @ weights / n, n, resamples, seed)
-    value = float(differences.mean())
-    bounds = percentile(replicates, value, level)
-    assert bounds is not None  # a mean is defined on every resample
-    return Difference(value, *bounds, resamples)
+    """`difference` of two strategies by their scores of items, as `of_items` takes them."""
+    first, second = (of_items(one, resamples=resamples, seed=seed) for one in (a, b))
+    return difference(first, second, level=level)
 
 
 def paired_difference_of(
     a: Sequence[Statistic], b: Sequence[Statistic], n: int, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Difference:
-    """As `paired_difference`, of scores that are no means over items, such as the F1 of entities.
+    """`difference` of two strategies by their scores as functions of items' weights, as `of_statistics` takes them."""
+    first, second = (of_statistics(one, n, resamples=resamples, seed=seed) for one in (a, b))
+    return difference(first, second, level=level)
+
+
+def sign_flip(differences: npt.ArrayLike, *, flips: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value that paired scores differ by nothing (Fisher 1935, The Design of Experiments, §21).
+
+    Were the two alike, each item's difference would be as likely with the other sign. Among items whose differences are
+    of one size, how many keep their sign is binomial, so a whole flip is drawn with a number for each size.
 
     Args:
-        a: For each seed of the first strategy its score as a function of the items' weights `(n, r)`.
-        b: The same for the other strategy.
-        n: How many items there are.
-        resamples: How many times items are drawn.
-        seed: Of the bootstrap.
-        level: Coverage.
+        differences: Of each item, `(n,)`.
+        flips: How many are drawn.
+        seed: Of the draw.
+
+    Returns:
+        p in (0, 1], never below 1 / (flips + 1).
     """
+    values = np.asarray(differences, np.float64)
+    sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    generator, total = np.random.default_rng(seed), abs(float(values.sum()))
+    at_once, extreme = max(1, 4_000_000 // len(sizes)), 0
+    for begin in range(0, flips, at_once):
+        kept = generator.binomial(counts, 0.5, (min(at_once, flips - begin), len(sizes)))
+        # Sums that are equal but for rounding are equal.
+        extreme += int(np.sum(np.abs((2 * kept - counts) @ sizes) >= total * (1 - 1e-12)))
+    return (1 + extreme) / (1 + flips)
 
-    def difference(weights: FloatArray) -> FloatArray:
-        first, second = (np.mean([one(weights) for one in part], axis=0) for part in (a, b))
-        return np.asarray(first - second)
 
-    value = float(difference(np.ones((n, 1)))[0])
-    bounds = percentile(bootstrap(difference, n, resamples, seed), value, level)
-    return Difference(value, *(bounds or (float("nan"), float("nan"))), resamples)
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values of several tests, raised so that a false alarm in any of them is as rare as in one (Holm 1979).
+
+    Scand. J. Statist. 6:65-70.
+
+    Args:
+        p: Of each test.
+
+    Returns:
+        The same in the same order, at most 1.
+    """
+    raised = [0.0] * len(p)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
+        raised[place] = highest
+    return raised
 
 
 def mcnemar_exact(a: npt.ArrayLike, b: npt.ArrayLike) -> float:

@@ -33,6 +33,10 @@ def run(
         print(json.dumps({"comparison": str(found.path), "arms": json.loads(found.table().to_json(orient="records"))}))
         return
     show(found)
+    best, *others = found.best or [""]
+    if best:
+        tied = f"; {', '.join(others)} cannot be told from it" if others else ", and all others can be told from it"
+        show(f"\nBest by {found.metrics[0]}: {best}{tied} (every pair tested, p raised by Holm's rule: verdicts.json).")
     picture = f", {PICTURE} draws them" if (found.path / PICTURE).exists() else ""
     show(f"\n{found.path} holds the runs and table.md{picture}.")
     show(f"Next: `hfstrat show {found.path / found.runs[-1].name}` draws what trained,")
