@@ -52,8 +52,10 @@ def test_a_new_token_begins_as_the_mean_of_its_parts(tiny_base):
     assert len(before) + 1 in ids, "it is one token now"
 
 
-@pytest.mark.parametrize("pooling", ["native", "mean"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("strategy", "pooling"),
+    [("full", "mean"), ("lora", "native"), ("lora-fa", "mean"), ("qlora", "mean"), ("scratch", "native")],
+)
 def test_new_tokens_are_learned_and_saved(strategy, pooling, tiny_base, tmp_path):
     base = tiny_base("bert", **LIVELY)
     given = grown(base, strategy, task={"pooling": pooling}, evaluate={"metrics": "auto"})
@@ -74,18 +76,14 @@ def test_new_tokens_are_learned_and_saved(strategy, pooling, tiny_base, tmp_path
         assert torch.equal(frozen[: len(original)], original), "the other rows are frozen"
 
 
-@pytest.mark.parametrize(
-    ("strategy", "pooling"), [("full", "mean"), ("lora", "native"), ("lora", "mean"), ("qlora", "mean")]
-)
-def test_the_lines_of_the_card_load_them(strategy, pooling, tiny_base, tmp_path):
+@pytest.mark.parametrize(("strategy", "pooling"), [("lora", "native"), ("lora", "mean")])
+def test_the_lines_of_the_card_load_them(strategy, pooling, user, tiny_base, tmp_path):
     base = tiny_base("bert", **LIVELY)
     given = grown(base, strategy, task={"pooling": pooling}, evaluate={"metrics": "auto"})
     run = execute.train(given, data=memory(ROWS), runs=tmp_path)
     texts = [row["text"] for row in ROWS[:4]]
     said = Predictor.of(run.path).predict(texts)
-    user = elsewhere.User(tmp_path)
     found = user.run(elsewhere.program(run, base, texts))
-    assert user.leave() == 0
     assert found["labels"] == [one["prediction"] for one in said]
     scores = torch.tensor(found["logits"]).softmax(-1)
     given = torch.tensor([[one["scores"][name] for name in ("negative", "positive")] for one in said])
