@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hfstrat import execute
@@ -12,6 +14,7 @@ from tests.strategies.table import METHODS, SMALL
 from tests.training.helpers import LIVELY, memory, recipe
 
 ROWS = tiny.reviews(60)
+TABLE = Path(__file__).parents[2] / "docs" / "methods.md"
 # Of other models than classifiers, as PEFT says itself.
 ELSEWHERE = {
     "ADAPTION_PROMPT": "Unsupported model type",
@@ -21,6 +24,14 @@ ELSEWHERE = {
 QUICK = ("BOFT", "LOHA", "TRAINABLE_TOKENS", *PROMPTS)
 
 
+def cells_of(method):
+    """What docs/methods.md says of a method, by task."""
+    table = [line for line in TABLE.read_text("utf-8").splitlines() if line.startswith("| ")]
+    header, row = table[0], next(line for line in table if line.startswith(f"| `{method}` |"))
+    names, cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in (header, row))
+    return dict(zip(names, cells, strict=True))
+
+
 @pytest.mark.parametrize(
     "method", [method if method in QUICK else pytest.param(method, marks=pytest.mark.slow) for method in METHODS]
 )
@@ -28,6 +39,8 @@ def test_a_method_trains_or_says_why_it_does_not(method, tiny_base, tmp_path):
     given = recipe(
         tiny_base("bert", **LIVELY), {"kind": "peft", "method": method, "options": SMALL.get(method, {})}, "run"
     )
+    documented = cells_of(method)["text classification"]
+    assert documented.startswith("no" if method in REFUSED or method in ELSEWHERE else "yes")
     if method in REFUSED or method in ELSEWHERE:
         reason = REFUSED.get(method) or ELSEWHERE[method]
         with pytest.raises(RecipeError, match=reason):
