@@ -178,9 +178,9 @@ def lines(found: dict[str, dict[str, tuple[str, bool | None]]]) -> Iterator[str]
     yield (
         "Each method as `strategy: {kind: peft, method: …}` on a tiny model of each task: bert for what is read, llama "
         "and t5 for what is written, vit, wav2vec2 and yolos. *yes*: it trained, and its adapter, loaded again onto "
-        "the base, says what the trained model said. *no*: `hfstrat validate` says why not, below; where numbers are named "
-        "they are those of these models of 32 features, whose outputs over a vocabulary are new. The last column is of "
-        "`hfstrat merge`.\n"
+        "the base, says what the trained model said. *no*: `hfstrat validate` says why not, below; where numbers are "
+        "named they are those of these models of 32 features, whose outputs over a vocabulary are new. The last column "
+        "is of `hfstrat merge`.\n"
     )
     reasons: dict[str, int] = {}
     rows = []
