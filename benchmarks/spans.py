@@ -328,8 +328,8 @@ def main() -> None:
         f"`{command}{f' --rows {words.rows}' if words.rows else ''}` on {platform.machine()}, {os.cpu_count()} cores, "
         f"{platform.python_implementation()} {platform.python_version()}; F1 on the test split, and the difference "
         "with its 95 % interval. Seconds are of updates and evaluations, and mean something only where nothing else "
-        "ran. Entities by lora are learned at 0.0003: from a random head, at the usual 0.001, runs of either side may stay "
-        "where nothing is an entity.",
+        "ran. Entities by lora are learned at 0.0003: from a random head, at the usual 0.001, runs of either side may "
+        "stay where nothing is an entity.",
         "",
         "| task | strategy | seeds | hfstrat | Trainer | difference | hfstrat took | Trainer took |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
