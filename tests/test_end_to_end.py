@@ -319,7 +319,8 @@ class TestPython:
 
     def test_evaluate(self, finished: Path) -> None:
         found = hf.evaluate(finished / "runs" / "mine", "test", name="again")
-        assert found == hf.open_run(finished / "runs" / "mine").metrics
+        metrics = hf.open_run(finished / "runs" / "mine").metrics
+        assert found == {name: value for name, value in metrics.items() if name != "reproduced"}
 
     def test_what_is_wrong_is_raised(self, base: Path, tmp_path: Path) -> None:
         with pytest.raises(hf.DataError, match="needs data from Python"):

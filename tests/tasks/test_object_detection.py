@@ -683,10 +683,11 @@ def test_compare_pairs_arms_on_the_same_resamples(tiny_base, scenes, tmp_path):
         for kind in ("head", "full")
     ]
     lines = [tables.Line.over([Row.of(run)]) for run in runs]
-    found = compare._differences_of(tmp_path, lines, lines[0], "map", "boxes", tuple(sorted(COLOURS)))
+    (verdict,) = compare._verdicts(tmp_path, lines, "map")
     values = [run.metrics["metrics"]["map"]["value"] for run in runs]
-    assert found["full"].value == pytest.approx(values[1] - values[0], abs=1e-9)
-    assert found["full"].low <= found["full"].value <= found["full"].high
+    assert verdict.arms == ("head", "full")
+    assert verdict.difference.value == pytest.approx(values[0] - values[1], abs=1e-9)
+    assert verdict.difference.low <= verdict.difference.value <= verdict.difference.high
 
 
 def test_boxes_are_drawn_where_they_are():
