@@ -177,3 +177,10 @@ def test_the_largest_difference_is_by_the_largest_output():
     assert apart(before, before) == 0.0
     assert apart(before, torch.tensor([2.0, -4.0, 7.0])) == 0.25
     assert apart(before, torch.tensor([float("nan"), -4.0, 0.0])) == float("inf")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_base_that_computes_in_bfloat16_is_no_failure(bits, tiny_base, tmp_path):
+    given = recipe(tiny_base("bert", **LIVELY), {"kind": "qlora", "r": 4, "bits": bits}, train={"precision": "bf16"})
+    run = execute.train(given, data=memory(ROWS), runs=tmp_path)
+    assert run.metrics["reproduced"]["difference"] <= 5e-2
