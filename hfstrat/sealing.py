@@ -38,8 +38,8 @@ RECORDS = (
 )
 """Files of a run beside its artefact that never change once it is done."""
 TOLERANCE, COARSE_TOLERANCE = 1e-3, 5e-2
-"""How far what was saved may be from what was trained, by the largest output; rounding explains 1e-6, and some thousandths
-where quantised layers compute in bfloat16."""
+"""How far what was saved may be from what was trained, by the largest output; rounding explains 1e-6, and where
+quantised layers compute in bfloat16 some thousandths."""
 
 
 def seal(run: Run, state: State, prepared: Prepared, observer: Observer, resident: ResidentPeak) -> None:
