@@ -23,7 +23,7 @@ from hfstrat.inference import Predictor, finished
 from hfstrat.models import artifact
 from hfstrat.models.adapters import unwarned
 from hfstrat.models.base import under_adapter
-from hfstrat.outputs import apart
+from hfstrat.outputs import COARSE_TOLERANCE, TOLERANCE, apart
 from hfstrat.report.card import card
 from hfstrat.runs.directory import Run, check_own, clear, locked, write_json, write_text
 from hfstrat.runs.events import Observer
@@ -32,8 +32,6 @@ from hfstrat.sealing import write_digests
 Dtype = Literal["fp32", "bf16"]
 How = Literal["cat", "linear", "ties", "dare_linear", "dare_ties"]
 COPIED = ("recipe.yaml", "decisions.json", "audit.json", "env.json", "log.jsonl")
-# Largest difference of outputs by the largest output: what rounding explains in fp32, and in 8 bits of mantissa.
-TOLERANCE, COARSE_TOLERANCE = 1e-3, 5e-2
 
 
 @dataclass(frozen=True)

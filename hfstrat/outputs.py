@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 
 COMPARED, AT_ONCE = 32, 4  # examples
+TOLERANCE, COARSE_TOLERANCE = 1e-3, 5e-2
+"""How far two models that are the same may be apart, by the largest output: rounding explains 1e-6 in fp32, and some
+thousandths in 8 bits of mantissa, to which weights were rounded or in which quantised layers compute."""
 
 
 def said_of_some(model: nn.Module, data: Encoded, recipe: Recipe) -> torch.Tensor:

@@ -11,7 +11,7 @@ from hfstrat.generating import gallery, settings
 from hfstrat.models import artifact
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
-from hfstrat.outputs import COMPARED, apart, outputs_of, said_of_some
+from hfstrat.outputs import COARSE_TOLERANCE, COMPARED, TOLERANCE, apart, outputs_of, said_of_some
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
 from hfstrat.report.gallery import GALLERY, write_gallery
@@ -37,9 +37,6 @@ RECORDS = (
     "ledger.json",
 )
 """Files of a run beside its artefact that never change once it is done."""
-TOLERANCE, COARSE_TOLERANCE = 1e-3, 5e-2
-"""How far what was saved may be from what was trained, by the largest output; rounding explains 1e-6, and where
-quantised layers compute in bfloat16 some thousandths."""
 
 
 def seal(run: Run, state: State, prepared: Prepared, observer: Observer, resident: ResidentPeak) -> None:

@@ -16,14 +16,11 @@ from hfstrat.inference import processor_of
 from hfstrat.merging import merged_in
 from hfstrat.models import artifact
 from hfstrat.models.base import under_adapter
-from hfstrat.outputs import apart, said_of_some
+from hfstrat.outputs import TOLERANCE, apart, said_of_some
 from hfstrat.recipe.loading import build, parse
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import Run
 from hfstrat.tasks import AudioClassification
-
-TOLERANCE = 1e-3
-"""How far outputs may move, as a part of the largest of them; rounding moves them by 1e-6."""
 
 
 def merge(run: Run, folder: Path) -> float:

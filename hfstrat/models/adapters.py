@@ -106,7 +106,7 @@ def put_in(model: Any, adapter: Adapter, base_name: str, task_type: str | None) 
     config_class = config_class_of(adapter)
     fields = {field.name for field in dataclasses.fields(config_class)}
     options = _options(adapter)
-    if "target_modules" in fields and adapter.targets:
+    if "target_modules" in fields:
         options["target_modules"] = list(adapter.targets)
     if "exclude_modules" in fields:
         options["exclude_modules"] = list(adapter.modules_to_save)

@@ -229,16 +229,16 @@ def _tokens(model: nn.Module, body: Any) -> TokenTable | None:
     # With duplicates: one module in two places counts as two.
     paths = [name for name, module in model.named_modules(remove_duplicate=False) if module is found]
     shared = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is found.weight]
-    bound = ""
+    bound, tied = "", False
     if not all(type(part).__module__.startswith(("transformers.", "hfstrat.")) for part in (model, body)):
         bound = "the model is code, which may read the matrix in other ways"
     elif len(shared) > 1:
-        bound = f"{', '.join(shared[:-1])} and {shared[-1]} are one matrix"
+        bound, tied = f"{', '.join(shared[:-1])} and {shared[-1]} are one matrix", True
     elif type(found) is not nn.Embedding:
         bound = f"its {type(found).__name__} does more than look rows up"
     elif found.max_norm is not None or found.scale_grad_by_freq or found.sparse:
         bound = "it scales rows or gradients, or keeps them sparse"
-    return TokenTable(paths[0], found.num_embeddings, found.embedding_dim, bound)
+    return TokenTable(paths[0], found.num_embeddings, found.embedding_dim, bound, tied)
 
 
 def _head(beside: list[str], backbone: str, parameters: Collection[str], fresh: set[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import yaml
 
 from hfstrat.errors import ModelError, Problem, RecipeError, UsageError, did_you_mean
 from hfstrat.models.code import Code, load_code
-from hfstrat.models.growing import Grown, add_tokens, set_rows
+from hfstrat.models.growing import Grown, grown_of
 from hfstrat.models.modeling_pooled import PooledConfig
 from hfstrat.models.processors import (
     detector_processor,
@@ -303,7 +303,7 @@ def open_base(
     relative = _positions(config) is None and hasattr(config, "relative_attention_num_buckets")
     length = None if relative or tokenizer is None else tokenizer.model_max_length
     limits = [ours["limit"]] if ours.get("limit") else [declared, _positions(config), length]
-    grown = _grown(spec, ours, config, tokenizer, body, adapted=adapter is not None)
+    grown = grown_of(spec.new_tokens, ours, config, tokenizer, body, adapted=adapter is not None)
     if spec.config is not None and tokenizer is not None:
         config = _reshaped(config, spec, tokenizer, body)
         limits = [position_limit(config, tokenizer.pad_token_id)]  # what the base takes, its shape does not say
@@ -450,42 +450,6 @@ def _positions(config: PretrainedConfig) -> int | None:
     """Tokens that a model with these positions takes; some families start to count after the padding id."""
     positions = getattr(config, "max_position_embeddings", None)
     return int(positions) if positions and int(positions) > 0 else None
-
-
-def _grown(
-    spec: ModelSpec,
-    ours: Mapping[str, Any],
-    config: PretrainedConfig,
-    tokenizer: PreTrainedTokenizerBase | None,
-    body: Body,
-    *,
-    adapted: bool,
-) -> Grown | None:
-    """The tokens that are added, or that were added before below an adapter; those of random weights need nothing else.
-
-    Raises:
-        RecipeError: This model takes none.
-    """
-    before = ours.get("vocabulary") if adapted else None
-    if not spec.new_tokens:
-        return None if before is None else Grown(before["rows"], tuple(before["ids"]))
-    rows = getattr(config.get_text_config(), "vocab_size", None)
-    said = (
-        "it reads no tokens"
-        if tokenizer is None
-        else "it reads letters"
-        if rows is None
-        else "a tokenizer that is trained finds its own"
-        if body.vocabulary is not None
-        else "an adapter is continued with the tokens that it has"
-        if adapted
-        else ""
-    )
-    if said or tokenizer is None or rows is None:
-        raise RecipeError(Problem(f"no tokens can be added: {said}", "model.new_tokens", hint="Leave it out"))
-    grown = add_tokens(tokenizer, spec.new_tokens, int(rows))
-    set_rows(config, grown.after)
-    return grown if body.weights == "pretrained" else None  # random weights have all rows from the beginning
 
 
 def _reshaped(

@@ -6,7 +6,7 @@ rows harm; here it is the mean of the word's own pieces in place of that of all)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from hfstrat.errors import Problem, RecipeError
+from hfstrat.strategies.plan import Body
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,46 @@ class Grown:
     def to_json(self) -> dict[str, Any]:
         """What an artefact has to know of it."""
         return {"rows": self.rows, "ids": list(self.ids)}
+
+
+def grown_of(
+    texts: Sequence[str],
+    known: Mapping[str, Any],
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    body: Body,
+    *,
+    adapted: bool,
+) -> Grown | None:
+    """The tokens that a recipe adds, or that were added before below an adapter; random weights need nothing else.
+
+    Args:
+        texts: What the recipe adds.
+        known: What hfstrat wrote into the base's configuration.
+        config: The body's configuration, which gets its rows.
+        tokenizer: The base's, which gets the tokens; None where it reads none.
+        body: What is built.
+        adapted: Whether the base is an adapter.
+
+    Raises:
+        RecipeError: This model takes none.
+    """
+    before = known.get("vocabulary") if adapted else None
+    if not texts:
+        return None if before is None else Grown(before["rows"], tuple(before["ids"]))
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    reasons = {
+        "it reads no tokens": tokenizer is None,
+        "it reads letters": rows is None,
+        "a tokenizer that is trained finds its own": body.vocabulary is not None,
+        "an adapter is continued with the tokens that it has": adapted,
+    }
+    said = next((reason for reason, holds in reasons.items() if holds), None)
+    if said is not None or tokenizer is None or rows is None:
+        raise RecipeError(Problem(f"no tokens can be added: {said}", "model.new_tokens", hint="Leave it out"))
+    grown = add_tokens(tokenizer, texts, int(rows))
+    set_rows(config, grown.after)
+    return grown if body.weights == "pretrained" else None  # random weights have all rows from the beginning
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], rows: int) -> Grown:

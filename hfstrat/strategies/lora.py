@@ -13,6 +13,7 @@ from hfstrat.strategies.plan import ADAPTER, Adapter, Anatomy, Fit, Group, Plan,
 
 Targets = Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"]
 Init = Literal["random", "gaussian", "orthogonal", "eva"]
+Moving = Literal["pissa", "olora"]
 _B = "*.lora_B.*"
 
 
@@ -101,7 +102,7 @@ class Lora(LowRank):
     """rslora keeps the update's size stable at high rank (arXiv:2312.03732); dora trains magnitudes apart from
     directions (arXiv:2402.09353)."""
 
-    init: Init | Literal["pissa", "olora"] = "random"  # type: ignore[assignment]  # a wider choice
+    init: Init | Moving = "random"  # type: ignore[assignment]  # a wider choice
     """As for qlora; and pissa (arXiv:2404.02948) and olora (arXiv:2406.01775) move the largest singular values, or an
     orthonormal basis, out of the frozen weights into the adapter. It is saved as a plain LoRA of twice the rank for the
     weights as they were."""
@@ -109,7 +110,7 @@ class Lora(LowRank):
     @field_validator("variant", mode="before")
     @classmethod
     def _is_a_variant(cls, variant: object) -> object:
-        if variant in get_args(Init) or variant in ("pissa", "olora"):
+        if variant in (*get_args(Init), *get_args(Moving)):
             raise ValueError(f"{variant} is what a LoRA starts from: write init: {variant}")
         return variant
 
@@ -122,7 +123,7 @@ class Lora(LowRank):
     @property
     def moves_weights(self) -> bool:
         """Whether part of the frozen weights moves into the adapter."""
-        return self.init in ("pissa", "olora")
+        return self.init in get_args(Moving)
 
     @property
     def multiplies_only(self) -> bool:
@@ -146,14 +147,19 @@ def new_rows(anatomy: Anatomy) -> dict[str, tuple[int, ...]]:
         RecipeError: They cannot train without the others.
     """
     table = anatomy.tokens
-    if table is None or len(anatomy.stacks) > 1 or (table.bound and "one matrix" not in table.bound):
+    if table is None or len(anatomy.stacks) > 1 or (table.bound and not table.tied):
         what = "new tokens cannot be learned beside an adapter here: " + (
             "encoder and decoder share them" if len(anatomy.stacks) > 1 else table.bound if table else "there are none"
         )
         raise RecipeError(Problem(what, "model.new_tokens", hint="Use kind: full"))
     found = {table.path: anatomy.new_tokens}
-    if anatomy.speaks and not table.bound and anatomy.output is not None:
-        found[anatomy.output] = anatomy.new_tokens  # what is read and what is written are two matrices
+    if anatomy.speaks and not table.tied and not anatomy.head_beside_adapter:
+        # What is read and what is written are two matrices, and of the second the other rows stay as well.
+        output = anatomy.head[-1]
+        if [name for name in anatomy.parameters if matches(name, anatomy.head_patterns)] != [f"{output}.weight"]:
+            what = "new tokens cannot be learned beside an adapter where outputs are more than one matrix"
+            raise RecipeError(Problem(what, "model.new_tokens", hint="Use kind: full"))
+        found[output] = anatomy.new_tokens
     return found
 
 

@@ -42,6 +42,7 @@ REFUSED = {
     "POLY": "it needs the number of a task with each example",
     "SHADOW": "it runs a second model beside the base, which must be one that writes",
     "XLORA": "it mixes adapters that were trained before",
+    "ADAPTION_PROMPT": "what it trains cannot be told from the model's own parameters",
     "CARTRIDGE": "it starts from the cache of a model that has read a text",
 }
 """Methods that one recipe cannot train, and why."""
@@ -80,7 +81,7 @@ class Peft(HeadedSpec):
 
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""
-        options = {**_required(self.method, updates, anatomy), **self.options}
+        options = {**_required(self.method, updates), **self.options}
         beside = anatomy.head_beside_adapter
         adapter = Adapter(self.method, options, self._targets(anatomy), beside)
         fit = Fit(
@@ -104,8 +105,6 @@ class Peft(HeadedSpec):
     def _targets(self, anatomy: Anatomy) -> tuple[str, ...]:
         if self.method == "TRAINABLE_TOKENS":
             return (_token_table(anatomy),)
-        if self.method == "ADAPTION_PROMPT":
-            return ()  # it finds the attention of the few families that it knows
         modules = anatomy.norms if self.method == "LN_TUNING" else anatomy.linear
         return targets_of("all-linear" if self.targets == "auto" else self.targets, modules)
 
@@ -123,14 +122,12 @@ def _token_table(anatomy: Anatomy) -> str:
     return table.path
 
 
-def _required(method: str, updates: int, anatomy: Anatomy) -> dict[str, object]:
+def _required(method: str, updates: int) -> dict[str, object]:
     """Options that a method cannot do without and that follow from the rest."""
     if method == "ADALORA":  # its budget falls between tinit and total_step - tfinal (arXiv:2303.10512, §3.3)
         return {"total_step": updates, "tinit": updates // 10, "tfinal": updates // 3, "deltaT": max(1, updates // 100)}
     if method == "IA3":
         return {"feedforward_modules": ()}  # all targets are scaled at their output
-    if method == "ADAPTION_PROMPT":  # ten vectors in each block but the lowest two (arXiv:2303.16199, §4.1: 30 of 32)
-        return {"adapter_len": 10, "adapter_layers": max(1, len(anatomy.blocks) - 2)}
     if method in PROMPTS:  # more gain little (Lester et al. 2021, arXiv:2104.08691, §3.2)
         return {"num_virtual_tokens": 20}
     return {}

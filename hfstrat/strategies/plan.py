@@ -25,12 +25,14 @@ class TokenTable:
         rows: Its rows, one for each id.
         width: Elements of a row.
         bound: Why none of its rows can train without the others; empty where each can.
+        tied: Whether that is for the matrix being another one of the model as well.
     """
 
     path: str
     rows: int
     width: int
     bound: str = ""
+    tied: bool = False
 
 
 @dataclass(frozen=True)

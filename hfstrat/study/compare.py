@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,12 +62,12 @@ class Comparison:
     verdicts: tuple[Verdict, ...]
     train_rows: int | None
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """A Row for each run."""
         return [Row.of(run) for run in self.runs]
 
-    @property
+    @cached_property
     def lines(self) -> list[tables.Line]:
         """A line for each arm, over its seeds."""
         return tables.comparison_rows(self.rows)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from hfstrat import execute
 from hfstrat.errors import RecipeError
@@ -110,21 +111,26 @@ def test_an_adapter_with_tokens_is_merged_and_continued(tiny_base, tmp_path):
     assert Predictor.of(again.path).predict(texts)[0]["scores"] == pytest.approx(said[0]["scores"], abs=1e-5)
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "apart"])
+@pytest.mark.parametrize("head", ["tied", "new", "its own"])
 @pytest.mark.parametrize("strategy", ["full", "lora"])
-def test_a_model_writes_new_tokens(strategy, tied, tiny_base, tmp_path):
-    base = tiny_base("llama", tie_word_embeddings=tied, **LIVELY)
+def test_a_model_writes_new_tokens(strategy, head, tiny_base, tmp_path):
+    base = tiny_base("llama", tie_word_embeddings=head == "tied", **LIVELY)
+    if head == "its own":
+        base = shutil.copytree(base, tmp_path / "base")
+        AutoModelForCausalLM.from_pretrained(base).save_pretrained(base)
     rows = [{"text": f"{row['text']} <amount>"} for row in PLAIN]
     given = test_language_models.recipe(base, STRATEGIES[strategy], {"kind": "causal_lm", "max_length": 16})
     given["strategy"].pop("head_init", None)
     given["model"] |= {"new_tokens": ["<amount>"]}
     given["train"] |= {"lr": 3e-2, "epochs": 4}
-    found = train(given, rows, tmp_path)
+    found = train(given, rows, tmp_path / "runs")
     assert found.run.metrics["reproduced"]["difference"] <= 1e-5
     config = json.loads((found.run.artifact / "config.json").read_text("utf-8"))
     assert config["vocab_size"] == len(AutoTokenizer.from_pretrained(base)) + 1
-    (record,) = Predictor.of(found.run.path).predict([rows[0]["text"].removesuffix(" <amount>")])
-    assert isinstance(record["prediction"], str)
+    if strategy == "lora":
+        rows_of = [name for name in found.after if name.endswith("trainable_tokens_delta")]
+        assert len(rows_of) == (2 if head == "its own" else 1), "a new head trains as a whole"
+        assert all(not torch.equal(found.after[name], found.before[name]) for name in rows_of)
 
 
 @pytest.mark.parametrize(

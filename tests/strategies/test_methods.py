@@ -17,7 +17,6 @@ ROWS = tiny.reviews(60)
 TABLE = Path(__file__).parents[2] / "docs" / "methods.md"
 # Of other models than classifiers, as PEFT says itself.
 ELSEWHERE = {
-    "ADAPTION_PROMPT": "Unsupported model type",
     "CPT": "only supports task_type",
     "TRAINABLE_TOKENS": "keeps nothing beside its own weights",
 }
