@@ -81,7 +81,7 @@ def _idle_adapter_off(model: nn.Module, data: Encoded, state: State) -> Iterator
     beside = beside_base(model) if hasattr(model, "peft_config") else set()
     with ExitStack() as stack:
         if beside:
-            batch, device = collate(data, _some(data)), state.accelerator.device
+            batch, device = collate(data, data.samples), state.accelerator.device
             with scoring.evaluating(model), torch.inference_mode(), state.accelerator.autocast():
                 adapted = logits_of(model, batch, device)
                 stack.enter_context(switched_off(model))
@@ -90,12 +90,6 @@ def _idle_adapter_off(model: nn.Module, data: Encoded, state: State) -> Iterator
                 stack.close()
                 beside = set()
         yield beside
-
-
-def _some(data: Encoded) -> IntArray:
-    """Rows of a short, a middling and a long example."""
-    by_length = np.argsort(data.lengths, kind="stable")
-    return np.unique(by_length[[0, len(by_length) // 2, -1]])
 
 
 @contextmanager
@@ -161,7 +155,7 @@ def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> _Form | s
     """
     data, device = state.training, state.accelerator.device
     coarse = any(value.dtype not in (torch.float32, torch.float64) for value in model.parameters())
-    rows = _some(data)
+    rows = data.samples
     parts, wrap = [], None
     precise = state.accelerator.autocast if coarse else nullcontext  # where it can be told from rounding best
     with scoring.evaluating(model), torch.inference_mode(), precise():

@@ -8,13 +8,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from hfstrat.caching import replayed
 from hfstrat.checkpoints import load_optimizer
-from hfstrat.data.batching import Batch, order, padding_share, share
+from hfstrat.data.batching import Batch, padding_share, share
 from hfstrat.errors import Diverged, Interrupted
 from hfstrat.models.adapters import allocate_ranks, orthogonality
 from hfstrat.models.anatomy import named_buffers
@@ -22,8 +21,8 @@ from hfstrat.models.prefix import aside
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
 from hfstrat.recipe.recipe import Recipe
-from hfstrat.recipe.resolve import updates_of
 from hfstrat.runs.records import Ledger
+from hfstrat.scheduling import Planned, Schedule, schedule
 from hfstrat.state import Patience, State
 from hfstrat.strategies.plan import Fit
 from hfstrat.tasks.base import Encoded
@@ -44,14 +43,13 @@ def run_fit(stage: Fit, state: State, start: Checkpoint | None = None) -> None:
     training = set(freeze(state.model, stage))
     if start is None:
         state.begin(training)
-    steps = list(_schedule(state.prepared, state.training, stage))
-    passes = sum(len(step.rows) for step in steps) / len(state.training)
+    steps = schedule(state.prepared.recipe, state.prepared.plan, state.training, stage)
     state.placed()
-    with replayed(stage, state, passes):
+    with replayed(stage, state, len(steps) / steps.per_epoch):
         _fit(stage, state, steps, start)
 
 
-def _fit(stage: Fit, state: State, steps: Sequence[_Planned], start: Checkpoint | None) -> None:
+def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) -> None:
     """The updates of a stage, on a model in which exactly what trains does."""
     prepared, accelerator, recipe = state.prepared, state.accelerator, state.prepared.recipe
     done = 0 if start is None else int(start.data["update"])
@@ -130,7 +128,7 @@ class _Following:
     """
 
     stage: Fit
-    steps: Sequence[_Planned]
+    steps: Schedule
     model: nn.Module
     optimizer: Any
     patience: Patience
@@ -180,7 +178,7 @@ class _Following:
     def _ends_a_stretch(self, number: int) -> bool:
         """Whether the model is evaluated after this update."""
         every = self.state.prepared.recipe.evaluate.every
-        due = self.steps[number - 1].ends_epoch if every == "epoch" else number % every == 0
+        due = self.steps.ends_epoch(number - 1) if every == "epoch" else number % every == 0
         return due or number == len(self.steps)
 
     def _evaluated(self, number: int, *, saved: bool) -> bool:
@@ -230,7 +228,7 @@ class _Feed:
         state: The run.
     """
 
-    def __init__(self, steps: Sequence[_Planned], state: State) -> None:
+    def __init__(self, steps: Sequence[Planned], state: State) -> None:
         self._steps, self._state = steps, state
         self._now = steps[0] if steps else None
 
@@ -239,7 +237,7 @@ class _Feed:
             self._now = planned
             yield self._made(planned)
 
-    def _made(self, planned: _Planned) -> engine.Step:
+    def _made(self, planned: Planned) -> engine.Step:
         state = self._state
         with phase("batch"):
             return _step(planned, state.prepared, state.training, state.accelerator, state.micro)
@@ -289,26 +287,7 @@ def settings_of(recipe: Recipe, updates: int) -> Settings:
     )
 
 
-@dataclass(frozen=True)
-class _Planned:
-    epoch: float
-    rows: np.ndarray
-    ends_epoch: bool
-    passed: int  # epochs that are done before
-
-
-def _schedule(prepared: Prepared, data: Encoded, stage: Fit) -> Iterator[_Planned]:
-    """Which examples each update of a stage sees: its share of the run's updates, where the stage before it ended."""
-    train, lengths = prepared.recipe.train, data.lengths
-    per_epoch = -(-len(lengths) // train.batch_size)
-    first, last = prepared.plan.updates_of(stage, updates_of(prepared.recipe, len(lengths)))
-    for epoch in range(first // per_epoch, -(-last // per_epoch)):
-        for place, rows in enumerate(order(lengths, train.batch_size, prepared.recipe.seed, epoch)):
-            if first <= epoch * per_epoch + place < last:
-                yield _Planned(epoch + (place + 1) / per_epoch, rows, place + 1 == per_epoch, epoch)
-
-
-def _step(plan: _Planned, prepared: Prepared, data: Encoded, accelerator: Accelerator, micro: int) -> engine.Step:
+def _step(plan: Planned, prepared: Prepared, data: Encoded, accelerator: Accelerator, micro: int) -> engine.Step:
     recipe = prepared.recipe
     budget = micro * data.longest
     data, rows = data.drawn(plan.rows, recipe.seed, plan.passed)
@@ -363,8 +342,8 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
     on_cuda = accelerator.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    rows = np.argsort(-data.lengths * np.diff(data.windows), kind="stable")[: recipe.train.batch_size]
-    feed = _Feed([_Planned(0.0, rows, False, 0)], state)
+    rows = data.costliest(recipe.train.batch_size)
+    feed = _Feed([Planned(0.0, rows, 0)], state)
     statistics = snapshot(dict(named_buffers(model)))
     with nullcontext() if on_cuda else LiveBytes([*tensors(model), *_aside(model)]) as live:
         _fill_moments(model, optimizer)

@@ -43,6 +43,7 @@ from hfstrat.runs.store import LIMIT, room
 from hfstrat.strategies.plan import Anatomy, Body, Plan, Vocabulary, matches
 from hfstrat.tasks import AudioClassification, ImageClassification, ObjectDetection, TextClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, TextStream
+from hfstrat.tasks.implied import Implied
 from hfstrat.tasks.language import LanguageSpec
 from hfstrat.tasks.media import MediaClassification
 from hfstrat.tasks.pixels import Pixels
@@ -142,10 +143,10 @@ class Prepared:
             if part.signals is not None:
                 found.update(part.signals.digest)
             columns = [array for column in part.columns.values() for array in (column.values, column.offsets)]
-            units = [] if part.units is None or part.streamed else [part.units.values]
+            units = [] if part.units is None else [part.units.values]
             for array in (*columns, part.windows, *units, *([] if part.targets is None else [part.targets])):
                 found.update(f"{array.dtype}{array.shape}".encode())
-                found.update(np.ascontiguousarray(array).data)
+                found.update(repr(array).encode() if isinstance(array, Implied) else np.ascontiguousarray(array).data)
         return found.hexdigest()
 
     def class_weights(self, device: torch.device | str) -> torch.Tensor | None:
@@ -575,7 +576,7 @@ def _facts(
         labels=material.labels,
         labels_reason=material.labels_reason,
         longest=max(4, min(base.max_length or UNLIMITED, 8 * math.ceil(longest / 8))),
-        median=int(np.median(encoded["train"].lengths)),
+        median=int(encoded["train"].median),
         limit=base.max_length,
         attention=attention,
         body=anatomy.body_size,

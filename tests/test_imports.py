@@ -44,6 +44,7 @@ ABOVE = (
         "showing",
         "solving",
         "starting",
+        "scheduling",
         "fitting",
         "sealing",
         "beginning",

@@ -5,13 +5,15 @@ Batches hold texts of similar length, so that little padding is computed; which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hfstrat.data.shuffling import Shuffled, ShuffledBatches
 from hfstrat.tasks.base import DECODER, Encoded, Hidden, IntArray, OwnLoss
+from hfstrat.tasks.implied import Lengths
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +113,7 @@ def _in_one_row(data: Encoded, windows: IntArray) -> dict[str, torch.Tensor]:
     import torch
 
     taken = {name: column.taken(windows) for name, column in data.columns.items()}
-    lengths = taken["input_ids"].lengths
+    lengths = np.asarray(taken["input_ids"].lengths)
     taken_values = {name: column.values.astype(np.int64) for name, column in taken.items()}
     taken_values["position_ids"] = np.concatenate([np.arange(length) for length in lengths])
     return {name: torch.from_numpy(values)[None] for name, values in taken_values.items()}
@@ -133,11 +135,12 @@ def _hidden(data: Encoded, hidden: Hidden, windows: IntArray) -> torch.Tensor:
     return torch.from_numpy(values).view(getattr(torch, hidden.dtype))
 
 
-def order(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> list[IntArray]:
+def order(lengths: IntArray | Lengths, batch_size: int, seed: int, epoch: int) -> Sequence[IntArray]:
     """The examples of each update of an epoch.
 
     A random order is cut into stretches of up to 50 batches; each is sorted by length and cut into batches, and
     the batches are shuffled. Few examples make at least four stretches, so that batches differ between epochs.
+    Pieces of a stream are alike, and any number of them is shuffled where it is asked for.
 
     Args:
         lengths: Tokens of each example `(n,)`.
@@ -145,6 +148,8 @@ def order(lengths: IntArray, batch_size: int, seed: int, epoch: int) -> list[Int
         seed: The run's seed.
         epoch: Number of the epoch, from 0.
     """
+    if isinstance(lengths, Lengths):
+        return ShuffledBatches(Shuffled(len(lengths), seed, epoch), batch_size)
     rng = np.random.Generator(np.random.PCG64([seed, epoch]))
     shuffled = rng.permutation(len(lengths))
     stretch = batch_size * max(1, min(50, len(lengths) // (4 * batch_size)))
@@ -195,7 +200,7 @@ def evaluation_batches(data: Encoded, batch_size: int, process: int = 0, process
         process: This process.
         processes: How many there are.
     """
-    by_length = np.lexsort((-np.diff(data.windows), -data.lengths))
+    by_length = np.lexsort((-np.diff(data.windows), -np.asarray(data.lengths)))
     parts = (by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size))
     for number, rows in enumerate(cut for part in parts for cut in _cut(data, part, batch_size * data.longest)):
         if number % processes == process:
@@ -207,5 +212,7 @@ def padding_share(data: Encoded, batch_size: int, seed: int) -> float:
     if data.packed:
         return 0.0
     lengths = data.lengths
+    if isinstance(lengths, Lengths):
+        return 1 - lengths.sum() / (lengths.max() * len(lengths))
     computed = sum(int(lengths[rows].max()) * len(rows) for rows in order(lengths, batch_size, seed, 0))
     return 1.0 - float(lengths.sum()) / computed if computed else 0.0

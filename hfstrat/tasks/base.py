@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from hfstrat.tasks.implied import Lengths, Steps
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -196,7 +198,7 @@ class Ragged:
     """
 
     values: IntArray
-    offsets: IntArray
+    offsets: IntArray | Steps
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
@@ -205,10 +207,13 @@ class Ragged:
         values = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum()))
         return cls(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
     @property
-    def lengths(self) -> IntArray:
+    def lengths(self) -> IntArray | Lengths:
         """Length of each row."""
-        return np.diff(self.offsets)
+        return self.offsets.lengths if isinstance(self.offsets, Steps) else np.diff(self.offsets)
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:
@@ -218,7 +223,7 @@ class Ragged:
 
     def taken(self, rows: IntArray) -> Ragged:
         """Some rows, or all in another order."""
-        if np.array_equal(rows, np.arange(len(self.offsets) - 1)):
+        if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
             return self
         lengths = self.lengths[rows]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -345,7 +350,7 @@ class Encoded:
 
     examples: Examples
     columns: Mapping[str, Ragged]
-    windows: IntArray
+    windows: IntArray | Steps
     truncated: int
     pad: Mapping[str, int]
     left: bool = False
@@ -396,21 +401,42 @@ class Encoded:
         return np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
 
     @cached_property
-    def lengths(self) -> IntArray:
+    def lengths(self) -> IntArray | Lengths:
         """Tokens of each example's longest window, those of the decoder included; of a signal what it costs."""
         if self.signals is not None:
             return self.signals.lengths
         lengths = self.columns["input_ids"].lengths
+        if isinstance(lengths, Lengths):
+            return lengths
         if DECODER in self.columns:
             lengths = lengths + self.columns[DECODER].lengths
         if len(lengths) == len(self):
             return lengths
         return np.maximum.reduceat(lengths, self.windows[:-1])
 
+    def costliest(self, count: int) -> IntArray:
+        """The examples that take most to be computed, so many of them, all windows of each counted."""
+        if isinstance(self.lengths, Lengths):
+            return np.arange(min(count, len(self)))
+        return np.argsort(-self.lengths * np.diff(self.windows), kind="stable")[:count]
+
+    @property
+    def samples(self) -> IntArray:
+        """A short, a middling and a long example."""
+        if isinstance(self.lengths, Lengths):
+            return np.unique([0, len(self) // 2, len(self) - 1])
+        by_length = np.argsort(self.lengths, kind="stable")
+        return np.unique(by_length[[0, len(by_length) // 2, -1]])
+
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest window."""
         return int(self.lengths.max(initial=0))
+
+    @property
+    def median(self) -> float:
+        """Half of the examples have fewer tokens in their longest window."""
+        return self.longest if isinstance(self.lengths, Lengths) else float(np.median(self.lengths))
 
     @property
     def tokens(self) -> int:

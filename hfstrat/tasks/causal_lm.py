@@ -12,16 +12,8 @@ from hfstrat.errors import DataError
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, Ragged
 from hfstrat.tasks.chat import ANSWERER, asked, conversation, messages_in, with_template
-from hfstrat.tasks.language import (
-    Counted,
-    Generation,
-    LanguageSpec,
-    Numbered,
-    Pieces,
-    flat_ids,
-    frame,
-    named_pieces,
-)
+from hfstrat.tasks.implied import Numbered, Steps, numbers
+from hfstrat.tasks.language import Generation, LanguageSpec, Pieces, flat_ids, frame, named_pieces
 from hfstrat.tasks.task import Columns, ids_of, texts_of
 
 if TYPE_CHECKING:
@@ -123,15 +115,15 @@ class CausalLM(LanguageSpec):
         if read < 1:
             raise DataError(_too_short())
         pieces = -(-read // max_length)
-        offsets = np.minimum(max_length * np.arange(pieces + 1), read)
+        offsets = Steps(pieces + 1, max_length, read)
         ids = Ragged(stream[:-1], offsets)
         return Encoded(
             examples=Examples(Numbered("train", pieces), Pieces(ids, tokenizer), None, None),
             columns={"input_ids": ids},
-            windows=np.arange(pieces + 1),
+            windows=numbers(pieces + 1),
             truncated=0,
             pad={"input_ids": int(tokenizer.pad_token_id or 0)},
-            units=Ragged(Counted(read), offsets),  # type: ignore[arg-type]
+            units=Ragged(numbers(read), offsets),  # type: ignore[arg-type]
             aims=stream[1:],
             streamed=True,
             packed=self.packing,

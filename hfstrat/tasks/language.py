@@ -180,52 +180,13 @@ class Pieces(Sequence[str]):
     tokenizer: PreTrainedTokenizerBase
 
     def __len__(self) -> int:
-        return len(self.ids.offsets) - 1
+        return len(self.ids)
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
         row = self.ids.taken(np.array([place])).values
         return self.tokenizer.decode(row.tolist(), skip_special_tokens=True)
-
-
-@dataclass(frozen=True)
-class Numbered(Sequence[str]):
-    """Names of pieces that differ by their number.
-
-    Args:
-        name: What they have in common.
-        size: How many there are.
-    """
-
-    name: str
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(self.size))]
-        if not -self.size <= place < self.size:
-            raise IndexError(place)
-        return f"{self.name}#{place % self.size}"
-
-
-class Counted:
-    """The numbers from 0, as an array that is not there.
-
-    Args:
-        size: How many there are.
-    """
-
-    dtype = np.dtype(np.int64)
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __getitem__(self, places: IntArray) -> IntArray:
-        return np.asarray(places, dtype=np.int64)
 
 
 @dataclass(frozen=True)

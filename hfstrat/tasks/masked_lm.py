@@ -12,7 +12,8 @@ from pydantic import Field
 from hfstrat.errors import DataError
 from hfstrat.errors import Problem as Trouble
 from hfstrat.tasks.base import Encoded, Examples, IntArray, Labels, Ragged
-from hfstrat.tasks.language import Framed, LanguageSpec, Numbered, Pieces, flat_ids, frame, named_pieces
+from hfstrat.tasks.implied import Numbered, Steps, numbers
+from hfstrat.tasks.language import Framed, LanguageSpec, Pieces, flat_ids, frame, named_pieces
 from hfstrat.tasks.masking import EVALUATION, Masks, masks
 from hfstrat.tasks.task import Columns, ids_of, texts_of
 from hfstrat.tasks.windows import tokens_of
@@ -77,13 +78,13 @@ class MaskedLM(LanguageSpec):
         if not len(stream):
             raise DataError(Trouble("there is no token to learn", "data.columns.text"))
         ids = _framed(tokenizer, stream, max_length)
-        pieces = len(ids.lengths)
+        pieces = len(ids)
         names = Numbered("train", pieces)
         columns, pad = {"input_ids": ids}, {"input_ids": int(tokenizer.pad_token_id or 0)}
         return Encoded(
             examples=Examples(names, Pieces(ids, tokenizer), None, None),
             columns=columns,
-            windows=np.arange(pieces + 1),
+            windows=numbers(pieces + 1),
             truncated=0,
             pad=pad,
             left=tokenizer.padding_side == "left",
@@ -122,7 +123,7 @@ class MaskedLM(LanguageSpec):
         _, between = MaskedLM().marks(tokenizer)
         stream = np.insert(rows.values, rows.offsets[1:-1], between[0]) if between else rows.values
         framed = _framed(tokenizer, stream, max_length)
-        pieces = len(framed.lengths)
+        pieces = len(framed)
         ids = framed.taken(np.arange(pieces))
         columns = {"input_ids": ids}
         pad = {"input_ids": int(tokenizer.pad_token_id or 0)}
@@ -145,5 +146,4 @@ def _framed(tokenizer: PreTrainedTokenizerBase, stream: IntArray, max_length: in
         what = f"{max_length} tokens leave no room for text beside {around} special ones"
         raise DataError(Trouble(what, "task.max_length", hint="Raise it"))
     pieces = max(1, -(-len(stream) // room))
-    bounds = np.minimum(room * np.arange(pieces + 1), len(stream))
-    return Framed(stream, bounds + around * np.arange(pieces + 1), tuple(before), tuple(after))
+    return Framed(stream, Steps(pieces + 1, max_length, len(stream) + around * pieces), tuple(before), tuple(after))

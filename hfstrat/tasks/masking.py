@@ -32,7 +32,7 @@ class Masks:
         fillers: Ids by which a chosen token may be replaced.
         special: For each id of the vocabulary whether it is never chosen.
         continues: For each id whether it goes on with the word before it; None to choose token by token.
-        keys: A number for each example, by its name.
+        names: Name of each example, which its tokens are hidden by.
     """
 
     ids: Ragged
@@ -41,7 +41,7 @@ class Masks:
     fillers: IntArray
     special: npt.NDArray[np.bool_]
     continues: npt.NDArray[np.bool_] | None
-    keys: npt.NDArray[np.uint64]
+    names: Sequence[str]
 
     def hidden(self, data: Encoded, rows: IntArray, seed: int, epoch: int) -> Encoded:
         """Some examples of a split with tokens hidden.
@@ -57,7 +57,7 @@ class Masks:
         ids, chosen = whole.values.copy(), np.zeros(len(whole.values), bool)
         for place, row in enumerate(rows):
             start, end = whole.offsets[place : place + 2]
-            key = np.array([(seed % 2**32) << 32 | epoch, self.keys[row]], np.uint64)
+            key = np.array([(seed % 2**32) << 32 | epoch, _number(self.names[row])], np.uint64)
             rng = np.random.Generator(np.random.Philox(key=key))
             some = self._chosen(whole.values[start:end], rng)
             chosen[start + some] = True
@@ -118,7 +118,6 @@ def masks(tokenizer: PreTrainedTokenizerBase, ids: Ragged, names: Sequence[str],
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     special = np.zeros(len(tokens), bool)
     special[[one for one in tokenizer.all_special_ids if one < len(tokens)]] = True
-    keys = b"".join(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names)
     return Masks(
         ids,
         share,
@@ -126,8 +125,13 @@ def masks(tokenizer: PreTrainedTokenizerBase, ids: Ragged, names: Sequence[str],
         np.flatnonzero(~special),
         special,
         _continuing(tokens) if whole else None,
-        np.frombuffer(keys, np.uint64),
+        names,
     )
+
+
+def _number(name: str) -> int:
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _continuing(tokens: Sequence[str | None]) -> npt.NDArray[np.bool_]:

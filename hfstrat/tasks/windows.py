@@ -105,7 +105,7 @@ def tokens_of(
     return Tokens(
         columns=columns,
         windows=np.searchsorted(owner[order], np.arange(len(examples) + 1)),
-        truncated=0 if windows else _count_truncated(tokenizer, examples, columns["input_ids"].lengths, max_length),
+        truncated=0 if windows else _count_truncated(tokenizer, examples, columns["input_ids"], max_length),
         pad={
             name: tokenizer.pad_token_type_id if name == "token_type_ids" else int(tokenizer.pad_token_id or 0)
             for name in columns
@@ -169,9 +169,9 @@ def _lengths(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> IntArr
     return np.array(found, dtype=np.int64)
 
 
-def _count_truncated(tokenizer: PreTrainedTokenizerBase, examples: Examples, lengths: IntArray, max_length: int) -> int:
+def _count_truncated(tokenizer: PreTrainedTokenizerBase, examples: Examples, ids: Ragged, max_length: int) -> int:
     """How many examples are longer than the model sees; only full rows are tokenised again."""
-    count = 0
+    count, lengths = 0, np.diff(ids.offsets)
     for places in _chunks(np.flatnonzero(lengths >= max_length), lengths):
         rows = tokenizer(*_texts_of(examples, places), truncation=False, verbose=False)["input_ids"]
         count += sum(len(row) > max_length for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import AutoTokenizer
 import hfstrat as hf
 from hfstrat import fitting, tokenizing
 from hfstrat.data import streams
-from hfstrat.data.batching import collate
+from hfstrat.data.batching import collate, order, padding_share, share
 from hfstrat.data.streams import FileStream, HubStream
 from hfstrat.errors import Interrupted, UsageError
 from hfstrat.inference import Predictor
@@ -227,3 +228,24 @@ def test_a_split_of_the_hub_is_read_as_it_comes(monkeypatch):
     assert list(stream.parts()) == [(text, True) for text in TEXTS]
     assert asked == {"source": "me/texts", "name": None, "revision": "abc", "split": "train", "streaming": True}
     assert stream.fingerprint != HubStream("me/texts", None, "abd", "train", "text").fingerprint
+
+
+@pytest.mark.parametrize("task", [CausalLM(), MaskedLM(joined=True)], ids=["causal_lm", "masked_lm"])
+def test_a_stream_of_any_length_costs_the_memory_of_a_batch(tiny_base, task):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
+    stream = np.broadcast_to(np.uint16(7), 10**11)  # 200 GB on a disk
+    tracemalloc.start()
+    try:
+        data = task.of_stream(tokenizer, stream, 128)
+        batches = order(data.lengths, 16, 0, 3)
+        for rows in (batches[0], batches[len(batches) // 2], data.costliest(16), data.samples):
+            drawn, places = data.drawn(rows, 0, 3)
+            (batch,) = share(drawn, places, 16 * data.longest, 0, 1)
+            assert batch.inputs["input_ids"].shape == (len(rows), 128)
+            assert len(drawn.units_of(places)) == len(batch.units) > 0
+        assert (data.longest, data.median) == (128, 128)
+        assert padding_share(data, 16, 0) < 1e-6
+        assert data.examples.texts[10**7]
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
