@@ -27,6 +27,7 @@ from hfstrat.prepare import Prepared
 from hfstrat.runs.directory import Run
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
+from hfstrat.scheduling import schedule
 from hfstrat.tasks.base import Encoded
 from hfstrat.training import scoring
 from tests import elsewhere, tiny
@@ -757,7 +758,7 @@ def test_the_loss_of_an_update_is_a_mean_over_all_its_texts(teachers, unlabelled
     data = training(prepared, tmp_path)
     taught = with_training(prepared, data)
     _, (first, *_) = fitted(taught, micro=8)
-    rows = next(fitting._schedule(taught, data, fit_of(taught))).rows
+    rows = schedule(taught.recipe, taught.plan, data, fit_of(taught))[0].rows
     assert 0 < data.labelled[rows].sum() < len(rows), "a mixed batch"
     batch = collate(data, rows)
     model = built(taught, torch.float64).train()

@@ -23,6 +23,7 @@ from hfstrat.prepare import Prepared, prepare
 from hfstrat.recipe.facts import Machine
 from hfstrat.recipe.loading import load
 from hfstrat.runs.directory import Run
+from hfstrat.scheduling import schedule
 from hfstrat.state import State
 from hfstrat.strategies.plan import Fit
 from hfstrat.training import engine
@@ -166,7 +167,7 @@ def fitted(
     model, stage = built(prepared, dtype), fit_of(prepared)
     freeze(model, stage)
     data = prepared.encoded["train"]
-    steps = list(fitting._schedule(prepared, data, stage))
+    steps = list(schedule(prepared.recipe, prepared.plan, data, stage))
     settings = fitting.settings_of(prepared.recipe, len(steps))
     wrapped, optimizer = accelerator.prepare(model, optimizer_for(model, stage, settings))
     updates = engine.fit(

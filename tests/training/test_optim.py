@@ -10,8 +10,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from hfstrat.errors import ModelError
-from hfstrat.fitting import _schedule, _step, _sum_loss
+from hfstrat.fitting import _step, _sum_loss
 from hfstrat.models.anatomy import named_parameters
+from hfstrat.scheduling import schedule
 from hfstrat.strategies.plan import Fit, Group
 from hfstrat.training import engine
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, set_modes, snapshot
@@ -178,7 +179,9 @@ def test_a_parameter_without_a_gradient_is_legal_and_stays(tiny_base):
     accelerator, data = Accelerator(cpu=True), prepared.encoded["train"]
     before = model.unused.weight.detach().clone()
     wrapped, optimizer = accelerator.prepare(model, optimizer_for(model, fit, settings))
-    steps = [_step(plan, prepared, data, accelerator, 8) for plan in list(_schedule(prepared, data, fit))[:2]]
+    steps = [
+        _step(plan, prepared, data, accelerator, 8) for plan in schedule(prepared.recipe, prepared.plan, data, fit)[:2]
+    ]
     loss = _sum_loss(prepared, accelerator.device)
     updates = list(engine.fit(wrapped, optimizer, steps, loss, settings, accelerator, seed=0, stage="fit"))
     assert all(update.grad_norm.isfinite() and update.grad_norm > 0 for update in updates)

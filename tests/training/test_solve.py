@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from hfstrat import fitting, solving
 from hfstrat.data.batching import collate
+from hfstrat.scheduling import schedule
 from hfstrat.tasks import TextClassification
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.solve import PATIENCE, TOLERANCE, solve, solve_many
@@ -354,7 +355,7 @@ def test_its_loss_is_that_of_the_loop(tiny_base, smoothing, weights, separator):
     found = float(solving._mean_loss(prepared, torch.ones(len(data), dtype=torch.bool))(logits))
     sum_loss = fitting._sum_loss(prepared, torch.device("cpu"))
     total = weight = 0.0
-    for plan in list(fitting._schedule(prepared, data, fit_of(prepared)))[: -(-len(data) // 8)]:
+    for plan in schedule(prepared.recipe, prepared.plan, data, fit_of(prepared))[: -(-len(data) // 8)]:
         total += float(sum_loss(logits[plan.rows], collate(data, plan.rows)))
         weight += fitting._step(plan, prepared, data, Accelerator(cpu=True), 8).weight
     assert found == pytest.approx(total / weight, rel=1e-6)

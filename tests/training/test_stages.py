@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hfstrat import fitting
+from hfstrat.scheduling import Planned, Schedule, schedule
 from hfstrat.strategies.plan import Fit
 from tests import tiny
 from tests.training.helpers import largest_difference, prepared_for, recipe, train
@@ -23,13 +23,17 @@ def test_stages_see_the_examples_that_one_stage_would_see(tiny_base):
     whole = prepared_for(recipe(tiny_base("bert"), "full-random", train={"epochs": 3}), ROWS)
     (fit,) = fits_of(whole)
     data = whole.encoded["train"]
-    expected = list(fitting._schedule(whole, data, fit))
-    found = [step for one in fits_of(parted) for step in fitting._schedule(parted, data, one)]
+    expected = _seen(schedule(whole.recipe, whole.plan, data, fit))
+    found = [step for one in fits_of(parted) for step in _seen(schedule(parted.recipe, parted.plan, data, one))]
     assert len(fits_of(parted)) == 2
     assert len(found) == len(expected) > 2
-    for one, other in zip(found, expected, strict=True):
+    for (one, ended), (other, ends) in zip(found, expected, strict=True):
         assert np.array_equal(one.rows, other.rows)
-        assert (one.epoch, one.ends_epoch) == (other.epoch, other.ends_epoch)
+        assert (one.epoch, ended) == (other.epoch, ends)
+
+
+def _seen(updates: Schedule) -> list[tuple[Planned, bool]]:
+    return [(one, updates.ends_epoch(number)) for number, one in enumerate(updates)]
 
 
 def test_each_stage_moves_its_own_blocks(tiny_base, tmp_path):
