@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 # Public name: the module that has it. Names whose implementation should show progress come from `hfstrat.api`.
 _PUBLIC = {
     "Comparison": "hfstrat.study.compare",
+    "Estimate": "hfstrat.study.estimate",
+    "Estimates": "hfstrat.study.estimate",
     "DataError": "hfstrat.errors",
     "Diverged": "hfstrat.errors",
     "HfstratError": "hfstrat.errors",
@@ -27,6 +29,7 @@ _PUBLIC = {
     "RunError": "hfstrat.errors",
     "UsageError": "hfstrat.errors",
     "compare": "hfstrat.api",
+    "estimate": "hfstrat.api",
     "evaluate": "hfstrat.api",
     "load": "hfstrat.api",
     "merge": "hfstrat.api",
@@ -41,6 +44,8 @@ __all__ = [
     "Comparison",
     "DataError",
     "Diverged",
+    "Estimate",
+    "Estimates",
     "HfstratError",
     "HubError",
     "Interrupted",
@@ -54,6 +59,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "compare",
+    "estimate",
     "evaluate",
     "load",
     "merge",
@@ -65,7 +71,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hfstrat.api import compare, evaluate, load, merge, open_run, plan, predict, push, train
+    from hfstrat.api import compare, estimate, evaluate, load, merge, open_run, plan, predict, push, train
     from hfstrat.errors import (
         DataError,
         Diverged,
@@ -82,6 +88,7 @@ if TYPE_CHECKING:
     from hfstrat.recipe.recipe import Recipe
     from hfstrat.report.display import Run
     from hfstrat.study.compare import Comparison
+    from hfstrat.study.estimate import Estimate, Estimates
 
 
 def __getattr__(name: str) -> Any:

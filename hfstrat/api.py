@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hfstrat.inference import Predictor
     from hfstrat.merging import Dtype, How, Merged
     from hfstrat.study.compare import Comparison
+    from hfstrat.study.estimate import Estimates
 
 AnyRecipe = str | Path | Mapping[str, Any] | Recipe
 Overrides = Iterable[str] | Mapping[str, Any]
@@ -154,6 +155,53 @@ def push(
         with_base=with_base,
         published_as=published_as,
         dry_run=dry_run,
+        observer=observer(quiet=quiet),
+    )
+
+
+def estimate(
+    recipe: AnyRecipe,
+    overrides: Overrides = (),
+    *,
+    arms: Sequence[str] | None = None,
+    device: str | None = None,
+    memory: str | int | None = None,
+    price: float | None = None,
+    calibrate: bool = True,
+    data: Any = None,
+    quiet: bool = False,
+) -> Estimates:
+    """Predict what each strategy would take; nothing is written, and no weight is read.
+
+    Args:
+        recipe: A file, plain data, or a Recipe.
+        overrides: As for `train`.
+        arms: Kinds of strategies, such as `["head", "lora", "full"]`.
+        device: Another device than this machine, such as `h100`.
+        memory: Memory that a run may take, such as `16GB`, or bytes; the machine's, if left out.
+        price: Of an hour.
+        calibrate: Time some batches on random weights.
+        data: As for `train`.
+        quiet: Show warnings only.
+
+    Returns:
+        The estimates, which draw themselves as a table: `.arm("lora").live.value`, `.table()`.
+
+    Raises:
+        UsageError: Recipe, data or model cannot be used, or the device is not known.
+    """
+    from hfstrat.study import devices
+    from hfstrat.study.estimate import estimate as estimated
+
+    return estimated(
+        recipe,
+        overrides,
+        arms=arms,
+        device=devices.device(device) if device else None,
+        memory=devices.bytes_of(memory) if isinstance(memory, str) else memory,
+        price=price,
+        calibrate=calibrate,
+        data=data,
         observer=observer(quiet=quiet),
     )
 

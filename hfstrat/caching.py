@@ -101,14 +101,11 @@ def replayed(stage: Fit, state: State, passes: float) -> Iterator[None]:
         state: The run; its model and its splits are those of the stage inside of the block.
         passes: How often the stage goes over the training split.
     """
-    anatomy, model = state.prepared.anatomy, state.model
-    depth = anatomy.frozen_blocks(state.trained)
-    # What frozen blocks read is another text each time, is beside others, or is still being written.
-    unknown = state.training.masking is not None or state.training.packed or state.judge.writes
-    if not state.prepared.recipe.train.cache or depth == 0 or passes <= 1 or unknown:
+    model, depth = state.model, cached_blocks(state, passes)
+    if depth == 0:
         yield
         return
-    blocks = anatomy.stacks[0][:depth]
+    blocks = state.prepared.anatomy.stacks[0][:depth]
     form = _probe(model, blocks, state)
     if not isinstance(form, str):
         form = _with_room(form, state)
@@ -126,6 +123,15 @@ def replayed(stage: Fit, state: State, passes: float) -> Iterator[None]:
             yield
     finally:
         state.training, state.held_out = training, held_out
+
+
+def cached_blocks(state: State, passes: float) -> int:
+    """How many of the lowest blocks a stage would compute once, if the model allows it; its parameters are frozen."""
+    # What frozen blocks read is another text each time, is beside others, or is still being written.
+    unknown = state.training.masking is not None or state.training.packed or state.judge.writes
+    if not state.prepared.recipe.train.cache or passes <= 1 or unknown:
+        return 0
+    return state.prepared.anatomy.frozen_blocks(state.trained)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,30 @@ def compare(
 
 
 @app.command()
+def estimate(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    arms: Annotated[str | None, typer.Option("--arms", help="Strategies, such as head,lora,full.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Another device than this machine, such as h100, l4 or rtx-4090.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Memory that a run may take, such as 16GB; else the machine's.")
+    ] = None,
+    price: Annotated[float | None, typer.Option("--price", min=0, help="Price of an hour, for the cost.")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help="Time some batches on random weights.")
+    ] = True,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Predict memory, arithmetic, time, disk and cost of each strategy before a weight is read."""
+    from hfstrat.verbs import estimate as verb
+
+    verb.run(recipe, overrides or [], arms, device, memory, price, calibrate, json, quiet)
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     data: Annotated[

@@ -101,16 +101,16 @@ def train(
     with located(source):
         parsed, requested = under_way(folder, asked) if resume else (asked, asked)
     ledger = Ledger()
-    accelerator = _accelerator(parsed, folder)
+    accelerator = accelerator_for(parsed, folder)
     here = machine(accelerator.num_processes, _local_processes(accelerator))
-    torch.set_num_threads(_threads(parsed, here.cores, here.local_processes))
+    torch.set_num_threads(threads_of(parsed, here.cores, here.local_processes))
     if here.device == "cpu":
         keep_memory()
     if parsed.train.deterministic:
         _only_deterministic()
     prepared = prepare(parsed, here, memory=data, source=source, ledger=ledger, observer=observer)
     prepared = replace(prepared, requested=requested)
-    accelerator = _accelerator(prepared.recipe, folder)
+    accelerator = accelerator_for(prepared.recipe, folder)
     main = accelerator.is_main_process
     with ExitStack() as stack:
 
@@ -183,8 +183,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
-def _accelerator(recipe: Recipe, folder: Path) -> Accelerator:
-    """An Accelerator in the recipe's precision; in one process it may follow another of another precision."""
+def accelerator_for(recipe: Recipe, folder: Path) -> Accelerator:
+    """An Accelerator in a recipe's precision; in one process it may follow another of another precision."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
@@ -203,7 +203,8 @@ def _local_processes(accelerator: Accelerator) -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
 
 
-def _threads(recipe: Recipe, cores: int, local_processes: int) -> int:
+def threads_of(recipe: Recipe, cores: int, local_processes: int) -> int:
+    """CPU threads of a process of a run."""
     return recipe.train.threads if recipe.train.threads != "auto" else max(1, cores // local_processes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
     done = 0 if start is None else int(start.data["update"])
     settings = settings_of(recipe, len(steps))
     model, optimizer = accelerator.prepare(state.model, optimizer_for(state.model, stage, settings))
-    loss = _sum_loss(prepared, accelerator.device)
+    loss = sum_loss(prepared, accelerator.device)
     micro, exact = state.micro, state.exact
     with state.ledger.phase("measure"):
         live = _live_of_updates(model, optimizer, loss, state, stage)
@@ -97,13 +97,13 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
         live = torch.cuda.max_memory_allocated()
     phase = state.ledger.phases["train"]
     phase.peak_live_bytes = max(live, phase.peak_live_bytes or 0)
-    state.model = _bare(accelerator.unwrap_model(model))
+    state.model = bare(accelerator.unwrap_model(model))
     accelerator.free_memory()
     del model, optimizer, updates
     gc.collect()
 
 
-def _bare(model: nn.Module) -> nn.Module:
+def bare(model: nn.Module) -> nn.Module:
     """A model without the precision that Accelerate put around its forward pass.
 
     `unwrap_model(keep_fp32_wrapper=False)` leaves the mark of a model that was prepared, so that a second stage would
@@ -240,7 +240,7 @@ class _Feed:
     def _made(self, planned: Planned) -> engine.Step:
         state = self._state
         with phase("batch"):
-            return _step(planned, state.prepared, state.training, state.accelerator, state.micro)
+            return step_of(planned, state.prepared, state.training, state.accelerator, state.micro)
 
     def smaller(self, error: Exception) -> engine.Step:
         """The update under way in micro-batches of half the size; from here on the bytes are of this run alone.
@@ -287,7 +287,8 @@ def settings_of(recipe: Recipe, updates: int) -> Settings:
     )
 
 
-def _step(plan: Planned, prepared: Prepared, data: Encoded, accelerator: Accelerator, micro: int) -> engine.Step:
+def step_of(plan: Planned, prepared: Prepared, data: Encoded, accelerator: Accelerator, micro: int) -> engine.Step:
+    """What an update is computed from, in micro-batches of so many examples."""
     recipe = prepared.recipe
     budget = micro * data.longest
     data, rows = data.drawn(plan.rows, recipe.seed, plan.passed)
@@ -307,7 +308,7 @@ def _step(plan: Planned, prepared: Prepared, data: Encoded, accelerator: Acceler
     return engine.Step(plan.epoch, batches, whole or 1.0, len(plan.rows))
 
 
-def _sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:
+def sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:
     """The sum of a micro-batch's losses; unlabelled examples count as one each."""
     task, problem = prepared.recipe.task, prepared.material.labels.problem
     weights, smoothing = prepared.class_weights(device), prepared.recipe.train.label_smoothing
@@ -345,25 +346,51 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
     rows = data.costliest(recipe.train.batch_size)
     feed = _Feed([Planned(0.0, rows, 0)], state)
     statistics = snapshot(dict(named_buffers(model)))
-    with nullcontext() if on_cuda else LiveBytes([*tensors(model), *_aside(model)]) as live:
-        _fill_moments(model, optimizer)
-        for _ in engine.fit(
-            model,
-            optimizer,
-            feed,
-            loss,
-            Settings(updates=1, lr=0.0, clip=recipe.train.clip),
-            accelerator,
-            seed=recipe.seed,
-            stage=f"{stage.name}-measure",
-            rows=state.rows,
-            quick_masks=bool(recipe.train.fast_dropout),
-            smaller=feed.smaller if accelerator.num_processes == 1 else None,
-        ):
+    (step,) = feed
+    smaller = feed.smaller if accelerator.num_processes == 1 else None
+    with nullcontext() if on_cuda else LiveBytes([*tensors(model), *aside_of(model), *step.tensors]) as live:
+        for _ in tried_updates(model, optimizer, [step], loss, state, stage, smaller):
             pass
     optimizer.optimizer.state.clear()
     restore(model, statistics)
     return torch.cuda.max_memory_allocated() if live is None else live.peak
+
+
+def tried_updates(
+    model: nn.Module,
+    optimizer: Any,
+    steps: Iterable[engine.Step],
+    loss: engine.Loss,
+    state: State,
+    stage: Fit,
+    smaller: Callable[[Exception], engine.Step] | None = None,
+) -> Iterator[engine.Update]:
+    """Updates as those of a stage, at a learning rate of 0 and with all that its optimiser will hold.
+
+    Args:
+        model: The model as Accelerate prepared it.
+        optimizer: The optimiser likewise.
+        steps: What the updates are computed from.
+        loss: Sum of the losses of a micro-batch.
+        state: The run.
+        stage: The stage.
+        smaller: As of `engine.fit`.
+    """
+    recipe = state.prepared.recipe
+    _fill_moments(model, optimizer)
+    yield from engine.fit(
+        model,
+        optimizer,
+        steps,
+        loss,
+        Settings(updates=1, lr=0.0, clip=recipe.train.clip),
+        state.accelerator,
+        seed=recipe.seed,
+        stage=f"{stage.name}-measure",
+        rows=state.rows,
+        quick_masks=bool(recipe.train.fast_dropout),
+        smaller=smaller,
+    )
 
 
 def _fill_moments(model: nn.Module, optimizer: Any) -> None:
@@ -375,7 +402,7 @@ def _fill_moments(model: nn.Module, optimizer: Any) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def _aside(model: nn.Module) -> Iterator[torch.Tensor]:
+def aside_of(model: nn.Module) -> Iterator[torch.Tensor]:
     """Tensors of the frozen blocks that are not run, which are there all the same."""
     for block in aside(model):
         yield from tensors(block)

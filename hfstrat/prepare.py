@@ -165,6 +165,8 @@ def prepare(
     source: Source | None = None,
     ledger: Ledger | None = None,
     observer: Observer | None = None,
+    known: Material | None = None,
+    teacher_is_there: bool = True,
 ) -> Prepared:
     """Read data and base model, settle every `auto`, and plan.
 
@@ -175,6 +177,8 @@ def prepare(
         source: Where the recipe's fields stand, for messages.
         ledger: Takes the seconds of loading and tokenising.
         observer: Hears decisions and warnings.
+        known: The data, where it was read before.
+        teacher_is_there: Whether a teacher is opened; one that is still to be trained cannot be.
 
     Raises:
         UsageError: Everything that is wrong with data, model and recipe.
@@ -184,7 +188,7 @@ def prepare(
     with located(source):
         check_goes_with(recipe)
         with ledger.phase("load"):
-            material, base = both(lambda: read_data(recipe, memory, source), lambda: open_start(recipe, body))
+            material, base = both(lambda: known or read_data(recipe, memory, source), lambda: open_start(recipe, body))
         if body.vocabulary is not None:
             with ledger.phase("vocabulary"):
                 base = with_vocabulary(base, body.vocabulary, material.examples["train"], observer)
@@ -215,7 +219,8 @@ def prepare(
             added = plan_adapter(base, shape, plan, resolved.task.peft_task_type)
             if recipe.train.cache == "auto":
                 resolved, decisions = settle_cache(resolved, decisions, plan, anatomy, added, encoded, base)
-            teacher = open_teacher(plan.distillation, material.labels, resolved) if plan.distillation else None
+            wanted = plan.distillation if teacher_is_there else None
+            teacher = open_teacher(wanted, material.labels, resolved) if wanted else None
     if base.code is not None:
         observer.note(f"the model is code: {base.code.file} is run, and goes with the artefact")
     observer.decided(decisions)

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from hfstrat.caching import features_of
-from hfstrat.data.batching import evaluation_batches
+from hfstrat.data.batching import Batch, evaluation_batches
 from hfstrat.models.anatomy import module_at, named_parameters
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
@@ -30,7 +30,7 @@ def run_solve(stage: Solve, state: State) -> None:
     layer: Any = module_at(model, stage.output)[2]
     with state.ledger.phase("solve") as phase:
         features = _features(stage.output, model, state)
-        phase.peak_live_bytes = _live_of_features(model, features, state)
+        phase.peak_live_bytes = live_of_features(model, features, longest_batch(state), state)
         observer.phase(stage.name, len(stage.l2), "strengths")
         if accelerator.is_main_process:
             _put_in(layer, _solution(stage, features, layer, state))
@@ -86,12 +86,23 @@ def _put_in(layer: nn.Module, solution: Solution) -> None:
             parameter.copy_(value)
 
 
-def _live_of_features(model: nn.Module, features: Mapping[str, torch.Tensor], state: State) -> int:
-    """Live bytes while the longest batch of the feature pass is computed."""
-    device, data = state.accelerator.device, state.prepared.encoded["train"]
+def longest_batch(state: State) -> Batch:
+    """The batch of the feature pass that takes most memory."""
+    return next(evaluation_batches(state.prepared.encoded["train"], state.prepared.recipe.evaluate.batch_size))
+
+
+def live_of_features(model: nn.Module, features: Mapping[str, torch.Tensor], longest: Batch, state: State) -> int:
+    """Live bytes while a batch of the feature pass is computed.
+
+    Args:
+        model: The model.
+        features: What the pass gives, `(units, features)` for each split.
+        longest: The batch.
+        state: The run.
+    """
+    device = state.accelerator.device
     if device.type != "cpu":
         return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-    longest = next(evaluation_batches(data, state.prepared.recipe.evaluate.batch_size))
     resident = [*tensors(model), *features.values()]
     with scoring.evaluating(model), torch.inference_mode(), state.accelerator.autocast(), LiveBytes(resident) as live:
         engine.logits_of(model, longest, device)

@@ -5,7 +5,7 @@ Batches hold texts of similar length, so that little padding is computed; which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ class Batch:
         hidden: What the frozen blocks give, `(windows, length, width)`, zero for padding; of signals `(examples, …)`;
             None when they are run.
         own: How the model is asked, where it computes its loss itself.
+        tokens: Tokens that are not padding; pictures and sound have none.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -51,14 +52,7 @@ class Batch:
     labelled: torch.Tensor | None = None
     hidden: torch.Tensor | None = None
     own: OwnLoss | None = None
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that are not padding; pictures and sound have none."""
-        if "input_ids" not in self.inputs:
-            return 0
-        masks = [mask for name, mask in self.inputs.items() if name.endswith("attention_mask")]
-        return sum(int(mask.sum()) for mask in masks) if masks else self.inputs["input_ids"].numel()
+    tokens: int = 0
 
 
 def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
@@ -92,7 +86,13 @@ def collate(data: Encoded, rows: IntArray, scale: float = 1.0) -> Batch:
         labelled=torch.from_numpy(data.labelled[units]) if data.labelled is not None else None,
         hidden=None if data.hidden is None else _hidden(data, data.hidden, windows),
         own=data.own,
+        tokens=0 if data.signals is not None else _tokens(inputs),
     )
+
+
+def _tokens(inputs: Mapping[str, torch.Tensor]) -> int:
+    masks = [mask for name, mask in inputs.items() if name.endswith("attention_mask")]
+    return sum(int(mask.sum()) for mask in masks) if masks else inputs["input_ids"].numel()
 
 
 def _padded(data: Encoded, windows: IntArray) -> dict[str, torch.Tensor]:
@@ -173,13 +173,13 @@ def share(data: Encoded, rows: IntArray, budget: int, process: int, processes: i
         process: This process.
         processes: How many there are.
     """
-    parts = [_cut(data, rows[number::processes], budget) for number in range(processes)]
+    parts = [cut(data, rows[number::processes], budget) for number in range(processes)]
     rounds = max(map(len, parts))
     batches = [collate(data, part) for part in parts[process]]
     return batches + [collate(data, rows[:1], scale=0.0) for _ in range(rounds - len(batches))]
 
 
-def _cut(data: Encoded, rows: IntArray, budget: int) -> list[IntArray]:
+def cut(data: Encoded, rows: IntArray, budget: int) -> list[IntArray]:
     """Stretches of examples, in their order, of no more tokens than that, padding included."""
     starts, windows, width, tokens = [0], 0, 0, 0
     counts, lengths = data.windows[rows + 1] - data.windows[rows], data.lengths[rows]
@@ -200,11 +200,16 @@ def evaluation_batches(data: Encoded, batch_size: int, process: int = 0, process
         process: This process.
         processes: How many there are.
     """
-    by_length = np.lexsort((-np.diff(data.windows), -np.asarray(data.lengths)))
-    parts = (by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size))
-    for number, rows in enumerate(cut for part in parts for cut in _cut(data, part, batch_size * data.longest)):
+    for number, rows in enumerate(evaluation_rows(data, batch_size)):
         if number % processes == process:
             yield collate(data, rows)
+
+
+def evaluation_rows(data: Encoded, batch_size: int) -> Iterator[IntArray]:
+    """The examples of each batch of an evaluation, as of `evaluation_batches`."""
+    by_length = np.lexsort((-np.diff(data.windows), -np.asarray(data.lengths)))
+    for start in range(0, len(by_length), batch_size):
+        yield from cut(data, by_length[start : start + batch_size], batch_size * data.longest)
 
 
 def padding_share(data: Encoded, batch_size: int, seed: int) -> float:

@@ -32,7 +32,7 @@ from hfstrat.models.growing import grow, set_rows
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
 from hfstrat.models.positions import grids, interpolated
-from hfstrat.models.quantize import keep_differentiable, quantization_config
+from hfstrat.models.quantize import keep_differentiable, quantization_config, quantize_here, quantize_on_meta
 from hfstrat.strategies.plan import Anatomy, Body, Plan
 from hfstrat.tasks.base import Labels
 
@@ -181,6 +181,62 @@ def build(
     adapted = put_in(model, plan.adapter if start is None else started_plainly(plan.adapter), name, task_type)
     if start is not None:
         load_into(adapted, start, new)
+    if hold_bf16:
+        _halve(adapted)
+    return adapted
+
+
+def sketch(
+    base: Base,
+    shape: Shape,
+    plan: Plan,
+    anatomy: Anatomy,
+    task_type: str | None,
+    precision: str,
+    hold_bf16: bool = False,
+) -> nn.Module:
+    """The model that `build` makes with the same arguments, on the meta device: its shapes, and no weight.
+
+    Raises:
+        ValueError: It cannot be made without its weights.
+    """
+    model, _ = _load(base, shape, plan.body, _How(meta=True))
+    model.float()
+    if plan.body.storage is not None:
+        quantize_on_meta(model, quantization_config(plan.body.storage, anatomy.whole, precision))
+        keep_differentiable(model)
+    if plan.adapter is None:
+        return model.eval()
+    try:
+        with torch.device("meta"):
+            adapted = put_in(model, started_plainly(plan.adapter), base.name, task_type)
+    except RecipeError as error:
+        raise ValueError(str(error)) from error
+    if hold_bf16:
+        _halve(adapted)
+    return adapted
+
+
+def imitate(
+    base: Base,
+    shape: Shape,
+    plan: Plan,
+    anatomy: Anatomy,
+    task_type: str | None,
+    precision: str,
+    hold_bf16: bool = False,
+) -> nn.Module:
+    """The model that `build` makes with the same arguments, but of random weights: none is read."""
+    torch.manual_seed(0)
+    model, _ = _load(base, shape, replace(plan.body, weights="random"), _How(meta=False))
+    if base.grown is not None and plan.body.weights == "pretrained":
+        grow(model, base.grown)
+    if plan.body.storage is not None:
+        quantize_here(model, quantization_config(plan.body.storage, anatomy.whole, precision))
+        keep_differentiable(model)
+    if plan.adapter is None:
+        return model.eval()
+    adapted = put_in(model, started_plainly(plan.adapter), base.name, task_type)
     if hold_bf16:
         _halve(adapted)
     return adapted

@@ -137,14 +137,15 @@ class CompactEmbedding(nn.Embedding):
 
     lookup: torch.Tensor
 
-    def __init__(self, whole: nn.Embedding, ids: torch.Tensor) -> None:
+    def __init__(self, whole: nn.Embedding, ids: IntArray) -> None:
         device = whole.weight.device
-        super().__init__(len(ids), whole.embedding_dim, _weight=whole.weight.detach()[ids.to(device)])
+        rows = whole.weight.detach()[torch.from_numpy(ids).to(device)]
+        super().__init__(len(ids), whole.embedding_dim, _weight=rows)
         # What a model asks an embedding for is said in ids.
         self.num_embeddings, self.padding_idx = whole.num_embeddings, whole.padding_idx
-        lookup = torch.full((whole.num_embeddings,), len(ids), dtype=torch.int32)  # one past the last row: an error
-        lookup[ids] = torch.arange(len(ids), dtype=torch.int32)
-        self.register_buffer("lookup", lookup.to(device), persistent=False)
+        lookup = np.full(whole.num_embeddings, len(ids), np.int32)  # one past the last row: an error
+        lookup[ids] = np.arange(len(ids), dtype=np.int32)
+        self.register_buffer("lookup", torch.from_numpy(lookup).to(device), persistent=False)
         padding = len(ids) if whole.padding_idx is None else int(lookup[whole.padding_idx])
         self._padding_row = padding if padding < len(ids) else None
         self.train(whole.training)
@@ -178,7 +179,7 @@ def compact(model: nn.Module, apart: Apart, file: Path | None) -> None:
     assert type(module) is nn.Embedding, "rows of a plain embedding can train alone"
     if file is not None:
         save_file({_MATRIX: module.weight.detach()}, file)
-    setattr(parent, attribute, CompactEmbedding(module, torch.from_numpy(apart.ids)))
+    setattr(parent, attribute, CompactEmbedding(module, apart.ids))
 
 
 def is_compact(model: nn.Module, apart: Apart) -> bool:

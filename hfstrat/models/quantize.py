@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,9 @@ from hfstrat.strategies.plan import Quantization
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel
+
+
+_OUTER = 256  # scales that share a scale of their own, where these are quantised too
 
 
 def quantization_config(storage: Quantization, head: Sequence[str], compute: str) -> BitsAndBytesConfig:
@@ -64,6 +67,66 @@ def keep_differentiable(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def quantize_on_meta(model: PreTrainedModel, config: BitsAndBytesConfig) -> None:
+    """Put quantised layers without weights in place of a model's linear ones."""
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+    replace_with_bnb_linear(model, list(config.llm_int8_skip_modules or ()), config)
+    for name in ("is_quantized", f"is_loaded_in_{4 if config.load_in_4bit else 8}bit"):
+        setattr(model, name, True)
+
+
+def quantize_here(model: PreTrainedModel, config: BitsAndBytesConfig) -> None:
+    """Quantise a model that is in memory."""
+    import bitsandbytes
+
+    before = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    quantize_on_meta(model, config)
+    for name, module in model.named_modules():
+        if not isinstance(module, (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)):
+            continue
+        old: Any = before[name]
+        values = old.weight.detach().T.contiguous() if isinstance(old, Conv1D) else old.weight.detach()
+        kind: Any = type(module.weight)
+        known: dict[str, Any] = {**vars(module.weight), "module": module}
+        kept = ("compress_statistics", "quant_type", "blocksize", "quant_storage", "module", "has_fp16_weights")
+        options = {option: known[option] for option in kept if option in known}
+        if kind is bitsandbytes.nn.Int8Params:
+            options.pop("module", None)
+        module.weight = kind(values, requires_grad=False, **options).to("cpu")
+        if old.bias is not None:
+            module.bias = nn.Parameter(old.bias.detach(), requires_grad=False)
+
+
+def pretend_quantized(module: Any, empty: Callable[..., torch.Tensor]) -> nn.Parameter | None:
+    """The stored weight of a layer of four bits, with the scales beside it, as bitsandbytes lays them out.
+
+    Args:
+        module: Any module.
+        empty: Makes tensors.
+
+    Returns:
+        None where the module is no such layer.
+    """
+    import bitsandbytes
+    from bitsandbytes.functional import QuantState
+
+    if not isinstance(module, bitsandbytes.nn.Linear4bit):
+        return None
+    shape = torch.Size((module.out_features, module.in_features))
+    given: Any = module.weight
+    blocks = -(-shape.numel() // given.blocksize)
+    weight = nn.Parameter(empty(((shape.numel() + 1) // 2, 1), dtype=torch.uint8), requires_grad=False)
+    nested: dict[str, Any] = {}
+    if given.compress_statistics:
+        outer = QuantState(empty((-(-blocks // _OUTER),)), code=empty((256,)), blocksize=_OUTER, dtype=torch.float32)
+        nested = {"offset": empty(()), "state2": outer}
+    scales = empty((blocks,), dtype=torch.uint8 if nested else torch.float32)
+    state = QuantState(scales, shape, empty((16,)), given.blocksize, given.quant_type, dtype=torch.float32, **nested)
+    weight.quant_state = state  # type: ignore[attr-defined]
+    return weight
 
 
 def tensors(model: nn.Module) -> Iterator[torch.Tensor]:

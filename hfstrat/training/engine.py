@@ -47,6 +47,15 @@ class Step:
     weight: float
     examples: int
 
+    @property
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that its micro-batches hold."""
+        for batch in self.batches:
+            yield from batch.inputs.values()
+            for tensor in (batch.targets, batch.owner, batch.picked, batch.teacher, batch.labelled, batch.hidden):
+                if tensor is not None:
+                    yield tensor
+
 
 @dataclass(frozen=True)
 class Update:

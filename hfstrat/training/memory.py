@@ -87,12 +87,13 @@ class ResidentPeak:
             self._sample()
 
     def _sample(self) -> None:
-        now = _anonymous_bytes()
+        now = anonymous_bytes()
         if now is not None:
             self.peak = max(self.peak or 0, now)
 
 
-def _anonymous_bytes() -> int | None:
+def anonymous_bytes() -> int | None:
+    """Anonymous resident memory of this process; None elsewhere than on Linux."""
     try:
         status = Path("/proc/self/status").read_text("ascii")
     except OSError:

@@ -145,8 +145,8 @@ def test_divergence_names_the_update_its_rate_and_its_examples(tiny_base, tmp_pa
             bad.extend(data.ids[row] for row in plan.rows)
         return step if not bad else fitting.engine.Step(step.epoch, step.batches, float("nan"), step.examples)
 
-    make = fitting._step
-    monkeypatch.setattr(fitting, "_step", poisoned)
+    make = fitting.step_of
+    monkeypatch.setattr(fitting, "step_of", poisoned)
     with pytest.raises(Diverged) as ended:
         execute.train(given, data=memory(ROWS), runs=tmp_path)
     message = str(ended.value)

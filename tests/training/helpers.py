@@ -173,8 +173,8 @@ def fitted(
     updates = engine.fit(
         wrapped,
         optimizer,
-        (fitting._step(step, prepared, data, accelerator, micro) for step in steps),
-        fitting._sum_loss(prepared, accelerator.device),
+        (fitting.step_of(step, prepared, data, accelerator, micro) for step in steps),
+        fitting.sum_loss(prepared, accelerator.device),
         settings,
         accelerator,
         seed=prepared.recipe.seed,

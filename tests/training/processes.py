@@ -33,7 +33,7 @@ def rank(job: dict[str, Any], out: Path, processes: int, process: int) -> None:
     rows = tiny.reviews(job["rows"])
     for name, given in job["loops"].items():
         parsed, _ = load(given, ())
-        accelerator = execute._accelerator(parsed, out)
+        accelerator = execute.accelerator_for(parsed, out)
         weights, losses = fitted(prepared_for(given, rows), micro=job["micro"][str(processes)], accelerator=accelerator)
         if process == 0:
             torch.save({"weights": weights, "losses": losses}, out / f"{name}-{processes}.pt")

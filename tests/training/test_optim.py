@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from hfstrat.errors import ModelError
-from hfstrat.fitting import _step, _sum_loss
+from hfstrat.fitting import step_of, sum_loss
 from hfstrat.models.anatomy import named_parameters
 from hfstrat.scheduling import schedule
 from hfstrat.strategies.plan import Fit, Group
@@ -180,9 +180,10 @@ def test_a_parameter_without_a_gradient_is_legal_and_stays(tiny_base):
     before = model.unused.weight.detach().clone()
     wrapped, optimizer = accelerator.prepare(model, optimizer_for(model, fit, settings))
     steps = [
-        _step(plan, prepared, data, accelerator, 8) for plan in schedule(prepared.recipe, prepared.plan, data, fit)[:2]
+        step_of(plan, prepared, data, accelerator, 8)
+        for plan in schedule(prepared.recipe, prepared.plan, data, fit)[:2]
     ]
-    loss = _sum_loss(prepared, accelerator.device)
+    loss = sum_loss(prepared, accelerator.device)
     updates = list(engine.fit(wrapped, optimizer, steps, loss, settings, accelerator, seed=0, stage="fit"))
     assert all(update.grad_norm.isfinite() and update.grad_norm > 0 for update in updates)
     assert torch.equal(model.unused.weight, before)

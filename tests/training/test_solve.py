@@ -353,11 +353,11 @@ def test_its_loss_is_that_of_the_loop(tiny_base, smoothing, weights, separator):
     data = prepared.encoded["train"]
     logits = torch.from_numpy(np.random.default_rng(1).normal(size=(len(data), 2)))
     found = float(solving._mean_loss(prepared, torch.ones(len(data), dtype=torch.bool))(logits))
-    sum_loss = fitting._sum_loss(prepared, torch.device("cpu"))
+    sum_loss = fitting.sum_loss(prepared, torch.device("cpu"))
     total = weight = 0.0
     for plan in schedule(prepared.recipe, prepared.plan, data, fit_of(prepared))[: -(-len(data) // 8)]:
         total += float(sum_loss(logits[plan.rows], collate(data, plan.rows)))
-        weight += fitting._step(plan, prepared, data, Accelerator(cpu=True), 8).weight
+        weight += fitting.step_of(plan, prepared, data, Accelerator(cpu=True), 8).weight
     assert found == pytest.approx(total / weight, rel=1e-6)
     by_hand = _multi_label if separator else _single_label
     shares = np.ones(2) if weights is None else np.array([3.0, 0.5])

@@ -1,0 +1,399 @@
+"""A run tried before it is run: its own stages, an update or two of each, on a model of which no weight is read.
+
+Memory and arithmetic are counted on tensors that are not there, by the very code that trains: what a run measures of
+itself is what is counted here. Time is measured on random weights, which take as long as others.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hfstrat import fitting
+from hfstrat.caching import cached_blocks
+from hfstrat.data.batching import collate, cut, evaluation_rows
+from hfstrat.execute import compact_for, judge_of
+from hfstrat.models import prefix
+from hfstrat.models.anatomy import module_at
+from hfstrat.models.build import imitate, sketch
+from hfstrat.models.pretending import pretend, pretender
+from hfstrat.models.quantize import tensors
+from hfstrat.prepare import Prepared
+from hfstrat.runs.events import Observer
+from hfstrat.runs.records import Ledger, Log
+from hfstrat.scheduling import Schedule, schedule
+from hfstrat.solving import live_of_features, longest_batch
+from hfstrat.state import State
+from hfstrat.strategies.plan import Fit, Solve
+from hfstrat.tasks.base import DECODER, Encoded, FloatArray, Hidden, IntArray
+from hfstrat.training import chunking, engine, scoring
+from hfstrat.training.memory import LiveBytes
+from hfstrat.training.optim import freeze, optimizer_for
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SAMPLES = 3  # batches of different sizes that are tried of each kind of pass
+_LOOKED_AT = 2000  # batches whose sizes are looked at; of more, as many at even distances
+_TIMES = 3  # that a batch is timed; the median counts
+Run = Callable[[int], Iterator[Any]]
+"""Makes so many equal passes, one a turn."""
+T = TypeVar("T")
+
+
+@dataclass
+class Pass:
+    """Batches of one kind: updates of a stage, or batches that are only looked at.
+
+    Args:
+        count: How many there are.
+        sizes: What each takes to be computed grows with, `(batches looked at, sizes)`: tokens with padding, windows,
+            and the sum over windows of their squared lengths.
+        samples: Which of them were tried.
+        flops: Floating-point operations of each that was tried, a product with a sum counted as two.
+        seconds: What each took; empty where no time was measured.
+    """
+
+    count: int
+    sizes: FloatArray
+    samples: list[int]
+    flops: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def total_flops(self) -> float:
+        """Of all batches: exact where what a model computes is a sum of what `sizes` has."""
+        return self._over_all(self._flops_of_each())
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Of all batches, by a line through what was measured; None where nothing was."""
+        if not self.seconds:
+            return None
+        if len({*self.flops}) < 2:
+            return self.count * statistics.median(self.seconds)
+        from scipy.optimize import nnls
+
+        # Relative errors count: a short batch is as often wrong by a tenth as a long one.
+        flops, seconds = np.array(self.flops), np.array(self.seconds)
+        scale = flops.max()
+        (start, rate), _ = nnls(
+            np.stack([np.ones(len(flops)), flops / scale], axis=1) / seconds[:, None], np.ones(len(flops))
+        )
+        return self._over_all(start + rate * self._flops_of_each() / scale)
+
+    def _flops_of_each(self) -> FloatArray:
+        sizes = self.sizes[:, : len(self.samples)]  # as many as can be told apart
+        scale = np.maximum(sizes.max(axis=0, initial=0), 1)
+        weights = np.linalg.lstsq(sizes[self.samples] / scale, np.array(self.flops), rcond=None)[0]
+        found: FloatArray = (sizes / scale) @ weights
+        return found
+
+    def _over_all(self, each: FloatArray) -> float:
+        return float(each.sum()) * self.count / max(1, len(each))
+
+
+@dataclass
+class Tried:
+    """What the passes of a run take.
+
+    Args:
+        live: Most bytes of tensors alive at once, over all stages.
+        live_of_one: Bytes that one example more in a micro-batch adds.
+        cached: Bytes that are kept on the disk of what frozen blocks give.
+        passes: By name; each is made as often as `times` says.
+        times: How often.
+    """
+
+    live: int = 0
+    live_of_one: float = 0.0
+    cached: int = 0
+    passes: dict[str, Pass] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, one: Pass, times: float = 1.0) -> None:
+        """Add passes of a name."""
+        self.passes[name], self.times[name] = one, times
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run."""
+        return sum(self.times[name] * one.total_flops for name, one in self.passes.items())
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the whole run, without what is not computed by the model; None where nothing was timed."""
+        found = [(self.times[name], one.total_seconds) for name, one in self.passes.items()]
+        known = [times * seconds for times, seconds in found if seconds is not None]
+        return sum(known) if len(known) == len(found) else None
+
+
+class Trial:
+    """A prepared run whose stages are tried one after the other.
+
+    Args:
+        prepared: The run.
+        accelerator: Where, and in which precision.
+        real: Whether tensors are there, of random weights, so that time can be measured.
+
+    Raises:
+        ValueError: Its model cannot be made without its weights.
+    """
+
+    def __init__(self, prepared: Prepared, accelerator: Accelerator, *, real: bool) -> None:
+        self._prepared, self._accelerator, self._real = prepared, accelerator, real
+        self._mode: Any = None if real else pretender()
+        recipe = prepared.recipe
+        made = (imitate if real else sketch)(
+            prepared.base,
+            prepared.shape,
+            prepared.plan,
+            prepared.anatomy,
+            recipe.task.peft_task_type,
+            recipe.train.precision,
+            bool(recipe.train.hold_bf16),
+        )
+        if self._mode is not None:
+            pretend(made, self._mode)
+            chunking.presume(made)
+        self._state = State(
+            prepared, accelerator, Observer(), judge_of(prepared), Ledger(), Log(None), made, _training(prepared)
+        )
+        self._state.micro = int(recipe.train.micro_batch_size)
+        self._tried = Tried()
+
+    def tried(self) -> Tried:
+        """All stages, and what is scored in between and afterwards."""
+        recipe, plan, encoded = self._prepared.recipe, self._prepared.plan, self._prepared.encoded
+        splits = [part for name, part in encoded.items() if name != "test"]
+        evaluations = 0
+        if "test" in encoded:  # some of its tokens may have no row once the vocabulary is compacted
+            self._tried.add("test", self._looks(encoded["test"]))
+        for stage in plan.stages:
+            if isinstance(stage, Solve):
+                self._tried.live = max(self._tried.live, self._solve(stage))
+                for place, part in enumerate(splits):
+                    self._tried.add(f"features {place}", self._looks(part))
+            else:
+                evaluations += self._fit(stage)
+        validation = encoded.get("validation")
+        settled = recipe.task.calibrates or recipe.task.thresholded(self._prepared.material.labels.problem)
+        if validation is not None and evaluations + settled:
+            self._tried.add("validation", self._looks(validation), evaluations + settled)
+        return self._tried
+
+    def _in_mode(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._mode is None else self._mode
+
+    def _solve(self, stage: Solve) -> int:
+        state = self._state
+        layer: Any = module_at(state.model, stage.output)[2]
+        longest = longest_batch(state)
+        with self._in_mode():
+            features = {
+                name: torch.empty(part.count, layer.in_features)
+                for name, part in self._prepared.encoded.items()
+                if name != "test"
+            }
+            live = live_of_features(state.model, features, longest, state)
+        state.trained |= {f"{stage.output}.weight", f"{stage.output}.bias"}
+        return live
+
+    def _fit(self, stage: Fit) -> int:
+        """Try a stage; how often it evaluates."""
+        state, recipe = self._state, self._prepared.recipe
+        steps = schedule(recipe, self._prepared.plan, state.training, stage)
+        if not len(steps):
+            return 0
+        with self._in_mode():
+            compact_for(stage.train, state, None)
+        state.trained |= {*freeze(state.model, stage)}
+        depth = cached_blocks(state, len(steps) / steps.per_epoch)
+        if depth:
+            share = depth / len(self._prepared.anatomy.stacks[0])
+            parts = [part for name, part in self._prepared.encoded.items() if name != "test"]
+            below = [self._looks(part) for part in parts]
+        with self._stubbed(depth) as stubbed:
+            if stubbed:
+                for place, one in enumerate(below):
+                    self._tried.add(f"cache {place}", one, share)
+            self._updates(stage, steps)
+        every = recipe.evaluate.every
+        if every == "epoch":
+            return sum(map(steps.ends_epoch, range(len(steps)))) + (not steps.ends_epoch(len(steps) - 1))
+        return -(-len(steps) // int(every))
+
+    def _updates(self, stage: Fit, steps: Schedule) -> None:
+        """Try the updates of a stage: the one that takes most memory, and some of different sizes."""
+        state, prepared, accelerator = self._state, self._prepared, self._accelerator
+        recipe, data = prepared.recipe, state.training
+        model = accelerator.prepare_model(state.model, device_placement=self._real)
+        made = optimizer_for(model, stage, fitting.settings_of(recipe, len(steps)))
+        optimizer = accelerator.prepare_optimizer(made, device_placement=self._real)
+        loss = fitting.sum_loss(prepared, accelerator.device)
+
+        def step_of(rows: IntArray) -> engine.Step:
+            return fitting.step_of(fitting.Planned(0.0, rows, 0), prepared, data, accelerator, state.micro)
+
+        def updates(rows: IntArray) -> Run:
+            step = step_of(rows)
+            return lambda times: fitting.tried_updates(model, optimizer, [step] * times, loss, state, stage)
+
+        def live_of(rows: IntArray) -> int:
+            step = step_of(rows)
+            held = [*tensors(model), *fitting.aside_of(model), *step.tensors]
+            with self._in_mode(), LiveBytes(held) as live:
+                for _ in fitting.tried_updates(model, optimizer, [step], loss, state, stage):
+                    pass
+            optimizer.optimizer.state.clear()
+            return live.peak
+
+        longest = data.costliest(recipe.train.batch_size)
+        live = live_of(longest)
+        if live > self._tried.live:
+            together = min(len(longest), state.micro)
+            smaller = live_of(longest[: -(-together // 2)])
+            self._tried.live = live
+            self._tried.live_of_one = max(0.0, (live - smaller) / max(1, together // 2))
+        rows, count = _some(steps)
+        own = [each.rows[:: accelerator.num_processes] for each in rows]
+        self._tried.add(stage.name, self._pass(data, own, count, state.micro * data.longest, updates))
+        state.model = fitting.bare(accelerator.unwrap_model(model))
+        accelerator.free_memory()
+
+    @contextmanager
+    def _stubbed(self, depth: int) -> Iterator[bool]:
+        """Stubs for what is computed once, where the model's blocks give one tensor."""
+        state = self._state
+        wrap, hidden = None, None
+        if depth:
+            blocks = self._prepared.anatomy.stacks[0][:depth]
+            batch = collate(state.training, state.training.samples[:1])
+            with self._in_mode(), scoring.evaluating(state.model), torch.no_grad(), self._accelerator.autocast():
+                output = prefix.output_of(
+                    state.model, blocks[-1], lambda: engine.logits_of(state.model, batch, self._accelerator.device)
+                )
+            wrap = prefix.wrapping(output)
+            hidden = output if isinstance(output, torch.Tensor) else output[0]
+        if wrap is None or hidden is None:
+            yield False
+            return
+        training = state.training
+        signals = training.signals is not None
+        shape = (len(training), *hidden.shape[1:]) if signals else (training.tokens, hidden.shape[-1])
+        dtype = str(hidden.dtype).removeprefix("torch.")
+        stored = np.broadcast_to(np.zeros((), "uint16" if dtype == "bfloat16" else dtype), shape)
+        self._tried.cached = max(self._tried.cached, stored.dtype.itemsize * stored.size)
+        state.training = training.with_hidden(Hidden(stored, dtype))
+        try:
+            with prefix.stubbed(state.model, blocks, wrap):
+                yield True
+        finally:
+            state.training = training
+
+    def _looks(self, data: Encoded) -> Pass:
+        """Batches of a split that the model says something about."""
+        state, size = self._state, self._prepared.recipe.evaluate.batch_size
+
+        def looks(rows: IntArray) -> Run:
+            batch = collate(data, rows)
+
+            def run(times: int) -> Iterator[None]:
+                for _ in range(times):
+                    with scoring.evaluating(state.model), torch.no_grad(), self._accelerator.autocast():
+                        engine.logits_of(state.model, batch, self._accelerator.device)
+                    yield None
+
+            return run
+
+        rows, count = _some([*evaluation_rows(data, size)])
+        return self._pass(data, rows, count, size * data.longest, looks)
+
+    def _pass(
+        self, data: Encoded, rows: Sequence[IntArray], count: int, budget: int, runs: Callable[[IntArray], Run]
+    ) -> Pass:
+        """Count the arithmetic of some of the batches; where tensors are there, take their time as well."""
+        sizes = np.array([sum(_size(data, part) for part in cut(data, which, budget)) for which in rows], np.float64)
+        found = Pass(count, sizes, _samples(sizes))
+        for place in found.samples:
+            run = runs(rows[place])
+            with self._in_mode(), FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
+                for _ in run(1):
+                    pass
+            found.flops.append(float(counter.get_total_flops()))
+            if self._real:
+                found.seconds.append(statistics.median(_durations(run(1 + _TIMES))[1:]))
+        return found
+
+
+def _formulas() -> dict[Any, Any]:
+    """Arithmetic of operations that PyTorch's counter does not know."""
+    import bitsandbytes  # noqa: F401 - what registers the operation
+
+    def product(given: Any, packed: Any, shape: Sequence[int], *_: Any, **__: Any) -> int:
+        return 2 * math.prod(given) * int(shape[0])
+
+    return {torch.ops.bitsandbytes.gemm_4bit: product}
+
+
+def _durations(updates: Iterator[Any]) -> list[float]:
+    """Seconds until each."""
+    found, start = [], time.perf_counter()
+    for _ in updates:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        found.append(now - start)
+        start = now
+    return found
+
+
+def _training(prepared: Prepared) -> Encoded:
+    """What gradient stages train on; what a teacher says has its shape and no content."""
+    data = prepared.encoded["train"]
+    if prepared.plan.distillation is None:
+        return data
+    if prepared.unlabelled is not None:
+        data = data.and_unlabelled(prepared.unlabelled[1])
+    classes = len(prepared.material.labels.names)
+    return data.with_teacher(np.broadcast_to(np.float32(0), (data.count, classes)))
+
+
+def _some(each: Sequence[T]) -> tuple[list[T], int]:
+    """So many as are looked at, at even distances, and how many there are."""
+    places = np.unique(np.linspace(0, len(each) - 1, min(_LOOKED_AT, len(each))).astype(int)) if len(each) else ()
+    return [each[int(place)] for place in places], len(each)
+
+
+def _size(data: Encoded, rows: IntArray) -> FloatArray:
+    if data.signals is not None:
+        lengths = np.asarray(data.lengths)[rows]
+        return np.array([lengths.sum(), len(rows), (lengths.astype(np.float64) ** 2).sum()])
+    windows = data.windows_of(rows)
+    tokens, squares = [], []
+    for name, column in data.columns.items():
+        if name in ("input_ids", DECODER):
+            lengths = column.lengths[windows]
+            wide = lengths.astype(np.float64) if data.packed else np.full(len(windows), float(lengths.max(initial=0)))
+            tokens.append(wide.sum())
+            squares.append((wide**2).sum())
+    return np.array([*tokens, len(windows), *squares])
+
+
+def _samples(sizes: FloatArray) -> list[int]:
+    """A small, a middling and a large batch, of different sizes."""
+    by_size = np.argsort(sizes[:, 0], kind="stable")
+    places = by_size[np.unique(np.linspace(0, len(by_size) - 1, SAMPLES).astype(int))]
+    found: dict[tuple[float, ...], int] = {}
+    for place in places:
+        found.setdefault(tuple(sizes[place]), int(place))
+    return list(found.values())
