@@ -28,7 +28,8 @@ from hfstrat.strategies.plan import Fit
 from hfstrat.tasks.base import Encoded
 from hfstrat.training import chunking, engine
 from hfstrat.training.checkpoint import Checkpoint
-from hfstrat.training.memory import LiveBytes
+from hfstrat.training.machine import give_back
+from hfstrat.training.memory import LiveBytes, anonymous_bytes
 from hfstrat.training.optim import Settings, freeze, optimizer_for, restore, set_lr, snapshot
 from hfstrat.training.profiling import phase, profiled
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LOG_EVERY = 10
+HOLES = 2
+"""A process holds about so many times the bytes that are alive at once before it looks for what is free."""
 
 
 def run_fit(stage: Fit, state: State, start: Checkpoint | None = None) -> None:
@@ -57,6 +60,7 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
     model, optimizer = accelerator.prepare(state.model, optimizer_for(state.model, stage, settings))
     loss = sum_loss(prepared, accelerator.device)
     micro, exact = state.micro, state.exact
+    held = anonymous_bytes() or 0
     with state.ledger.phase("measure"):
         live = _live_of_updates(model, optimizer, loss, state, stage)
     if state.micro != micro and "train" not in state.ledger.phases:
@@ -92,7 +96,8 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
     )
     if recipe.train.profile and state.folder is not None:
         updates = profiled(updates, state.folder / "profile", stage.name)
-    _Following(stage, steps, model, optimizer, patience, state).follow(updates, done)
+    most = held + HOLES * live if accelerator.device.type == "cpu" else None
+    _Following(stage, steps, model, optimizer, patience, state, most).follow(updates, done)
     if accelerator.device.type == "cuda":
         live = torch.cuda.max_memory_allocated()
     phase = state.ledger.phases["train"]
@@ -125,6 +130,7 @@ class _Following:
         optimizer: The optimiser likewise.
         patience: When to stop early.
         state: The run.
+        most: Bytes of memory from which on what is free of it is given back now and then; None: never.
     """
 
     stage: Fit
@@ -133,6 +139,7 @@ class _Following:
     optimizer: Any
     patience: Patience
     state: State
+    most: int | None = None
 
     def follow(self, updates: Iterator[engine.Update], done: int) -> None:
         """Log updates, keep checkpoints, evaluate, and stop where the recipe says so.
@@ -158,6 +165,8 @@ class _Following:
                 elif number % LOG_EVERY == 0:
                     finite &= scaler.get_scale() >= 1
                 first_bad = torch.where((first_bad < 0) & ~finite, number, first_bad)
+                if self.most is not None and number % LOG_EVERY == 0 and (anonymous_bytes() or 0) > self.most:
+                    give_back()
                 due = self._ends_a_stretch(number)
                 if due or number % LOG_EVERY == 0 or number == 1:
                     self._stop_if_bad(first_bad)

@@ -13,6 +13,8 @@ import hfstrat
 ROOT = Path(__file__).parent.parent
 NAMES = {
     "Comparison",
+    "Estimate",
+    "Estimates",
     "DataError",
     "Diverged",
     "HfstratError",
@@ -28,6 +30,7 @@ NAMES = {
     "UsageError",
     "__version__",
     "compare",
+    "estimate",
     "evaluate",
     "load",
     "merge",

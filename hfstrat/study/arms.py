@@ -73,7 +73,10 @@ def arms_of(
 
 def _usual(recipe: Recipe) -> tuple[str, ...]:
     """All floors and strategies that go with the task."""
-    return (*recipe.task.floors, *(kind for kind in STRATEGIES if kind not in recipe.task.refused))
+    kinds = [kind for kind in STRATEGIES if kind not in recipe.task.refused]
+    if recipe.model.base is None:  # of an architecture without weights nothing can be transferred
+        kinds = [kind for kind in kinds if kind in ("scratch", recipe.strategy.kind)]
+    return (*recipe.task.floors, *kinds)
 
 
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -152,8 +155,11 @@ def _recipe(recipe: Recipe, spec: ArmSpec, name: str, seed: int) -> Recipe:
     if spec.strategy is not None:
         data["strategy"] = json.loads(spec.strategy.model_dump_json())
         if spec.strategy.body().weights == "pretrained":
+            if recipe.model.base is None and spec.strategy.body().origin is None:
+                what = f"{spec.strategy.kind} starts from weights, and the recipe names none"
+                raise RecipeError(Problem(what, "model.base", hint="Name a base, or compare scratch alone"))
             data["model"]["config"] = None  # the shape of random weights
-    if spec.floor is not None:
+    if spec.floor is not None and recipe.model.base is not None:
         data["model"]["config"] = None
     if spec.limit is not None:
         data["data"]["limit"] = None if spec.limit == "all" else json.loads(spec.model_dump_json())["limit"]

@@ -16,6 +16,7 @@ import torch
 
 from hfstrat.errors import Problem, UsageError, did_you_mean
 from hfstrat.execute import accelerator_for, quiet, threads_of
+from hfstrat.fitting import HOLES
 from hfstrat.models.pretending import UNTRIED
 from hfstrat.outline import outline
 from hfstrat.prepare import Material, Prepared, folder_of, located, prepare, read_data
@@ -280,8 +281,9 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Est
         live = replace(live, how="guessed")
         resident = Figure(1.1 * live.value + 2**30, "guessed", live.value + 2**29, 1.3 * live.value + 1.5 * 2**30)
     else:
-        high = before + 1.3 * live.value
-        resident = Figure(before + live.value, "calibrated", before + 0.9 * live.value, high)
+        # What is free is given back from `HOLES` on, some updates later.
+        likely = before + HOLES * live.value
+        resident = Figure(likely, "calibrated", before + live.value, before + (HOLES + 1.5) * live.value)
     seconds = _seconds(tried, prepared, asked, resident, ledger)
     parameters = outline(prepared)["parameters"]
     trained = parameters["trainable"]

@@ -147,6 +147,15 @@ def test_the_shape_of_random_weights_is_left_aside_by_arms_that_start_from_pretr
     assert found == [None, None, {"hidden_size": 8}]
 
 
+def test_an_architecture_alone_is_compared_with_floors_from_scratch() -> None:
+    bare = {"model": {"config": {"model_type": "bert"}}, "strategy": {"kind": "scratch"}}
+    arms = arms_of(recipe(**bare), FOLDER)
+    assert names(arms) == ["majority", "tfidf", "scratch-seed0"]
+    assert all(arm.recipe.model.config == {"model_type": "bert"} for arm in arms)
+    with pytest.raises(RecipeError, match="full starts from weights, and the recipe names none"):
+        arms_of(recipe({"arms": ["scratch", "full"]}, **bare), FOLDER)
+
+
 @pytest.mark.parametrize("seeds", [[-1], [2**70], [0.5], [], [0, 0]])
 def test_seeds_that_are_none(seeds: list[Any]) -> None:
     with pytest.raises(RecipeError, match="seed"):

@@ -70,8 +70,8 @@ def test_memory_is_what_a_run_measures(tiny_base, tmp_path, family, strategy):
     assert found.trained == trained
     assert found.live.how == "counted"
     # Of tensors that are not there transformers cannot see that a mask hides nothing, and builds it: this shows where
-    # little else is computed. For bert it is to the byte.
-    assert found.live.value == pytest.approx(live, rel=0.0 if family == "bert" else 0.05)
+    # little else is computed. Elsewhere it is to the byte.
+    assert found.live.value == pytest.approx(live, rel=0.0 if family == "bert" and strategy != "partial" else 0.05)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
