@@ -2,7 +2,7 @@
 
     hfstrat compare recipes/demo.yaml
     hfstrat compare recipes/text-classification/banking77-compare.yaml name=banking77
-    hfstrat compare recipes/text-classification/banking77-adapters.yaml 'data.limit={per_class: 16}' train.epochs=8
+    hfstrat compare recipes/text-classification/banking77-adapters.yaml
     python benchmarks/update_readme.py
 
 A block between `<!-- table: NAME -->` and `<!-- /table -->` is replaced by `runs/NAME/table.md`.
