@@ -178,6 +178,9 @@ class Trial:
         evaluations = 0
         if "test" in encoded:  # some of its tokens may have no row once the vocabulary is compacted
             self._tried.add("test", self._looks(encoded["test"]))
+        if plan.distillation is not None:
+            # As if the teacher were the student with all of its blocks, which is what a student is cut from by default.
+            self._tried.add("teacher", self._looks(self._state.training), float(plan.body.every))
         for stage in plan.stages:
             if isinstance(stage, Solve):
                 self._tried.live = max(self._tried.live, self._solve(stage))
@@ -225,7 +228,7 @@ class Trial:
         with self._stubbed(depth) as stubbed:
             if stubbed:
                 for place, one in enumerate(below):
-                    self._tried.add(f"cache {place}", one, share)
+                    self._tried.add(f"{stage.name}: cache {place}", one, share)
             self._updates(stage, steps)
         every = recipe.evaluate.every
         if every == "epoch":
