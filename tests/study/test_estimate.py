@@ -72,9 +72,8 @@ def test_memory_is_what_a_run_measures(tiny_base, tmp_path, family, strategy):
     assert found.live.how == "counted"
     # Of tensors that are not there transformers cannot see that a mask hides nothing, and builds it: this shows where
     # little else is computed. Elsewhere it is to the byte.
-    assert found.live.value == pytest.approx(
-        live, rel=0.0 if family == "bert" and strategy not in ("partial", "gradual") else 0.05
-    )
+    exact = family == "bert" and strategy not in ("partial", "gradual")
+    assert found.live.value == pytest.approx(live, rel=0.0 if exact else 0.05)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
