@@ -19,6 +19,7 @@ VERBS = [
     "validate",
     "train",
     "compare",
+    "estimate",
     "evaluate",
     "predict",
     "show",

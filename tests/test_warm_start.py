@@ -737,7 +737,7 @@ def test_the_loss_of_a_mixed_batch_is_what_is_written_down(teachers, unlabelled,
     rows = np.array([0, 1, 2, count, count + 5])
     batch = collate(data, rows)
     logits = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = float(fitting._sum_loss(prepared, torch.device("cpu"))(logits, batch))
+    found = float(fitting.sum_loss(prepared, torch.device("cpu"))(logits, batch))
     expected, targets = 0.0, prepared.encoded["train"].targets
     for place, row in enumerate(rows):
         soft = np.exp(data.teacher[row].astype(np.float64) / 3.0)
@@ -762,7 +762,7 @@ def test_the_loss_of_an_update_is_a_mean_over_all_its_texts(teachers, unlabelled
     assert 0 < data.labelled[rows].sum() < len(rows), "a mixed batch"
     batch = collate(data, rows)
     model = built(taught, torch.float64).train()
-    loss = fitting._sum_loss(taught, torch.device("cpu"))(model(**batch.inputs).logits, batch)
+    loss = fitting.sum_loss(taught, torch.device("cpu"))(model(**batch.inputs).logits, batch)
     assert first == pytest.approx(float(loss.detach()) / len(rows), rel=1e-9)
 
 

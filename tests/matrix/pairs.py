@@ -168,7 +168,7 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path, **task: Any)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting._Following, "follow", followed)
         patch.setattr(execute, "run_solve", solved)
-        for module, name in ((solving, "_live_of_features"), (fitting, "_live_of_updates")):
+        for module, name in ((solving, "live_of_features"), (fitting, "_live_of_updates")):
             patch.setattr(module, name, lambda *_: 0)  # measuring takes time, and leaves no trace
         found = helpers.train(given, tiny.reviews(16), folder)
     prepared = found.prepared

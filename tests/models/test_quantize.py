@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hfstrat.data.batching import collate
 from hfstrat.execute import quiet
-from hfstrat.fitting import _sum_loss
+from hfstrat.fitting import sum_loss
 from hfstrat.models import artifact
 from hfstrat.models.anatomy import adapter_names, module_at, named_parameters
 from hfstrat.models.pooled import register
@@ -97,7 +97,7 @@ def gradients(model: nn.Module, prepared: Prepared) -> Gradients:
     embeddings = module_at(model, prepared.anatomy.embeddings[0])[2]
     handle = embeddings.register_forward_hook(follow)
     batch = collate(prepared.encoded["train"], np.arange(8))
-    _sum_loss(prepared, CPU)(logits_of(model, batch, CPU), batch).backward()
+    sum_loss(prepared, CPU)(logits_of(model, batch, CPU), batch).backward()
     handle.remove()
     found = {name: tensor.grad.clone() for name, tensor in {**trained, **seen}.items()}
     model.zero_grad(set_to_none=True)
