@@ -61,8 +61,14 @@ def predicted(given: dict[str, Any], rows: Any, **options: Any) -> Any:
     return found.arms[0]
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "deberta-v2", "roberta"])
-@pytest.mark.parametrize("strategy", KINDS)
+PAIRS = [
+    pytest.param(family, kind, marks=[pytest.mark.slow] * (family != "bert" and kind != "lora"))
+    for family in ("bert", "gpt2", "deberta-v2", "roberta")
+    for kind in KINDS
+]
+
+
+@pytest.mark.parametrize(("family", "strategy"), PAIRS)
 def test_memory_is_what_a_run_measures(tiny_base, tmp_path, family, strategy):
     base = tiny_base(family, **LIVELY)
     given = recipe(base, KINDS[strategy], train={"epochs": 2, "batch_size": 16}, model={"dropout": 0.1})
@@ -86,7 +92,7 @@ def test_precision_counts(tiny_base, tmp_path, strategy, precision):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_every_task_is_estimated(shop, tmp_path, task, kind):
     given, rows = TASKS[task](shop, {"kind": kind})
     given["train"] |= {"max_steps": 3}
