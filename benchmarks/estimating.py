@@ -40,7 +40,11 @@ def main() -> None:
 
 def _row(run: Path, *, calibrate: bool) -> dict[str, Any]:
     env, ledger, plan = (json.loads((run / name).read_text()) for name in ("env.json", "ledger.json", "plan.json"))
-    given = {**env["requested"], "compare": {"arms": [{"name": "it", "strategy": env["requested"]["strategy"]}]}}
+    given = {
+        **env["requested"],
+        "name": run.name,
+        "compare": {"arms": [{"name": "it", "strategy": env["requested"]["strategy"]}]},
+    }
     found = estimate(given, calibrate=calibrate).arm("it")
     assert found.refused is None, found.refused
     assert found.live is not None
