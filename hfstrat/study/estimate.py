@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 How = Literal["counted", "calibrated", "guessed"]
 MARKS: Mapping[How, str] = {"counted": "", "calibrated": "~", "guessed": "?"}
 _USED = 0.35  # of a GPU's arithmetic, that training reaches: between what small and large models do
-_PATIENCE = 60.0  # seconds that the calibration of a strategy may take
+_REACHED = 0.7  # of the rate of a large product of matrices here, by updates and scores of a small encoder
+_PATIENCE = 120.0  # seconds that the calibration of a strategy may take
 
 
 @dataclass(frozen=True)
@@ -347,7 +348,7 @@ def _seconds(tried: Tried, prepared: Prepared, asked: _Asked, resident: Figure, 
     if asked.device is not None:
         computed = Figure.within(tried.flops / (_USED * asked.device.flops), "guessed", 3.0)
     elif not asked.calibrate or resident.value > memory_here() or _slow(tried):
-        computed = Figure.within(tried.flops / (0.4 * _rate()), "guessed", 2.0)
+        computed = Figure.within(tried.flops / (_REACHED * _rate()), "guessed", 2.0)
     else:
         timed = tried.seconds
         if timed is None:
@@ -364,8 +365,9 @@ def _seconds(tried: Tried, prepared: Prepared, asked: _Asked, resident: Figure, 
 
 def _slow(tried: Tried) -> bool:
     """Whether to measure would take long: some updates and batches of each kind, several times each."""
-    tries = sum(2 * flops for one in tried.passes.values() for flops in one.flops)
-    return 4 * tries / (0.4 * _rate()) > _PATIENCE
+    # Each sample is made once to be counted, once to get going, and three times to be timed.
+    tries = sum(5 * flops for one in tried.passes.values() for flops in one.flops)
+    return tries / (_REACHED * _rate()) > _PATIENCE
 
 
 def _rate() -> float:
