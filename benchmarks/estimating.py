@@ -61,6 +61,7 @@ def _row(run: Path, *, calibrate: bool) -> dict[str, Any]:
         "seconds_within": found.seconds.low <= ledger["seconds"] <= found.seconds.high,
         "how": found.seconds.how,
         "threads": env["threads"],
+        "commit": str((env.get("git") or {}).get("commit"))[:12],
     }
 
 
@@ -70,7 +71,8 @@ def _report(rows: list[dict[str, Any]]) -> str:
         "# Estimates and what was measured",
         "",
         f"`python benchmarks/estimating.py` on {here['processor']}, {here['cores']} cores, hfstrat at {at}. Cells are "
-        "`estimate / measured`.",
+        f"`estimate / measured`; the runs are of {', '.join(sorted({row['commit'] for row in rows}))}, with "
+        f"{', '.join(sorted({str(row['threads']) for row in rows}))} threads.",
         "",
         "| run | trained | live memory, MiB | ratio | resident, MiB | ratio | time, s | ratio | inside its interval |",
         "| --- | --: | --: | --: | --: | --: | --: | --: | --- |",

@@ -25,7 +25,7 @@ from hfstrat.models.adapters import unwarned
 from hfstrat.models.base import under_adapter
 from hfstrat.outputs import COARSE_TOLERANCE, TOLERANCE, apart
 from hfstrat.report.card import card
-from hfstrat.runs.directory import Run, check_own, clear, locked, write_json, write_text
+from hfstrat.runs.directory import Run, check_own, clear, locked, vacate, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.sealing import write_digests
 
@@ -123,7 +123,7 @@ def merge(
                 )
             result = after.judge.write(place, split, seen, after.judge.decode(now, after.threshold))
         except BaseException:
-            clear(place)
+            vacate(place)
             raise
         how_merged: dict[str, Any] = {
             "from": [run.name for run in found],

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -141,6 +141,14 @@ def clear(path: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def vacate(path: Path) -> None:
+    """Remove a run directory of which nothing is to be left, by the caller who holds its lock."""
+    clear(path)
+    (path / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # a file that somebody has put there since
+        path.rmdir()
 
 
 def check_own(path: Path, hint: str) -> bool:
