@@ -27,13 +27,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--calibrate", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--note", default="", help="what the reader should know about how the runs were made")
     parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "estimating.md")
     words = parser.parse_args()
     rows = []
     for run in words.runs:
         rows.append(_row(run, calibrate=words.calibrate))
         print(json.dumps(rows[-1]), flush=True)
-    text = _report(rows)
+    text = _report(rows, words.note)
     words.report.write_text(text, "utf-8")
     print(text)
 
@@ -65,7 +66,7 @@ def _row(run: Path, *, calibrate: bool) -> dict[str, Any]:
     }
 
 
-def _report(rows: list[dict[str, Any]]) -> str:
+def _report(rows: list[dict[str, Any]], note: str) -> str:
     here, at = machine(), commit(ROOT)["commit"]
     lines = [
         "# Estimates and what was measured",
@@ -73,6 +74,7 @@ def _report(rows: list[dict[str, Any]]) -> str:
         f"`python benchmarks/estimating.py` on {here['processor']}, {here['cores']} cores, hfstrat at {at}. Cells are "
         f"`estimate / measured`; the runs are of {', '.join(sorted({row['commit'] for row in rows}))}, with "
         f"{', '.join(sorted({str(row['threads']) for row in rows}))} threads.",
+        *(["", note] if note else []),
         "",
         "| run | trained | live memory, MiB | ratio | resident, MiB | ratio | time, s | ratio | inside its interval |",
         "| --- | --: | --: | --: | --: | --: | --: | --: | --- |",

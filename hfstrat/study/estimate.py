@@ -29,7 +29,7 @@ from hfstrat.study.arms import arms_of, without_teacher
 from hfstrat.study.devices import Device
 from hfstrat.study.trying import Trial, Tried
 from hfstrat.training.engine import is_out_of_memory
-from hfstrat.training.machine import keep_memory, machine, memory_here
+from hfstrat.training.machine import give_back, keep_memory, machine, memory_here
 from hfstrat.training.memory import anonymous_bytes
 
 if TYPE_CHECKING:
@@ -274,6 +274,8 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Est
         known=material,
         teacher_is_there=teacher.parent != asked.folder or (teacher / "status.json").is_file(),
     )
+    gc.collect()
+    give_back()  # what the strategy before has left in the heap is none of this one's
     before = anonymous_bytes() or 0
     tried, how = _counted(prepared, asked)
     on_gpu = asked.device is not None
