@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 # Public name: the module that has it. Names whose implementation should show progress come from `hfstrat.api`.
 _PUBLIC = {
     "Comparison": "hfstrat.study.compare",
-    "Estimate": "hfstrat.study.estimate",
-    "Estimates": "hfstrat.study.estimate",
     "DataError": "hfstrat.errors",
     "Diverged": "hfstrat.errors",
+    "Estimate": "hfstrat.study.estimate",
+    "Estimates": "hfstrat.study.estimate",
     "HfstratError": "hfstrat.errors",
     "HubError": "hfstrat.errors",
     "Interrupted": "hfstrat.errors",

@@ -135,7 +135,7 @@ def cached_blocks(state: State, passes: float) -> int:
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """How a block gives its hidden states.
 
     Args:
@@ -148,12 +148,27 @@ class _Form:
     shape: tuple[int, ...]
     dtype: str
 
+    @classmethod
+    def of(cls, output: Any, data: Encoded) -> Form | None:
+        """The form of what a block gave once for examples; None where it hands on more than hidden states."""
+        wrap = prefix.wrapping(output)
+        if wrap is None:
+            return None
+        hidden = _tensor(output)
+        shape = tuple(hidden.shape[1:] if data.signals is not None else hidden.shape[-1:])
+        return cls(wrap, shape, str(hidden.dtype).removeprefix("torch."))
+
+    @property
+    def stored(self) -> str:
+        """NumPy's name of what it is kept as: it has no bfloat16."""
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
+
     def whole(self, data: Encoded) -> tuple[int, ...]:
         """Shape of what it gives for all of a split."""
         return (data.tokens if data.signals is None else len(data), *self.shape)
 
 
-def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> _Form | str:
+def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> Form | str:
     """Try on some texts whether the model gives the same without its lowest blocks; else why not.
 
     Each text goes through the blocks alone, and then through the rest together with others, so that a model whose
@@ -189,12 +204,12 @@ def _probe(model: nn.Module, blocks: tuple[str, ...], state: State) -> _Form | s
             found = logits_of(model, together, device)
         with state.accelerator.autocast():
             batch = collate(data, rows[:1])
-            stored = _tensor(prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device)))
+            form = Form.of(prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device)), data)
     allowed = (_COARSE_ROUNDING if coarse else _ROUNDING) * max(1.0, float(expected.abs().max()))
     if not float((found - expected).abs().max()) <= allowed:
         return "what is above them needs more than their hidden states"
-    shape = tuple(stored.shape[1:] if data.signals is not None else stored.shape[-1:])
-    return _Form(wrap, shape, str(stored.dtype).removeprefix("torch."))
+    assert form is not None, "it gave hidden states alone above"
+    return form
 
 
 def _seen(hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -202,7 +217,7 @@ def _seen(hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
     return hidden[batch.inputs["attention_mask"].bool()] if "input_ids" in batch.inputs else hidden
 
 
-def _with_room(form: _Form, state: State) -> _Form | str:
+def _with_room(form: Form, state: State) -> Form | str:
     """The form, where the cache has room for a whole split; else that it has not.
 
     Of texts that is known before a run begins. What a convolution gives has a shape of its own.
@@ -220,7 +235,7 @@ def _tensor(output: Any) -> torch.Tensor:
     return found
 
 
-def _hidden(model: nn.Module, blocks: tuple[str, ...], form: _Form, data: Encoded, state: State) -> Hidden:
+def _hidden(model: nn.Module, blocks: tuple[str, ...], form: Form, data: Encoded, state: State) -> Hidden:
     """What the uppermost frozen block gives for all tokens of a split."""
     anatomy, accelerator = state.prepared.anatomy, state.accelerator
     upper = (*anatomy.stacks[0][len(blocks) :], *anatomy.above, *anatomy.head)
@@ -228,7 +243,6 @@ def _hidden(model: nn.Module, blocks: tuple[str, ...], form: _Form, data: Encode
     key = _key(f"blocks {len(blocks)}", prefix.below(named, upper), model, data, state)
     noun = "texts" if data.signals is None else "examples"
     what = f"{len(data):,} {noun} after {len(blocks)} blocks of {state.prepared.base.name}"
-    dtype = "uint16" if form.dtype == "bfloat16" else form.dtype
 
     def fill(values: Array, alone: bool) -> None:
         state.observer.phase("cache", len(data), noun)
@@ -239,11 +253,11 @@ def _hidden(model: nn.Module, blocks: tuple[str, ...], form: _Form, data: Encode
             for batch in evaluation_batches(data, batch_size, process, processes):
                 output = prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device))
                 hidden = _seen(_tensor(output).cpu(), batch)
-                bits = hidden.view(torch.uint16) if dtype == "uint16" else hidden
+                bits = hidden.view(torch.uint16) if form.stored == "uint16" else hidden
                 values[_places(data, batch.rows)] = bits.numpy()
                 state.observer.advance(len(batch.rows))
 
-    return Hidden(_filled(key, what, form.whole(data), dtype, fill, state), form.dtype)
+    return Hidden(_filled(key, what, form.whole(data), form.stored, fill, state), form.dtype)
 
 
 def _places(data: Encoded, rows: IntArray) -> IntArray:

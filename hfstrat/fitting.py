@@ -139,7 +139,7 @@ class _Following:
     optimizer: Any
     patience: Patience
     state: State
-    most: int | None = None
+    most: int | None
 
     def follow(self, updates: Iterator[engine.Update], done: int) -> None:
         """Log updates, keep checkpoints, evaluate, and stop where the recipe says so.

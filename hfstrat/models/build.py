@@ -32,6 +32,7 @@ from hfstrat.models.growing import grow, set_rows
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
 from hfstrat.models.positions import grids, interpolated
+from hfstrat.models.pretending import Untriable
 from hfstrat.models.quantize import keep_differentiable, quantization_config, quantize_here, quantize_on_meta
 from hfstrat.strategies.plan import Anatomy, Body, Plan
 from hfstrat.tasks.base import Labels
@@ -186,37 +187,6 @@ def build(
     return adapted
 
 
-def sketch(
-    base: Base,
-    shape: Shape,
-    plan: Plan,
-    anatomy: Anatomy,
-    task_type: str | None,
-    precision: str,
-    hold_bf16: bool = False,
-) -> nn.Module:
-    """The model that `build` makes with the same arguments, on the meta device: its shapes, and no weight.
-
-    Raises:
-        ValueError: It cannot be made without its weights.
-    """
-    model, _ = _load(base, shape, plan.body, _How(meta=True))
-    model.float()
-    if plan.body.storage is not None:
-        quantize_on_meta(model, quantization_config(plan.body.storage, anatomy.whole, precision))
-        keep_differentiable(model)
-    if plan.adapter is None:
-        return model.eval()
-    try:
-        with torch.device("meta"):
-            adapted = put_in(model, started_plainly(plan.adapter), base.name, task_type)
-    except RecipeError as error:
-        raise ValueError(str(error)) from error
-    if hold_bf16:
-        _halve(adapted)
-    return adapted
-
-
 def imitate(
     base: Base,
     shape: Shape,
@@ -225,18 +195,44 @@ def imitate(
     task_type: str | None,
     precision: str,
     hold_bf16: bool = False,
+    *,
+    meta: bool,
 ) -> nn.Module:
-    """The model that `build` makes with the same arguments, but of random weights: none is read."""
+    """The model that `build` makes with the same arguments, but of random weights: none is read.
+
+    Args:
+        base: As of `build`, like those that follow.
+        shape: What the model looks like.
+        plan: What is built from it.
+        anatomy: Where it keeps its parts.
+        task_type: PEFT's name of the task.
+        precision: In which quantised weights compute.
+        hold_bf16: Hold the linear weights that an adapter leaves frozen in bfloat16.
+        meta: Make it on the meta device, of shapes alone.
+
+    Raises:
+        Untriable: It cannot be made of shapes alone.
+    """
     torch.manual_seed(0)
-    model, _ = _load(base, shape, replace(plan.body, weights="random"), _How(meta=False))
+    storage = plan.body.storage
+    if meta and storage is not None and storage.bits == 8:
+        raise Untriable("what is stored in 8 bits beside its weights is found when they are quantised")
+    model, _ = _load(base, shape, replace(plan.body, weights="random"), _How(meta))
     if base.grown is not None and plan.body.weights == "pretrained":
         grow(model, base.grown)
-    if plan.body.storage is not None:
-        quantize_here(model, quantization_config(plan.body.storage, anatomy.whole, precision))
+    if storage is not None:
+        quantize = quantize_on_meta if meta else quantize_here
+        quantize(model, quantization_config(storage, anatomy.whole, precision))
         keep_differentiable(model)
     if plan.adapter is None:
         return model.eval()
-    adapted = put_in(model, started_plainly(plan.adapter), base.name, task_type)
+    try:
+        with torch.device("meta") if meta else nullcontext():
+            adapted = put_in(model, started_plainly(plan.adapter), base.name, task_type)
+    except RecipeError as error:
+        if not meta:
+            raise
+        raise Untriable(str(error)) from error  # some methods compute with the weights as they begin
     if hold_bf16:
         _halve(adapted)
     return adapted

@@ -16,8 +16,13 @@ from torch._subclasses.fake_tensor import (
 
 from hfstrat.models.quantize import pretend_quantized
 
-UNTRIED = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
-"""What operations raise whose result has to be known for real."""
+
+class Untriable(Exception):
+    """A model cannot be made of shapes alone."""
+
+
+UNTRIED = (Untriable, DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+"""What is raised where something has to be known for real: a model's tensors, or the result of an operation."""
 
 
 def pretender() -> FakeTensorMode:

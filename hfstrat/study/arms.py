@@ -33,6 +33,11 @@ class Arm:
     recipe: Recipe
     floor: Floor | None
 
+    @property
+    def amount(self) -> str:
+        """The amount of data that it asks for, as JSON."""
+        return json.dumps(json.loads(self.recipe.data.model_dump_json())["limit"])
+
 
 def arms_of(
     recipe: Recipe, folder: Path, words: Sequence[str] | None = None, seeds: Sequence[int] | None = None
@@ -74,9 +79,13 @@ def arms_of(
 def _usual(recipe: Recipe) -> tuple[str, ...]:
     """All floors and strategies that go with the task."""
     kinds = [kind for kind in STRATEGIES if kind not in recipe.task.refused]
-    if recipe.model.base is None:  # of an architecture without weights nothing can be transferred
-        kinds = [kind for kind in kinds if kind in ("scratch", recipe.strategy.kind)]
+    if recipe.model.base is None:
+        kinds = [kind for kind in kinds if kind == recipe.strategy.kind or _begins_at_random(_spec(kind, recipe, ""))]
     return (*recipe.task.floors, *kinds)
+
+
+def _begins_at_random(spec: ArmSpec) -> bool:
+    return spec.strategy is not None and spec.strategy.body().weights == "random"
 
 
 def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:

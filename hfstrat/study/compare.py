@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -212,7 +211,7 @@ def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observe
     neural = [arm for arm in planned if arm.floor is None]
     with located(source):
         for arm in planned:
-            amount = _amount(arm)
+            amount = arm.amount
             if amount not in fingerprints:
                 material = read_data(arm.recipe, data, source)
                 fingerprints[amount] = material.fingerprint
@@ -261,14 +260,10 @@ def _distinct(arms: Sequence[Arm]) -> list[Recipe]:
     return list(found.values())
 
 
-def _amount(arm: Arm) -> str:
-    return json.dumps(json.loads(arm.recipe.data.model_dump_json())["limit"])
-
-
 def _sealed(arm: Arm, folder: Path, fingerprints: Mapping[str, str]) -> bool:
     run = Run(folder / arm.recipe.name)
     env = run.read("env.json") or {}
-    same_data = env.get("data", {}).get("fingerprint") == fingerprints[_amount(arm)]
+    same_data = env.get("data", {}).get("fingerprint") == fingerprints[arm.amount]
     return run.status == "done" and same_data and env.get("requested") == as_written(arm.recipe)
 
 

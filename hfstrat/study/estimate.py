@@ -7,8 +7,9 @@ a few batches on random weights of the same shapes.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -226,21 +227,21 @@ def estimate(
     limit = memory or (device.memory if device else memory_here())
     folder = folder_of(Path("runs"), parsed)
     with located(source):
-        planned = [arm.recipe for arm in arms_of(parsed, folder, arms, [parsed.seed]) if arm.floor is None]
+        planned = [arm for arm in arms_of(parsed, folder, arms, [parsed.seed]) if arm.floor is None]
     if not planned:
         raise UsageError(Problem("a floor trains no model", hint="Name a strategy, such as --arms head,lora"))
+    rate = _rate()
     materials: dict[str, Material] = {}
     found = []
-    for one in planned:
-        name = one.name.rpartition("-seed")[0]
-        amount = one.data.model_dump_json()
-        if amount not in materials:
+    for arm in planned:
+        name = arm.recipe.name.rpartition("-seed")[0]
+        if arm.amount not in materials:
             with located(source):
-                materials[amount] = read_data(one, data, source)
+                materials[arm.amount] = read_data(arm.recipe, data, source)
         observer.note(f"{name}: trying its stages")
-        asked = _Asked(name, one, folder, device, limit, price, calibrate and device is None)
+        asked = _Asked(name, arm.recipe, folder, device, limit, price, calibrate, rate)
         try:
-            found.append(_estimated(asked, materials[amount], source, data))
+            found.append(_estimated(asked, materials[arm.amount], source, data))
         except UsageError as error:
             if len(planned) == 1:
                 raise
@@ -258,6 +259,7 @@ class _Asked:
     limit: int
     price: float | None
     calibrate: bool
+    rate: float  # operations a second of a large product of matrices here
 
 
 def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Estimate:
@@ -277,13 +279,12 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Est
     gc.collect()
     give_back()  # what the strategy before has left in the heap is none of this one's
     before = anonymous_bytes() or 0
-    tried, how = _counted(prepared, asked)
-    on_gpu = asked.device is not None
-    live = Figure.within(tried.live, how, 1.02 if how == "counted" and not on_gpu else 1.15)
-    if on_gpu:  # the allocator's rounding, CUDA's context and kernels
-        live = replace(live, how="guessed")
+    tried = _counted(prepared, asked)
+    if asked.device is not None:  # other kernels, the allocator's rounding, CUDA's context
+        live = Figure.within(tried.live, "guessed", 1.15)
         resident = Figure(1.1 * live.value + 2**30, "guessed", live.value + 2**29, 1.3 * live.value + 1.5 * 2**30)
     else:
+        live = Figure.within(tried.live, "counted", 1.02)
         # What is free is given back from `HOLES` on, some updates later.
         likely = before + HOLES * live.value
         resident = Figure(likely, "calibrated", before + live.value, before + (HOLES + 1.5) * live.value)
@@ -303,7 +304,7 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Est
         trained=trained,
         live=live,
         resident=resident,
-        flops=Figure.within(tried.flops, how),
+        flops=Figure.within(tried.flops, "counted"),
         seconds=seconds,
         artifact=artifact,
         disk=disk,
@@ -311,11 +312,11 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Est
         fits=fits,
         micro_batch=int(prepared.recipe.train.micro_batch_size),
         largest=largest,
-        hint="" if fits else _hint(asked, prepared, largest),
+        hint="" if fits else _hint(prepared, largest),
     )
 
 
-def _counted(prepared: Prepared, asked: _Asked) -> tuple[Tried, How]:
+def _counted(prepared: Prepared, asked: _Asked) -> Tried:
     """Memory and arithmetic of a run.
 
     Raises:
@@ -323,22 +324,31 @@ def _counted(prepared: Prepared, asked: _Asked) -> tuple[Tried, How]:
     """
     accelerator = accelerator_for(prepared.recipe, asked.folder)
     try:
-        return Trial(prepared, accelerator, real=False).tried(), "counted"
-    except (ValueError, *UNTRIED):
+        return Trial(prepared, accelerator, real=False).tried()
+    except UNTRIED:
         accelerator.free_memory()
     # What a model does next depends on what it computed, as where detectors match boxes: it has to compute.
     size = 16 * sum(prepared.anatomy.parameters.values())
     if size > memory_here() // 2:
         what = f"{prepared.base.name} can be tried with its tensors in memory only, and is too large for that here"
         raise UsageError(Problem(what, "model", hint="Estimate it on the machine that trains it"))
+    return _real(prepared, asked)
+
+
+def _real(prepared: Prepared, asked: _Asked) -> Tried:
+    """The same with its time, on random weights.
+
+    Raises:
+        UsageError: There is no room for them.
+    """
+    accelerator = accelerator_for(prepared.recipe, asked.folder)
     try:
-        return Trial(prepared, accelerator, real=True).tried(), "counted"
+        return Trial(prepared, accelerator, real=True).tried()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise UsageError(
-            Problem("an update does not fit into this machine's memory", "train.micro_batch_size")
-        ) from error
+        what = "an update does not fit into this machine's memory"
+        raise UsageError(Problem(what, "train.micro_batch_size", hint="Make it smaller")) from error
     finally:
         accelerator.free_memory()
         gc.collect()
@@ -349,15 +359,10 @@ def _seconds(tried: Tried, prepared: Prepared, asked: _Asked, resident: Figure, 
     before = sum(phase.seconds for phase in ledger.phases.values())
     if asked.device is not None:
         computed = Figure.within(tried.flops / (_USED * asked.device.flops), "guessed", 3.0)
-    elif not asked.calibrate or resident.value > memory_here() or _slow(tried):
-        computed = Figure.within(tried.flops / (_REACHED * _rate()), "guessed", 2.0)
+    elif not asked.calibrate or resident.value > memory_here() or _slow(tried, asked.rate):
+        computed = Figure.within(tried.flops / (_REACHED * asked.rate), "guessed", 2.0)
     else:
-        timed = tried.seconds
-        if timed is None:
-            accelerator = accelerator_for(prepared.recipe, asked.folder)
-            timed = Trial(prepared, accelerator, real=True).tried().seconds
-            accelerator.free_memory()
-            gc.collect()
+        timed = _real(prepared, asked).seconds if tried.seconds is None else tried.seconds
         assert timed is not None, "each pass of a real trial is timed"
         computed = Figure.within(timed, "calibrated", 1.25)
     # The model is loaded twice: to be trained, and to be scored as it was saved.
@@ -365,17 +370,15 @@ def _seconds(tried: Tried, prepared: Prepared, asked: _Asked, resident: Figure, 
     return Figure(computed.value + around, computed.how, computed.low + around / 2, computed.high + 2 * around)
 
 
-def _slow(tried: Tried) -> bool:
+def _slow(tried: Tried, rate: float) -> bool:
     """Whether to measure would take long: some updates and batches of each kind, several times each."""
     # Each sample is made once to be counted, once to get going, and three times to be timed.
     tries = sum(5 * flops for one in tried.passes.values() for flops in one.flops)
-    return tries / (_REACHED * _rate()) > _PATIENCE
+    return tries / (_REACHED * rate) > _PATIENCE
 
 
 def _rate() -> float:
     """Floating-point operations a second of a large product of matrices here."""
-    import time
-
     size = 1024
     left, right = torch.randn(size, size), torch.randn(size, size)
     left @ right
@@ -394,13 +397,13 @@ def _largest(tried: Tried, prepared: Prepared, resident: Figure, limit: int) -> 
     return max(0, planned + more)
 
 
-def _hint(asked: _Asked, prepared: Prepared, largest: int | None) -> str:
+def _hint(prepared: Prepared, largest: int | None) -> str:
     if largest:
         return f"train.micro_batch_size={largest} (results stay the same)"
     kind = prepared.recipe.strategy.kind
     smaller = [] if prepared.plan.body.storage is not None else ["kind: qlora"]
     smaller += ["kind: lora"] if kind in ("full", "scratch", "partial") else []
-    return f"{' or '.join([*smaller, 'a shorter task.max_length', 'a smaller base'])}"
+    return " or ".join([*smaller, "a shorter task.max_length", "a smaller base"])
 
 
 def _text(figure: Figure | None, write: Any) -> str:

@@ -11,7 +11,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,12 +20,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hfstrat import fitting
-from hfstrat.caching import cached_blocks
+from hfstrat.caching import Form, cached_blocks
 from hfstrat.data.batching import collate, cut, evaluation_rows
 from hfstrat.execute import compact_for, judge_of
 from hfstrat.models import prefix
 from hfstrat.models.anatomy import module_at
-from hfstrat.models.build import imitate, sketch
+from hfstrat.models.build import imitate
 from hfstrat.models.pretending import pretend, pretender
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
@@ -61,6 +62,7 @@ class Pass:
         samples: Which of them were tried.
         flops: Floating-point operations of each that was tried, a product with a sum counted as two.
         seconds: What each took; empty where no time was measured.
+        times: How often all of them are made.
     """
 
     count: int
@@ -68,6 +70,7 @@ class Pass:
     samples: list[int]
     flops: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    times: float = 1.0
 
     @property
     def total_flops(self) -> float:
@@ -80,7 +83,7 @@ class Pass:
         if not self.seconds:
             return None
         if len({*self.flops}) < 2:
-            return self.count * statistics.median(self.seconds)
+            return self.times * self.count * statistics.median(self.seconds)
         from scipy.optimize import nnls
 
         # Relative errors count: a short batch is as often wrong by a tenth as a long one.
@@ -99,7 +102,7 @@ class Pass:
         return found
 
     def _over_all(self, each: FloatArray) -> float:
-        return float(each.sum()) * self.count / max(1, len(each))
+        return self.times * self.count * float(each.sum()) / max(1, len(each))
 
 
 @dataclass
@@ -110,30 +113,24 @@ class Tried:
         live: Most bytes of tensors alive at once, over all stages.
         live_of_one: Bytes that one example more in a micro-batch adds.
         cached: Bytes that are kept on the disk of what frozen blocks give.
-        passes: By name; each is made as often as `times` says.
-        times: How often.
+        passes: By name.
     """
 
     live: int = 0
     live_of_one: float = 0.0
     cached: int = 0
     passes: dict[str, Pass] = field(default_factory=dict)
-    times: dict[str, float] = field(default_factory=dict)
-
-    def add(self, name: str, one: Pass, times: float = 1.0) -> None:
-        """Add passes of a name."""
-        self.passes[name], self.times[name] = one, times
 
     @property
     def flops(self) -> float:
         """Of the whole run."""
-        return sum(self.times[name] * one.total_flops for name, one in self.passes.items())
+        return sum(one.total_flops for one in self.passes.values())
 
     @property
     def seconds(self) -> float | None:
         """Of the whole run, without what is not computed by the model; None where nothing was timed."""
-        found = [(self.times[name], one.total_seconds) for name, one in self.passes.items()]
-        known = [times * seconds for times, seconds in found if seconds is not None]
+        found = [one.total_seconds for one in self.passes.values()]
+        known = [seconds for seconds in found if seconds is not None]
         return sum(known) if len(known) == len(found) else None
 
 
@@ -146,14 +143,14 @@ class Trial:
         real: Whether tensors are there, of random weights, so that time can be measured.
 
     Raises:
-        ValueError: Its model cannot be made without its weights.
+        Untriable: Its model cannot be made of shapes alone.
     """
 
     def __init__(self, prepared: Prepared, accelerator: Accelerator, *, real: bool) -> None:
         self._prepared, self._accelerator, self._real = prepared, accelerator, real
         self._mode: Any = None if real else pretender()
         recipe = prepared.recipe
-        made = (imitate if real else sketch)(
+        made = imitate(
             prepared.base,
             prepared.shape,
             prepared.plan,
@@ -161,6 +158,7 @@ class Trial:
             recipe.task.peft_task_type,
             recipe.train.precision,
             bool(recipe.train.hold_bf16),
+            meta=not real,
         )
         if self._mode is not None:
             pretend(made, self._mode)
@@ -177,21 +175,21 @@ class Trial:
         splits = [part for name, part in encoded.items() if name != "test"]
         evaluations = 0
         if "test" in encoded:  # some of its tokens may have no row once the vocabulary is compacted
-            self._tried.add("test", self._looks(encoded["test"]))
+            self._tried.passes["test"] = self._looks(encoded["test"])
         if plan.distillation is not None:
             # As if the teacher were the student with all of its blocks, which is what a student is cut from by default.
-            self._tried.add("teacher", self._looks(self._state.training), float(plan.body.every))
+            self._tried.passes["teacher"] = self._looks(self._state.training, plan.body.every)
         for stage in plan.stages:
             if isinstance(stage, Solve):
                 self._tried.live = max(self._tried.live, self._solve(stage))
                 for place, part in enumerate(splits):
-                    self._tried.add(f"features {place}", self._looks(part))
+                    self._tried.passes[f"features {place}"] = self._looks(part)
             else:
                 evaluations += self._fit(stage)
         validation = encoded.get("validation")
         settled = recipe.task.calibrates or recipe.task.thresholded(self._prepared.material.labels.problem)
         if validation is not None and evaluations + settled:
-            self._tried.add("validation", self._looks(validation), evaluations + settled)
+            self._tried.passes["validation"] = self._looks(validation, evaluations + settled)
         return self._tried
 
     def _in_mode(self) -> AbstractContextManager[Any]:
@@ -224,11 +222,11 @@ class Trial:
         if depth:
             share = depth / len(self._prepared.anatomy.stacks[0])
             parts = [part for name, part in self._prepared.encoded.items() if name != "test"]
-            below = [self._looks(part) for part in parts]
+            below = [self._looks(part, share) for part in parts]
         with self._stubbed(depth) as stubbed:
             if stubbed:
                 for place, one in enumerate(below):
-                    self._tried.add(f"{stage.name}: cache {place}", one, share)
+                    self._tried.passes[f"{stage.name}: cache {place}"] = one
             self._updates(stage, steps)
         every = recipe.evaluate.every
         if every == "epoch":
@@ -269,42 +267,37 @@ class Trial:
             self._tried.live_of_one = max(0.0, (live - smaller) / max(1, together // 2))
         rows, count = _some(steps)
         own = [each.rows[:: accelerator.num_processes] for each in rows]
-        self._tried.add(stage.name, self._pass(data, own, count, state.micro * data.longest, updates))
+        self._tried.passes[stage.name] = self._pass(data, own, count, state.micro * data.longest, updates)
         state.model = fitting.bare(accelerator.unwrap_model(model))
         accelerator.free_memory()
 
     @contextmanager
     def _stubbed(self, depth: int) -> Iterator[bool]:
         """Stubs for what is computed once, where the model's blocks give one tensor."""
-        state = self._state
-        wrap, hidden = None, None
+        state, form = self._state, None
+        training = state.training
         if depth:
             blocks = self._prepared.anatomy.stacks[0][:depth]
-            batch = collate(state.training, state.training.samples[:1])
+            batch, device = collate(training, training.samples[:1]), self._accelerator.device
             with self._in_mode(), scoring.evaluating(state.model), torch.no_grad(), self._accelerator.autocast():
                 output = prefix.output_of(
-                    state.model, blocks[-1], lambda: engine.logits_of(state.model, batch, self._accelerator.device)
+                    state.model, blocks[-1], partial(engine.logits_of, state.model, batch, device)
                 )
-            wrap = prefix.wrapping(output)
-            hidden = output if isinstance(output, torch.Tensor) else output[0]
-        if wrap is None or hidden is None:
+            form = Form.of(output, training)
+        if form is None:
             yield False
             return
-        training = state.training
-        signals = training.signals is not None
-        shape = (len(training), *hidden.shape[1:]) if signals else (training.tokens, hidden.shape[-1])
-        dtype = str(hidden.dtype).removeprefix("torch.")
-        stored = np.broadcast_to(np.zeros((), "uint16" if dtype == "bfloat16" else dtype), shape)
+        stored = np.broadcast_to(np.zeros((), form.stored), form.whole(training))
         self._tried.cached = max(self._tried.cached, stored.dtype.itemsize * stored.size)
-        state.training = training.with_hidden(Hidden(stored, dtype))
+        state.training = training.with_hidden(Hidden(stored, form.dtype))
         try:
-            with prefix.stubbed(state.model, blocks, wrap):
+            with prefix.stubbed(state.model, blocks, form.wrap):
                 yield True
         finally:
             state.training = training
 
-    def _looks(self, data: Encoded) -> Pass:
-        """Batches of a split that the model says something about."""
+    def _looks(self, data: Encoded, times: float = 1.0) -> Pass:
+        """Batches of a split that the model says something about, so many times."""
         state, size = self._state, self._prepared.recipe.evaluate.batch_size
 
         def looks(rows: IntArray) -> Run:
@@ -319,7 +312,7 @@ class Trial:
             return run
 
         rows, count = _some([*evaluation_rows(data, size)])
-        return self._pass(data, rows, count, size * data.longest, looks)
+        return replace(self._pass(data, rows, count, size * data.longest, looks), times=times)
 
     def _pass(
         self, data: Encoded, rows: Sequence[IntArray], count: int, budget: int, runs: Callable[[IntArray], Run]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import hfstrat as hf
@@ -35,6 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {"kind": "lora", "r": 4},
     "dora": {"kind": "lora", "r": 4, "variant": "dora"},
     "qlora": {"kind": "qlora", "r": 4},
+    "qlora-8": {"kind": "qlora", "r": 4, "bits": 8},
     "ia3": {"kind": "peft", "method": "IA3"},
 }
 
@@ -77,9 +77,9 @@ def test_memory_is_what_a_run_measures(tiny_base, tmp_path, family, strategy):
     assert found.trained == trained
     assert found.live.how == "counted"
     # Of tensors that are not there transformers cannot see that a mask hides nothing, and builds it: this shows where
-    # little else is computed. Elsewhere it is to the byte.
-    exact = family == "bert" and strategy not in ("partial", "gradual")
-    assert found.live.value == pytest.approx(live, rel=0.0 if exact else 0.05)
+    # stubs leave little else to be computed.
+    bound = 0.05 if strategy in ("head-adamw", "partial", "gradual") else 0.02
+    assert found.live.value == pytest.approx(live, rel=0.0 if family == "bert" and bound == 0.02 else bound)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
@@ -266,7 +266,7 @@ def test_micro_batches_count_for_memory_alone(tiny_base):
     assert parts.flops.value == pytest.approx(whole.flops.value, rel=0.2)
 
 
-def test_a_run_is_tried_by_the_code_that_trains(tiny_base):
+def test_a_run_is_tried_by_the_code_that_trains(tiny_base, tmp_path):
     """The arithmetic of the updates is that of the loop itself, on the same batches."""
     given = recipe(tiny_base("bert", **LIVELY), KINDS["full"], train={"epochs": 1, "batch_size": 8})
     parsed, source = load(given)
@@ -289,6 +289,5 @@ def test_a_run_is_tried_by_the_code_that_trains(tiny_base):
         patch.setattr(fitting.engine, "fit", counting)
         # Evaluations are made inside of the loop, and would be counted too.
         patch.setattr(fitting._Following, "_evaluated", lambda *_, **__: False)
-        torch.set_num_threads(1)
-        hf.train(given, data=memory(ROWS), quiet=True, runs=Path(prepared.base.location or "").parent / "runs")
+        hf.train(given, data=memory(ROWS), quiet=True, runs=tmp_path)
     assert counted == pytest.approx(expected, rel=1e-6)
