@@ -27,7 +27,7 @@ from hfstrat.environment import describe, silence_imports
 from hfstrat.errors import Interrupted, OutOfMemory, Problem, RunError, UsageError
 from hfstrat.fitting import run_fit
 from hfstrat.judge import Judge
-from hfstrat.models.build import build
+from hfstrat.models.build import Arithmetic, build
 from hfstrat.models.compaction import compact, expand, is_compact
 from hfstrat.outline import outline
 from hfstrat.packing import check_packing
@@ -351,8 +351,7 @@ def _run(
             prepared.anatomy,
             recipe.seed,
             recipe.task.peft_task_type,
-            recipe.train.precision,
-            bool(recipe.train.hold_bf16),
+            arithmetic_of(recipe),
         )
     training = _training(prepared, accelerator, run, ledger, observer)
     main = accelerator.is_main_process
@@ -453,6 +452,12 @@ def _training(prepared: Prepared, accelerator: Accelerator, run: Run, ledger: Le
         encoded = more[1] if more is not None else None
         folder = teacher.folder(run.path)
         return taught(data, encoded, texts, teacher, prepared.recipe, accelerator, folder, observer)
+
+
+def arithmetic_of(recipe: Recipe) -> Arithmetic:
+    """How a resolved recipe's model computes."""
+    train = recipe.train
+    return Arithmetic(train.precision, bool(train.hold_bf16), bool(train.fused_lora))
 
 
 def judge_of(prepared: Prepared) -> Judge:

@@ -28,6 +28,7 @@ from hfstrat.models.anatomy import (
 )
 from hfstrat.models.base import Base
 from hfstrat.models.cutting import cut
+from hfstrat.models.fused import fuse
 from hfstrat.models.growing import grow, set_rows
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
@@ -41,6 +42,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _DROPOUT_FIELD = re.compile(r"dropout|pdrop")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a model computes while it is trained.
+
+    Args:
+        precision: `bf16` or `fp32`, in which quantised weights compute.
+        hold_bf16: Hold the linear weights that an adapter leaves frozen in bfloat16.
+        fused_lora: Compute LoRA's layers in fewer operations.
+    """
+
+    precision: str
+    hold_bf16: bool = False
+    fused_lora: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,8 +170,7 @@ def build(
     anatomy: Anatomy,
     seed: int,
     task_type: str | None,
-    precision: str,
-    hold_bf16: bool = False,
+    arithmetic: Arithmetic,
 ) -> nn.Module:
     """The model with its weights in fp32 or as the plan stores them, its adapter put in, in eval mode.
 
@@ -166,12 +181,11 @@ def build(
         anatomy: Where it keeps its parts.
         seed: Seed of whatever is new.
         task_type: PEFT's name of the task.
-        precision: `bf16` or `fp32`, in which quantised weights compute.
-        hold_bf16: Hold the linear weights that an adapter leaves frozen in bfloat16.
+        arithmetic: How it computes.
     """
     torch.manual_seed(seed)
     storage = plan.body.storage
-    quantization = quantization_config(storage, anatomy.whole, precision) if storage is not None else None
+    quantization = quantization_config(storage, anatomy.whole, arithmetic.precision) if storage is not None else None
     start = base.adapter if plan.adapter is not None else None
     model, _ = _load(base, shape, plan.body, _How(False, quantization), merge=start is None)
     keep_differentiable(model)
@@ -182,9 +196,7 @@ def build(
     adapted = put_in(model, plan.adapter if start is None else started_plainly(plan.adapter), name, task_type)
     if start is not None:
         load_into(adapted, start, new)
-    if hold_bf16:
-        _halve(adapted)
-    return adapted
+    return _arranged(adapted, arithmetic)
 
 
 def imitate(
@@ -193,8 +205,7 @@ def imitate(
     plan: Plan,
     anatomy: Anatomy,
     task_type: str | None,
-    precision: str,
-    hold_bf16: bool = False,
+    arithmetic: Arithmetic,
     *,
     meta: bool,
 ) -> nn.Module:
@@ -206,8 +217,7 @@ def imitate(
         plan: What is built from it.
         anatomy: Where it keeps its parts.
         task_type: PEFT's name of the task.
-        precision: In which quantised weights compute.
-        hold_bf16: Hold the linear weights that an adapter leaves frozen in bfloat16.
+        arithmetic: How it computes.
         meta: Make it on the meta device, of shapes alone.
 
     Raises:
@@ -222,7 +232,7 @@ def imitate(
         grow(model, base.grown)
     if storage is not None:
         quantize = quantize_on_meta if meta else quantize_here
-        quantize(model, quantization_config(storage, anatomy.whole, precision))
+        quantize(model, quantization_config(storage, anatomy.whole, arithmetic.precision))
         keep_differentiable(model)
     if plan.adapter is None:
         return model.eval()
@@ -233,8 +243,15 @@ def imitate(
         if not meta:
             raise
         raise Untriable(str(error)) from error  # some methods compute with the weights as they begin
-    if hold_bf16:
+    return _arranged(adapted, arithmetic)
+
+
+def _arranged(adapted: nn.Module, arithmetic: Arithmetic) -> nn.Module:
+    """A model with an adapter, as it computes."""
+    if arithmetic.hold_bf16:
         _halve(adapted)
+    if arithmetic.fused_lora:
+        fuse(adapted)
     return adapted
 
 

@@ -14,6 +14,7 @@ from hfstrat.metrics import CLASSES, Outputs, score
 from hfstrat.recipe.facts import Facts
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.strategies.base import Setting, Sizes
+from hfstrat.strategies.lora import Lora
 from hfstrat.tasks import TextsSpec
 from hfstrat.tasks.base import Labels
 from hfstrat.tasks.classification import Classification
@@ -100,12 +101,21 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
         ),
         "train.checkpoint_every": Setting("2 %", "of the time, by what the first one takes"),
         "train.hold_bf16": _hold_bf16(recipe, str(precision.value)),
+        "train.fused_lora": _fused_lora(recipe, facts),
         "train.fast_dropout": _fast_dropout(facts),
         "train.cache": Setting(True, "what frozen layers give is computed once"),
         "train.compact_vocabulary": _compact_vocabulary(facts),
         "train.threads": Setting(threads, f"{machine.cores} cores, {machine.local_processes} process(es) here"),
         "evaluate.metrics": Setting(list(metrics), f"the usual ones for {facts.labels.problem}"),
     }
+
+
+def _fused_lora(recipe: Recipe, facts: Facts) -> Setting:
+    if not isinstance(recipe.strategy, Lora):
+        return Setting(False, "there is no LoRA")
+    if facts.machine.device == "cpu":
+        return Setting(True, "a CPU spends much of a LoRA layer's time on going over its output again")
+    return Setting(False, f"not measured on a {facts.machine.device}")
 
 
 def _fast_dropout(facts: Facts) -> Setting:

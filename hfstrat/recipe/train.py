@@ -73,6 +73,9 @@ class TrainSpec(Spec):
     hold_bf16: bool | Auto = "auto"
     """In bf16: hold the frozen weights of linear layers in bfloat16 too, instead of rounding them in each pass, which
     gives the same bits; auto: where an adapter does no more than multiply by them."""
+    fused_lora: bool | Auto = "auto"
+    """Compute LoRA's layers in fewer operations than PEFT does, which rounds once less; layers that are more than a
+    product (DoRA, dropout, quantised) stay as they are. auto: on a CPU, where it was measured."""
     fast_dropout: bool | Auto = "auto"
     """Draw four of dropout's masks from one random number, with rates rounded to 1/65536; auto: on a CPU, whose own
     masks come from a generator with one thread."""

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hfstrat import fitting
 from hfstrat.caching import Form, cached_blocks
 from hfstrat.data.batching import collate, cut, evaluation_rows
-from hfstrat.execute import compact_for, judge_of
+from hfstrat.execute import arithmetic_of, compact_for, judge_of
 from hfstrat.models import prefix
 from hfstrat.models.anatomy import module_at
 from hfstrat.models.build import imitate
@@ -156,8 +156,7 @@ class Trial:
             prepared.plan,
             prepared.anatomy,
             recipe.task.peft_task_type,
-            recipe.train.precision,
-            bool(recipe.train.hold_bf16),
+            arithmetic_of(recipe),
             meta=not real,
         )
         if self._mode is not None:

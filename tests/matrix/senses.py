@@ -26,7 +26,7 @@ from hfstrat.execute import quiet
 from hfstrat.models import artifact
 from hfstrat.models.anatomy import module_at
 from hfstrat.models.base import Base
-from hfstrat.models.build import Shape, build, plan_adapter, plan_shape
+from hfstrat.models.build import Arithmetic, Shape, build, plan_adapter, plan_shape
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
 from hfstrat.prepare import check_all_train
@@ -73,7 +73,7 @@ def trained(family: str, strategy: str, bases: Bases, folder: Path) -> Pair:
     plan = spec.plan(anatomy, UPDATES)
     check_all_train(plan, anatomy)
     added = plan_adapter(base, shape, plan, None)
-    model: Any = build(base, shape, plan, anatomy, 0, None, "fp32")
+    model: Any = build(base, shape, plan, anatomy, 0, None, Arithmetic("fp32"))
     prepared: Any = SimpleNamespace(plan=plan, anatomy=anatomy, added=added, encoded={})
     prepared.recipe = SimpleNamespace(strategy=spec, seed=0)
     inputs, before = inputs_of(family), weights(model)

@@ -206,7 +206,7 @@ def make_artifact(case: Case, problem: Problem, base: Path, folder: Path, window
 
     from hfstrat.models import artifact
     from hfstrat.models.base import open_base
-    from hfstrat.models.build import Shape, build, plan_shape
+    from hfstrat.models.build import Arithmetic, Shape, build, plan_shape
     from hfstrat.recipe.model import ModelSpec
     from hfstrat.strategies.full import Full
     from hfstrat.strategies.lora import Lora
@@ -219,7 +219,7 @@ def make_artifact(case: Case, problem: Problem, base: Path, folder: Path, window
     )
     anatomy, _ = plan_shape(opened, shape)
     plan = (Lora(r=2) if case.endswith("adapter") else Full()).plan(anatomy, 1)
-    model = build(opened, shape, plan, anatomy, 0, "SEQ_CLS", "fp32")
+    model = build(opened, shape, plan, anatomy, 0, "SEQ_CLS", Arithmetic("fp32"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:  # zero at first, so that an adapter left out would not be seen

@@ -18,7 +18,7 @@ from torch import nn
 
 from hfstrat import execute, fitting
 from hfstrat.models.anatomy import named_parameters
-from hfstrat.models.build import build
+from hfstrat.models.build import Arithmetic, build
 from hfstrat.prepare import Prepared, prepare
 from hfstrat.recipe.facts import Machine
 from hfstrat.recipe.loading import load
@@ -145,7 +145,13 @@ def built(prepared: Prepared, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The model as a run builds it."""
     recipe = prepared.recipe
     model = build(
-        prepared.base, prepared.shape, prepared.plan, prepared.anatomy, recipe.seed, recipe.task.peft_task_type, "fp32"
+        prepared.base,
+        prepared.shape,
+        prepared.plan,
+        prepared.anatomy,
+        recipe.seed,
+        recipe.task.peft_task_type,
+        Arithmetic("fp32"),
     )
     return model.to(dtype)
 

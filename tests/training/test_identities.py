@@ -151,3 +151,16 @@ def test_frozen_weights_that_are_held_in_bf16_give_the_same_bits(tiny_base, tmp_
     assert all(value.dtype == torch.float32 for value in found[False].before.values())
     assert found[True].run.log() == found[False].run.log()
     assert sha256(found[True].run) == sha256(found[False].run)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "llama", "t5", "deberta-v2"])
+def test_fused_lora_trains_the_same_weights(tiny_base, tmp_path, family):
+    """Fifty updates of AdamW in float64; fewer roundings in bf16 are another matter."""
+    found = {}
+    for fused in (True, False):
+        settings = {"fused_lora": fused, "max_steps": 50}
+        strategy = {"kind": "lora", "head_init": "random"}
+        given = recipe(tiny_base(family, **LIVELY), strategy, name=f"fused-{fused}".lower(), train=settings)
+        found[fused] = train(given, ROWS, tmp_path, dtype=torch.float64)
+    assert largest_difference(found[True].after, found[False].after) < 1e-10
+    assert largest_difference(found[True].before, found[True].after) > 1e-4
