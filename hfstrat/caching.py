@@ -82,7 +82,7 @@ def _idle_adapter_off(model: nn.Module, data: Encoded, state: State) -> Iterator
     with ExitStack() as stack:
         if beside:
             batch, device = collate(data, data.samples), state.accelerator.device
-            with scoring.evaluating(model), torch.inference_mode(), state.accelerator.autocast():
+            with scoring.inferring(model, state.accelerator):
                 adapted = logits_of(model, batch, device)
                 stack.enter_context(switched_off(model))
                 idle = torch.equal(adapted, logits_of(model, batch, device))
@@ -249,7 +249,7 @@ def _hidden(model: nn.Module, blocks: tuple[str, ...], form: Form, data: Encoded
         state.ledger.phases["cache"].tokens += data.tokens
         batch_size, device = state.prepared.recipe.evaluate.batch_size, accelerator.device
         process, processes = (0, 1) if alone else (accelerator.process_index, accelerator.num_processes)
-        with scoring.evaluating(model), torch.inference_mode(), accelerator.autocast():
+        with scoring.inferring(model, accelerator):
             for batch in evaluation_batches(data, batch_size, process, processes):
                 output = prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device))
                 hidden = _seen(_tensor(output).cpu(), batch)
@@ -343,6 +343,7 @@ def _key(kind: str, tensors: Mapping[str, torch.Tensor], model: nn.Module, data:
         "attention": recipe.model.attention,
         "precision": recipe.train.precision,
         "batch_size": recipe.evaluate.batch_size,
+        "padding": data.padding,
         "left": data.left,
         "pad": dict(data.pad),
         "threads": here["threads"],

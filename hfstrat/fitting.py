@@ -72,7 +72,7 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
         patience.go_on(start.data["patience"])
         if start.data["scaler"] is not None:
             accelerator.scaler.load_state_dict(start.data["scaler"])
-    waste = padding_share(state.training, recipe.train.batch_size, recipe.seed)
+    waste = padding_share(state.training, recipe.train.batch_size, recipe.seed, state.micro * state.training.longest)
     state.observer.phase(stage.name, len(steps), "updates")
     state.observer.advance(done)
     state.observer.note(f"{waste:.0%} of the computed tokens are padding")

@@ -209,6 +209,7 @@ def prepare(
         ids = seen_ids(encoded, unlabelled, base, anatomy, anywhere=recipe.writes)
         facts = _facts(recipe, material, encoded, unlabelled, base, anatomy, ids, attention, machine)
         resolved, decisions = resolve(recipe, facts)
+        encoded = {name: replace(part, padding=resolved.padding) for name, part in encoded.items()}
         resolved.task.weights(material.labels)
         _check_external_metrics(resolved)
         plan = resolved.strategy.plan(anatomy, updates_of(resolved, facts.examples))

@@ -30,12 +30,13 @@ def run_solve(stage: Solve, state: State) -> None:
     layer: Any = module_at(model, stage.output)[2]
     with state.ledger.phase("solve") as phase:
         features = _features(stage.output, model, state)
-        phase.peak_live_bytes = live_of_features(model, features, longest_batch(state), state)
         observer.phase(stage.name, len(stage.l2), "strengths")
         if accelerator.is_main_process:
             _put_in(layer, _solution(stage, features, layer, state))
         for parameter in layer.parameters():
             broadcast(parameter.data)
+    with state.ledger.phase("measure"):
+        phase.peak_live_bytes = live_of_features(model, features, longest_batch(state), state)
     outputs = (f"{stage.output}.weight", f"{stage.output}.bias")
     state.trained |= {name for name, _ in named_parameters(model) if name in outputs}
     held_out = features.get("validation")
@@ -104,7 +105,7 @@ def live_of_features(model: nn.Module, features: Mapping[str, torch.Tensor], lon
     if device.type != "cpu":
         return torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     resident = [*tensors(model), *features.values()]
-    with scoring.evaluating(model), torch.inference_mode(), state.accelerator.autocast(), LiveBytes(resident) as live:
+    with scoring.inferring(model, state.accelerator), LiveBytes(resident) as live:
         engine.logits_of(model, longest, device)
     return live.peak
 

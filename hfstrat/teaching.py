@@ -169,7 +169,7 @@ def _outputs(
         observer.note(f"the teacher's outputs are read from {kept}")
         found: FloatArray = load_file(kept)["logits"]
         return found
-    encoded = encode(recipe.task, teacher.base.processor, examples, teacher.max_length)
+    encoded = replace(encode(recipe.task, teacher.base.processor, examples, teacher.max_length), padding=recipe.padding)
     tokenizer = teacher.base.tokenizer
     problems: list[Problem] = []
     if tokenizer is not None:
@@ -201,6 +201,7 @@ def _key(teacher: Teacher, examples: Examples, recipe: Recipe) -> str:
         "seconds": task.max_seconds if isinstance(task, AudioClassification) else None,
         "precision": recipe.train.precision,
         "batch_size": recipe.evaluate.batch_size,
+        "padding": recipe.padding,
         **circumstances(1),
         "texts": len(examples.texts),
     }

@@ -5,6 +5,7 @@ Batches hold texts of similar length, so that little padding is computed; which 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -169,7 +170,8 @@ def share(data: Encoded, rows: IntArray, budget: int, process: int, processes: i
     Args:
         data: The training split.
         rows: All examples of the update.
-        budget: Tokens of a micro-batch at most, padding included; an example alone may have more.
+        budget: Tokens of a micro-batch at most, padding included; an example alone may have more. Where padding is
+            more than a pass of its own costs, `data.padding`, there are more and smaller ones.
         process: This process.
         processes: How many there are.
     """
@@ -180,12 +182,14 @@ def share(data: Encoded, rows: IntArray, budget: int, process: int, processes: i
 
 
 def cut(data: Encoded, rows: IntArray, budget: int) -> list[IntArray]:
-    """Stretches of examples, in their order, of no more tokens than that, padding included."""
+    """Stretches of examples, in their order, of no more tokens than that, nor more padding than the split allows."""
     starts, windows, width, tokens = [0], 0, 0, 0
+    spare = math.inf if data.padding is None or data.signals is not None or data.packed else data.padding
     counts, lengths = data.windows[rows + 1] - data.windows[rows], data.lengths[rows]
     for place, (count, length) in enumerate(zip(counts.tolist(), lengths.tolist(), strict=True)):
         windows, width, tokens = windows + count, max(width, length), tokens + count * length
-        if (tokens if data.packed else windows * width) > budget and place > starts[-1]:
+        whole = tokens if data.packed else windows * width
+        if (whole > budget or whole - tokens > spare) and place > starts[-1]:
             starts.append(place)
             windows, width, tokens = count, length, count * length
     return np.split(rows, starts[1:]) if len(rows) else []
@@ -212,12 +216,14 @@ def evaluation_rows(data: Encoded, batch_size: int) -> Iterator[IntArray]:
         yield from cut(data, by_length[start : start + batch_size], batch_size * data.longest)
 
 
-def padding_share(data: Encoded, batch_size: int, seed: int) -> float:
-    """Share of the computed tokens of an epoch that are padding."""
+def padding_share(data: Encoded, batch_size: int, seed: int, budget: int | None = None) -> float:
+    """Share of the computed tokens of an epoch that are padding; `budget` is that of `share`, None for any."""
     if data.packed:
         return 0.0
     lengths = data.lengths
     if isinstance(lengths, Lengths):
         return 1 - lengths.sum() / (lengths.max() * len(lengths))
-    computed = sum(int(lengths[rows].max()) * len(rows) for rows in order(lengths, batch_size, seed, 0))
+    most = batch_size * data.longest if budget is None else budget
+    parts = (part for rows in order(lengths, batch_size, seed, 0) for part in cut(data, rows, most))
+    computed = sum(int(lengths[part].max()) * len(part) for part in parts)
     return 1.0 - float(lengths.sum()) / computed if computed else 0.0

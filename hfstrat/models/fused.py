@@ -13,7 +13,7 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 
 
-class FusedLinear(Linear):  # type: ignore[misc]
+class FusedLinear(Linear):
     """PEFT's LoRA around a linear layer; wherever more than y = x·Wᵀ + s·x·Aᵀ·Bᵀ is asked for, PEFT's own."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

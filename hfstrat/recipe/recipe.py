@@ -48,6 +48,11 @@ class Recipe(Spec):
         return min(size, int(self.train.micro_batch_size)) if self.task.of_vocabulary else size
 
     @property
+    def padding(self) -> int | None:
+        """Tokens of padding that a pass computes at most, once that is resolved; None: any number."""
+        return None if self.train.padding == "auto" else self.train.padding
+
+    @property
     def writes(self) -> bool:
         """Whether a metric is of texts that the model writes."""
         if not self.task.of_vocabulary:

@@ -55,6 +55,10 @@ class TrainSpec(Spec):
     micro_batch_size: Count | Auto = "auto"
     """The longest texts that go through the model at once on each process, and of shorter ones as many as take no more
     room; results do not depend on it."""
+    padding: Annotated[int, Field(ge=0)] | Auto | None = "auto"
+    """Tokens of padding that a pass through the model computes at most: where texts of different lengths leave more,
+    they go through in more passes; results do not depend on it. null: any number. auto: as many as take the time of a
+    pass on a CPU, and any number elsewhere."""
     lr: Rate | Auto = "auto"
     """Peak learning rate; auto: the strategy's default for this model size."""
     optimizer: OptimizerSpec = OptimizerSpec()

@@ -346,6 +346,7 @@ class Encoded:
         packed: Whether examples of a batch go through the model one after the other in a single row, without padding.
         signals: The pictures or sounds, where the model takes those; there are no token columns then.
         own: How the model is asked, where it computes its loss itself; None where the task does.
+        padding: Tokens of padding that a pass through the model computes at most; None: any number.
     """
 
     examples: Examples
@@ -365,6 +366,7 @@ class Encoded:
     packed: bool = False
     signals: Signals | None = None
     own: OwnLoss | None = None
+    padding: int | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
