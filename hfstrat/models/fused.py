@@ -37,13 +37,13 @@ def fuse(model: nn.Module) -> None:
 
 def _plain(layer: Any, adapter: str) -> bool:
     """Whether an adapter of a layer is nothing but a product: no DoRA, no dropout, no bias, and its base is frozen."""
+    base = [one for one in (layer.base_layer.weight, layer.base_layer.bias) if one is not None]
     return (
         adapter in layer.lora_A
         and adapter not in layer.lora_variant
         and isinstance(layer.lora_dropout[adapter], nn.Identity)
         and layer.lora_B[adapter].bias is None
-        and not layer.base_layer.weight.requires_grad
-        and (layer.base_layer.bias is None or not layer.base_layer.bias.requires_grad)
+        and not (torch.is_grad_enabled() and any(one.requires_grad for one in base))
     )
 
 
