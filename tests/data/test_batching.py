@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,28 @@ def test_a_micro_batch_holds_more_of_shorter_texts():
     parts = [batch.rows.tolist() for batch in share(source, np.arange(9), 16, 0, 1)]
     assert parts == [[0, 1], [2, 3, 4, 5], [6, 7, 8]]
     assert [batch.rows.tolist() for batch in share(source, np.arange(9), 72, 0, 1)] == [list(range(9))]
+
+
+def test_texts_that_leave_more_padding_than_a_pass_costs_go_in_passes_of_their_own():
+    source = encoded([1] * 7, lengths=[9, 8, 5, 2, 2, 2, 1])
+    (whole,) = share(source, np.arange(7), 63, 0, 1)
+    assert whole.inputs["input_ids"].numel() - whole.tokens == 34
+    parts = share(replace(source, padding=5), np.arange(7), 63, 0, 1)
+    assert [batch.rows.tolist() for batch in parts] == [[0, 1, 2], [3, 4, 5, 6]]
+    assert all(batch.inputs["input_ids"].numel() - batch.tokens <= 5 for batch in parts)
+    looked = [batch.rows.tolist() for batch in evaluation_batches(replace(source, padding=5), 5)]
+    assert looked == [[0, 1, 2], [3, 4], [5, 6]]
+    alike = replace(source, padding=0)
+    assert [batch.rows.tolist() for batch in share(alike, np.arange(3, 6), 63, 0, 1)] == [[3, 4, 5]]
+
+
+@given(LENGTHS, st.integers(1, 17), st.integers(0, 60))
+def test_no_pass_has_more_padding_than_is_allowed_and_all_examples_are_there(lengths, size, padding):
+    source = replace(encoded([1] * len(lengths), lengths=lengths), padding=padding)
+    for rows in order(source.lengths, size, 0, 0):
+        parts = share(source, rows, size * source.longest, 0, 1)
+        assert np.concatenate([batch.rows for batch in parts]).tolist() == rows.tolist()
+        assert all(batch.inputs["input_ids"].numel() - batch.tokens <= padding for batch in parts)
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------------

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from hfstrat import fitting
-from hfstrat.data.batching import collate, share
+from hfstrat.data.batching import collate, evaluation_batches, share
 from hfstrat.strategies.plan import ADAPTER, matches
 from hfstrat.training import scoring
+from hfstrat.training.engine import logits_of
 from tests import tiny
 from tests.training.helpers import (
     FAMILIES,
@@ -106,6 +110,38 @@ def test_micro_batches_do_not_matter(tiny_base, family, strategy, task):
     few = prepared_for(recipe(tiny_base(family), strategy, task=task, train={"batch_size": 7}), ROWS)
     _, losses = fitted(few, micro=7, dtype=torch.float32)
     assert fitted(few, micro=4, dtype=torch.float32)[1] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_passes_of_little_padding_do_not_matter(tiny_base, tmp_path, family):
+    """Fifty updates of AdamW, and what the model says about each text in the end."""
+    found = {}
+    for padding in (None, 3):
+        settings = {"max_steps": 50, "padding": padding}
+        given = recipe(tiny_base(family), "full-random", name=f"padding-{padding}".lower(), train=settings)
+        found[padding] = train(given, ROWS, tmp_path, dtype=torch.float64)
+    assert largest_difference(found[None].after, found[3].after) < 1e-10
+    notes = [one.prepared.encoded["train"].padding for one in found.values()]
+    assert notes == [None, 3]
+    few = [[*evaluation_batches(one.prepared.encoded["validation"], 64)] for one in found.values()]
+    assert len(few[0]) < len(few[1]), "there was something to part"
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+def test_weights_rounded_once_for_all_batches_say_the_same_bits(tiny_base, tmp_path, family):
+    found = train(recipe(tiny_base(family), "full-random", train={"precision": "bf16"}), ROWS, tmp_path)
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    model, data = found.model, found.prepared.encoded["validation"]
+    model.requires_grad_(False)
+    once = scoring.logits(model, data, 2, accelerator)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    each = np.full_like(once, np.nan)
+    with scoring.evaluating(model), torch.inference_mode():
+        for batch in evaluation_batches(data, 2):
+            with accelerator.autocast():
+                each[batch.units] = logits_of(model, batch, accelerator.device).float().numpy()
+    assert np.array_equal(once, each)
 
 
 def test_a_batch_that_only_keeps_processes_in_step_contributes_nothing(tiny_base, monkeypatch):
