@@ -13,7 +13,7 @@ from torch import nn
 
 from hfstrat.caching import replayed
 from hfstrat.checkpoints import load_optimizer
-from hfstrat.data.batching import Batch, padding_share, share
+from hfstrat.data.batching import Batch, costliest, padding_share, share
 from hfstrat.errors import Diverged, Interrupted
 from hfstrat.models.adapters import allocate_ranks, orthogonality
 from hfstrat.models.anatomy import named_buffers
@@ -344,7 +344,7 @@ def sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:
 
 
 def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state: State, stage: Fit) -> int:
-    """Live bytes over an untimed update at the longest texts, which leaves no trace: learning rate and decay are 0.
+    """Live bytes over the untimed updates that take most memory, which leave no trace: learning rate and decay are 0.
 
     Where memory is not enough for them, the run's micro-batches are made smaller before it begins.
     """
@@ -352,17 +352,18 @@ def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state:
     on_cuda = accelerator.device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
-    rows = data.costliest(recipe.train.batch_size)
-    feed = _Feed([Planned(0.0, rows, 0)], state)
-    statistics = snapshot(dict(named_buffers(model)))
-    (step,) = feed
-    smaller = feed.smaller if accelerator.num_processes == 1 else None
-    with nullcontext() if on_cuda else LiveBytes([*tensors(model), *aside_of(model), *step.tensors]) as live:
-        for _ in tried_updates(model, optimizer, [step], loss, state, stage, smaller):
-            pass
-    optimizer.optimizer.state.clear()
+    statistics, peak = snapshot(dict(named_buffers(model))), 0
+    for rows in costliest(data, recipe.train.batch_size, state.micro * data.longest):
+        feed = _Feed([Planned(0.0, rows, 0)], state)
+        (step,) = feed
+        smaller = feed.smaller if accelerator.num_processes == 1 else None
+        with nullcontext() if on_cuda else LiveBytes([*tensors(model), *aside_of(model), *step.tensors]) as live:
+            for _ in tried_updates(model, optimizer, [step], loss, state, stage, smaller):
+                pass
+        optimizer.optimizer.state.clear()
+        peak = torch.cuda.max_memory_allocated() if live is None else max(peak, live.peak)
     restore(model, statistics)
-    return torch.cuda.max_memory_allocated() if live is None else live.peak
+    return peak
 
 
 def tried_updates(

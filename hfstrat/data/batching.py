@@ -216,6 +216,34 @@ def evaluation_rows(data: Encoded, batch_size: int) -> Iterator[IntArray]:
         yield from cut(data, by_length[start : start + batch_size], batch_size * data.longest)
 
 
+def costliest(data: Encoded, batch_size: int, budget: int) -> list[IntArray]:
+    """Updates of which one takes about as much memory as any: the longest examples, and what makes the largest pass.
+
+    Args:
+        data: The training split.
+        batch_size: Examples of an update.
+        budget: As of `share`.
+    """
+    longest = data.costliest(batch_size)
+    if data.padding is None or isinstance(data.lengths, Lengths):
+        return [longest]  # nothing is parted that fits, and of what fits the longest are the most
+    by_cost, largest, most = data.costliest(len(data)), longest, 0.0
+    for start in range(0, len(by_cost), -(-batch_size // 4)):
+        rows = by_cost[start : start + batch_size]
+        costs = [_memory(data, part) for part in cut(data, rows, budget)]
+        if max(costs) > most:
+            largest, most = rows, max(costs)
+        if _memory(data, rows[:1]) * batch_size <= most:
+            break  # neither this one nor shorter ones can be larger
+    return [longest] if np.array_equal(largest, longest) else [longest, largest]
+
+
+def _memory(data: Encoded, rows: IntArray) -> float:
+    """What the activations of a pass grow with: tokens with padding, and attention's scores at about 256 tokens."""
+    windows, width = np.diff(data.windows)[rows].sum(), float(data.lengths[rows].max())
+    return float(windows * width * (1 + width / 256))
+
+
 def padding_share(data: Encoded, batch_size: int, seed: int, budget: int | None = None) -> float:
     """Share of the computed tokens of an epoch that are padding; `budget` is that of `share`, None for any."""
     if data.packed:

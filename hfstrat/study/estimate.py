@@ -297,7 +297,7 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Est
     # A checkpoint has what trains, the best state of it so far, and AdamW's two moments.
     disk = Figure.within(artifact.value + 16.0 * trained * kept + tried.cached, "calibrated", 1.1)
     fits = resident.value <= asked.limit
-    largest = _largest(tried, prepared, resident, asked.limit)
+    largest = _largest(tried, resident, asked.limit)
     return Estimate(
         asked.name,
         parameters=parameters["total"],
@@ -388,13 +388,12 @@ def _rate() -> float:
     return 4 * 2 * size**3 / (time.perf_counter() - start)
 
 
-def _largest(tried: Tried, prepared: Prepared, resident: Figure, limit: int) -> int | None:
+def _largest(tried: Tried, resident: Figure, limit: int) -> int | None:
     """Examples that the memory is enough for at once."""
     if not tried.live_of_one:
         return None
-    planned = min(int(prepared.recipe.train.micro_batch_size), prepared.recipe.train.batch_size)
     more = int((limit - resident.value) // (tried.live_of_one * resident.high / max(resident.value, 1.0)))
-    return max(0, planned + more)
+    return max(0, tried.together + more)
 
 
 def _hint(prepared: Prepared, largest: int | None) -> str:

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hfstrat import fitting
 from hfstrat.caching import Form, cached_blocks
-from hfstrat.data.batching import collate, cut, evaluation_rows
+from hfstrat.data.batching import collate, costliest, cut, evaluation_rows
 from hfstrat.execute import arithmetic_of, compact_for, judge_of
 from hfstrat.models import prefix
 from hfstrat.models.anatomy import module_at
@@ -111,12 +111,14 @@ class Tried:
 
     Args:
         live: Most bytes of tensors alive at once, over all stages.
-        live_of_one: Bytes that one example more in a micro-batch adds.
+        together: Examples of the pass that takes most of them.
+        live_of_one: Bytes that one example more in that pass adds.
         cached: Bytes that are kept on the disk of what frozen blocks give.
         passes: By name.
     """
 
     live: int = 0
+    together: int = 0
     live_of_one: float = 0.0
     cached: int = 0
     passes: dict[str, Pass] = field(default_factory=dict)
@@ -257,16 +259,18 @@ class Trial:
             optimizer.optimizer.state.clear()
             return live.peak
 
-        longest = data.costliest(recipe.train.batch_size)
-        live = live_of(longest)
+        budget = state.micro * data.longest
+        tried = {live_of(rows): rows for rows in costliest(data, recipe.train.batch_size, budget)}
+        live = max(tried)
         if live > self._tried.live:
-            together = min(len(longest), state.micro)
-            smaller = live_of(longest[: -(-together // 2)])
-            self._tried.live = live
-            self._tried.live_of_one = max(0.0, (live - smaller) / max(1, together // 2))
+            # The passes of an update differ in size, and the largest is the one to be made smaller.
+            pass_ = max(cut(data, tried[live], budget), key=lambda part: _size(data, part)[0])
+            half = len(pass_) // 2
+            self._tried.live, self._tried.together = live, len(pass_)
+            self._tried.live_of_one = max(0.0, live_of(pass_) - live_of(pass_[half:])) / max(1, half)
         rows, count = _some(steps)
         own = [each.rows[:: accelerator.num_processes] for each in rows]
-        self._tried.passes[stage.name] = self._pass(data, own, count, state.micro * data.longest, updates)
+        self._tried.passes[stage.name] = self._pass(data, own, count, budget, updates)
         state.model = fitting.bare(accelerator.unwrap_model(model))
         accelerator.free_memory()
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfstrat.data.batching import collate, evaluation_batches, order, padding_share, share
+from hfstrat.data.batching import collate, costliest, evaluation_batches, order, padding_share, share
 from hfstrat.tasks import TextClassification
 from hfstrat.tasks.base import Encoded, Examples, Ragged
 from tests import tiny
@@ -128,6 +128,23 @@ def test_no_pass_has_more_padding_than_is_allowed_and_all_examples_are_there(len
         parts = share(source, rows, size * source.longest, 0, 1)
         assert np.concatenate([batch.rows for batch in parts]).tolist() == rows.tolist()
         assert all(batch.inputs["input_ids"].numel() - batch.tokens <= padding for batch in parts)
+
+
+@pytest.mark.parametrize("padding", [None, 0, 20, 96])
+@pytest.mark.parametrize("spread", [0.1, 0.6, 1.5])
+def test_no_update_has_a_pass_much_larger_than_the_costliest(padding, spread):
+    lengths = np.random.default_rng(0).lognormal(2.5, spread, 300).astype(int).clip(1, 200)
+    source = replace(encoded([1] * 300, lengths=lengths), padding=padding)
+    budget = 16 * source.longest
+
+    def largest(rows):
+        parts = [batch.inputs["input_ids"].shape for batch in share(source, rows, budget, 0, 1)]
+        return max(count * width * (1 + width / 256) for count, width in parts)
+
+    tried = costliest(source, 16, budget)
+    assert set(tried[0]) == set(source.costliest(16)), "the longest are among them"
+    most = max(map(largest, tried))
+    assert max(largest(rows) for epoch in range(20) for rows in order(source.lengths, 16, 0, epoch)) <= 1.1 * most
 
 
 # --- evaluation ---------------------------------------------------------------------------------------------------
