@@ -85,6 +85,7 @@ def compare(
     runs: str | Path = "runs",
     overwrite: bool = False,
     quiet: bool = False,
+    price: float | None = None,
 ) -> Comparison:
     """Train several strategies on the same split and put them side by side.
 
@@ -97,6 +98,7 @@ def compare(
         runs: The comparison's directory goes here, under the recipe's name.
         overwrite: Run again what is done already.
         quiet: Show warnings only.
+        price: Of an hour, for what each run costs.
 
     Returns:
         The comparison; arms that failed are rows of it.
@@ -108,7 +110,15 @@ def compare(
 
     listener = observer(quiet=quiet)
     return study.compare(
-        recipe, overrides, arms=arms, seeds=seeds, data=data, runs=runs, overwrite=overwrite, observer=listener
+        recipe,
+        overrides,
+        arms=arms,
+        seeds=seeds,
+        data=data,
+        runs=runs,
+        overwrite=overwrite,
+        observer=listener,
+        price=price,
     )
 
 

@@ -33,7 +33,9 @@ def run_solve(stage: Solve, state: State) -> None:
         phase.peak_live_bytes = live_of_features(model, features, longest_batch(state), state)
         observer.phase(stage.name, len(stage.l2), "strengths")
         if accelerator.is_main_process:
-            _put_in(layer, _solution(stage, features, layer, state))
+            solution = _solution(stage, features, layer, state)
+            phase.computed(solution.flops)
+            _put_in(layer, solution)
         for parameter in layer.parameters():
             broadcast(parameter.data)
     outputs = (f"{stage.output}.weight", f"{stage.output}.bias")

@@ -39,3 +39,5 @@ class CompareSpec(Spec):
     strategy."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Each strategy is run once for each seed; all seeds share one split."""
+    price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Price of an hour of this machine, for what each run costs."""

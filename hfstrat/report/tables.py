@@ -94,6 +94,8 @@ class Line:
         metrics: Each metric over the seeds.
         seconds: Mean wall time of a run.
         training_seconds: Mean wall time of solve and train.
+        flops: Mean floating-point operations of a run.
+        cost: Mean price of a run.
         peak_live_bytes: Most bytes of tensors alive at once, over seeds.
         peak_rss_bytes: Most anonymous resident memory, over seeds.
         trainable_parameters: Parameters that trained.
@@ -111,6 +113,8 @@ class Line:
     metrics: Mapping[str, Measure]
     seconds: float | None
     training_seconds: float | None
+    flops: float | None
+    cost: float | None
     peak_live_bytes: int | None
     peak_rss_bytes: int | None
     trainable_parameters: int | None
@@ -118,9 +122,9 @@ class Line:
     artifact_bytes: int | None
 
     @classmethod
-    def over(cls, rows: Sequence[Row]) -> Line:
-        """Join the rows of one arm."""
-        first = rows[0]
+    def over(cls, rows: Sequence[Row], price: float | None = None) -> Line:
+        """Join the rows of one arm; the price is that of an hour."""
+        first, seconds = rows[0], _mean(_known(row.seconds for row in rows))
         names = dict.fromkeys(name for row in rows for name in row.metrics)
         return cls(
             arm=arm_of(first.name),
@@ -131,8 +135,10 @@ class Line:
             train_rows=first.train_rows,
             test_rows=first.test_rows,
             metrics={name: Measure.over([row.metrics[name] for row in rows if name in row.metrics]) for name in names},
-            seconds=_mean(_known(row.seconds for row in rows)),
+            seconds=seconds,
             training_seconds=_mean(_known(row.training_seconds for row in rows)),
+            flops=_mean(_known(row.flops for row in rows)),
+            cost=None if seconds is None or price is None else seconds * price / 3600,
             peak_live_bytes=max(_known(row.peak_live_bytes for row in rows), default=None),
             peak_rss_bytes=max(_known(row.peak_rss_bytes for row in rows), default=None),
             trainable_parameters=first.trainable_parameters,
@@ -146,18 +152,19 @@ def arm_of(name: str) -> str:
     return _SEED.sub("", name)
 
 
-def comparison_rows(rows: Sequence[Row]) -> list[Line]:
+def comparison_rows(rows: Sequence[Row], price: float | None = None) -> list[Line]:
     """Join runs that differ only by their seed; runs that ended differently stay apart.
 
     Args:
         rows: The runs, in the order in which their arms shall stand.
+        price: Of an hour.
     """
     arms: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         # What failed knows no size, which must not part it from its like, and its state parts it from what is done.
         key = (arm_of(row.name), row.kind, row.train_rows, row.state)
         arms.setdefault(key, []).append(row)
-    return [Line.over(group) for group in arms.values()]
+    return [Line.over(group, price) for group in arms.values()]
 
 
 def best_line(lines: Iterable[Line], metric: str) -> Line | None:
@@ -208,7 +215,10 @@ def columns(
         column("seeds", (_seeds(line, metric_names) for line in lines), 8),
         *(_metric_column(lines, name, place) for place, name in enumerate(metric_names)),
         column("time", (_text(line.seconds, duration) for line in lines), 1),
+        column("FLOP", (_text(line.flops, operations) for line in lines), 7),
+        column("cost", (_text(line.cost, money) for line in lines), 2),
         column("peak live\nmemory", (_text(line.peak_live_bytes, size) for line in lines), 2),
+        column("peak resident\nmemory", (_text(line.peak_rss_bytes, size) for line in lines), 10),
         column("trained\nparams", (_text(line.trainable_parameters, count) for line in lines), 5),
         column("stored\nparams", (_text(line.stored_parameters, count) for line in lines), 9),
         column("artefact", (_text(line.artifact_bytes, size) for line in lines), 6),
@@ -342,7 +352,7 @@ def records(
     """A comparison as plain data in base units (seconds, bytes, parameters); not measured is None."""
     names = _names(lines, metric_names)
     plain = ("arm", "kind", "state", "reason", "train_rows", "test_rows")
-    cost = ("seconds", "training_seconds", "peak_live_bytes", "peak_rss_bytes")
+    cost = ("seconds", "training_seconds", "flops", "cost", "peak_live_bytes", "peak_rss_bytes")
     sizes = ("trainable_parameters", "stored_parameters", "artifact_bytes")
     found = []
     for line in lines:
@@ -420,6 +430,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str, str]]:
     yield "time", _text(row.seconds, duration), ""
     phases = run.ledger.get("phases", {})
     yield "", ", ".join(f"{name} {duration(phase['seconds'])}" for name, phase in phases.items()), "dim"
+    yield "arithmetic", _text(row.flops, lambda flops: f"{operations(flops)}FLOP"), ""
     yield "peak live memory", _text(row.peak_live_bytes, size), ""
     yield "peak resident memory", _text(row.peak_rss_bytes, size), ""
     yield "trained parameters", _text(row.trainable_parameters, count), ""
@@ -487,6 +498,20 @@ def size(n_bytes: float) -> str:
     if mib < 0.1:
         return f"{n_bytes / 1024:.1f} KiB"
     return f"{mib:,.{0 if mib >= 100 else 1}f} MiB"
+
+
+def money(amount: float) -> str:
+    """A price in hundredths; a small one with two digits."""
+    return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}" if amount >= 1e-4 else "< 0.0001"
+
+
+def operations(flops: float) -> str:
+    """Floating-point operations with three digits: `41.2T`, `1.80P`."""
+    for unit, name in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if flops >= 0.9995 * unit:
+            value = flops / unit
+            return f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{name}"
+    return f"{flops / 1e6:.3g}M"
 
 
 def count(n: float) -> str:

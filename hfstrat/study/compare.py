@@ -53,6 +53,7 @@ class Comparison:
         metrics: Names of the metrics to show, the deciding one first.
         verdicts: For each pair of arms, their paired difference on the test items, and whether it can be told.
         train_rows: Training examples that the recipe asks for; arms on other amounts are marked.
+        price: Of an hour.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Comparison:
     metrics: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     train_rows: int | None
+    price: float | None = None
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -69,7 +71,7 @@ class Comparison:
     @cached_property
     def lines(self) -> list[tables.Line]:
         """A line for each arm, over its seeds."""
-        return tables.comparison_rows(self.rows)
+        return tables.comparison_rows(self.rows, self.price)
 
     @property
     def differences(self) -> dict[str, Difference]:
@@ -135,6 +137,7 @@ def compare(
     runs: str | Path = "runs",
     overwrite: bool = False,
     observer: Observer | None = None,
+    price: float | None = None,
 ) -> Comparison:
     """Run every arm that is not sealed yet, and put them side by side.
 
@@ -147,6 +150,7 @@ def compare(
         runs: The comparison's directory goes here, under the recipe's name.
         overwrite: Run sealed arms again.
         observer: Hears what happens.
+        price: Of an hour, in place of the recipe's `compare.price`.
 
     Returns:
         The comparison; arms that failed are rows of it.
@@ -175,7 +179,8 @@ def compare(
                 observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
                 _run(arm, folder, data, context, listener, overwrite=overwrite)
     observer.finished()
-    return _conclude(folder, [arm.recipe.name for arm in planned], observer)
+    price = parsed.compare.price if price is None else price
+    return _conclude(folder, [arm.recipe.name for arm in planned], price, observer)
 
 
 class _OnlyNew(Observer):
@@ -308,11 +313,11 @@ def _run(
         )
 
 
-def _conclude(folder: Path, names: Sequence[str], observer: Observer) -> Comparison:
+def _conclude(folder: Path, names: Sequence[str], price: float | None, observer: Observer) -> Comparison:
     """Write the comparison's files from its runs."""
-    found = _read(folder, names)
+    found = _read(folder, names, price)
     lines = found.lines
-    write_json(folder / "comparison.json", {"runs": list(names), "metrics": list(found.metrics)})
+    write_json(folder / "comparison.json", {"runs": list(names), "metrics": list(found.metrics), "price": price})
     write_text(folder / "table.md", tables.to_markdown(lines, found.metrics, found.differences) + "\n")
     write_text(folder / "table.csv", tables.to_csv(lines, found.metrics, found.differences))
     write_text(folder / "table.json", tables.to_json(lines, found.metrics, found.differences) + "\n")
@@ -331,10 +336,10 @@ def load(folder: str | Path) -> Comparison:
     stored = Run(Path(folder)).read("comparison.json")
     if stored is None:
         raise UsageError(Problem(f"{folder} holds no comparison", hint="`hfstrat compare RECIPE` makes one"))
-    return _read(Path(folder), stored["runs"])
+    return _read(Path(folder), stored["runs"], stored.get("price"))
 
 
-def _read(folder: Path, names: Sequence[str]) -> Comparison:
+def _read(folder: Path, names: Sequence[str], price: float | None) -> Comparison:
     runs = tuple(Run(folder / name) for name in names)
     rows = [Row.of(run) for run in runs]
     done = [row for row in rows if row.state == "done" and row.metrics]
@@ -342,7 +347,7 @@ def _read(folder: Path, names: Sequence[str]) -> Comparison:
     lines = tables.comparison_rows(rows)
     sizes = [row.train_rows for row in rows if row.train_rows]
     usual = max(sorted(set(sizes)), key=sizes.count, default=None)
-    return Comparison(folder, runs, metrics, _verdicts(folder, lines, metrics[0]), usual)
+    return Comparison(folder, runs, metrics, _verdicts(folder, lines, metrics[0]), usual, price)
 
 
 def _verdicts(folder: Path, lines: Sequence[tables.Line], metric: str) -> tuple[Verdict, ...]:

@@ -16,6 +16,7 @@ def run(
     overrides: Sequence[str],
     arms: str | None,
     seeds: str | None,
+    price: float | None,
     runs: Path,
     overwrite: bool,
     as_json: bool,
@@ -28,7 +29,9 @@ def run(
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.study.compare import PICTURE, compare
-    found = compare(recipe, overrides, arms=words, seeds=numbers, runs=runs, overwrite=overwrite, observer=listener)
+    found = compare(
+        recipe, overrides, arms=words, seeds=numbers, runs=runs, overwrite=overwrite, observer=listener, price=price
+    )
     if as_json:
         print(json.dumps({"comparison": str(found.path), "arms": json.loads(found.table().to_json(orient="records"))}))
         return
