@@ -86,6 +86,7 @@ def compare(
     overwrite: bool = False,
     quiet: bool = False,
     price: float | None = None,
+    sizes: Sequence[Any] | None = None,
 ) -> Comparison:
     """Train several strategies on the same split and put them side by side.
 
@@ -99,6 +100,7 @@ def compare(
         overwrite: Run again what is done already.
         quiet: Show warnings only.
         price: Of an hour, for what each run costs.
+        sizes: Amounts of data on which each arm is run, such as `[{"per_class": 8}, 1000, "all"]`.
 
     Returns:
         The comparison; arms that failed are rows of it.
@@ -119,6 +121,7 @@ def compare(
         overwrite=overwrite,
         observer=listener,
         price=price,
+        sizes=sizes,
     )
 
 

@@ -98,6 +98,9 @@ def compare(
         str | None, typer.Option("--arms", help="Strategies and floors, such as majority,tfidf,head,lora,full.")
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, such as 0,1,2.")] = None,
+    sizes: Annotated[
+        str | None, typer.Option("--sizes", help="Amounts of data for each arm, such as 4/class,8/class,1000,all.")
+    ] = None,
     price: Price = None,
     runs: Runs = Path("runs"),
     overwrite: Overwrite = False,
@@ -107,7 +110,7 @@ def compare(
     """Train several strategies on the same split and show what each cost and achieved."""
     from hfstrat.verbs import compare as verb
 
-    verb.run(recipe, overrides or [], arms, seeds, price, runs, overwrite, json, quiet)
+    verb.run(recipe, overrides or [], arms, seeds, sizes, price, runs, overwrite, json, quiet)
 
 
 @app.command()

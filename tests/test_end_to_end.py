@@ -21,6 +21,7 @@ from rich.console import Console
 
 import hfstrat as hf
 from hfstrat.recipe.loading import load
+from hfstrat.study.compare import load as load_comparison
 from tests import tiny
 from tests.command import hfstrat
 
@@ -394,6 +395,36 @@ class TestCompare:
         done = hfstrat("show", found.path, "--json")
         assert done.code == 0
         assert set(json.loads(done.out)["runs"]) == set(sealed)
+
+    def test_amounts_of_data_are_compared_apart(self, base: Path, here: Path) -> None:
+        write_recipe(here, recipe(base, compare={"arms": ["majority", "tfidf", "head"], "price": 3.6}))
+        done = hfstrat("compare", "my.yaml", "--sizes", "3/class,20,all")
+        assert done.code == 0, done.err
+        assert "head-3-per-class" in done.out
+        found = hf.compare("my.yaml", sizes=[{"per_class": 3}, 20, "all"], quiet=True)
+        curve = found.curve()
+        assert list(curve["size"].unique()) == ["3-per-class", "20", "all"]
+        assert list(curve["train_rows"].unique()) == [6, 20, 43]
+        assert list(curve["arm"].unique()) == ["majority", "tfidf", "head"]
+        assert [winner.size for winner in found.shape.winners] == ["3-per-class", "20", "all"]
+        for size, rows in curve.groupby("size"):
+            assert rows.sort_values("value")["best"].iloc[-1], size
+        pairs = json.loads((found.path / "verdicts.json").read_text())["pairs"]
+        assert len(pairs) == 3 * 3
+        assert all(one["first"].partition("-")[2] == one["second"].partition("-")[2] for one in pairs)
+        assert set(found.differences) <= {line.arm for line in found.lines}
+        assert (found.path / "quality-against-rows.png").is_file()
+        text = (found.path / "table.md").read_text()
+        assert "- 3-per-class (6 rows): " in text
+        line = found.lines[-1]
+        assert line.cost == pytest.approx(line.seconds / 1000)
+        assert line.flops is not None
+        assert load_comparison(found.path).curves == found.curves
+        done = hfstrat("compare", "my.yaml", "--sizes", "3/klass")
+        assert (done.code, done.errors) == (
+            2,
+            ["'3/klass' is no amount of data. Write --sizes 4/class,8/class,1000,all"],
+        )
 
     def test_is_refused_under_a_launcher(self, base: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_recipe(here, recipe(base))

@@ -12,7 +12,13 @@ from hfstrat.strategies import Strategy
 
 FLOORS = ("majority", "tfidf", "lookup", "pixels")
 Floor = Literal["majority", "tfidf", "lookup", "pixels"]
+Limit = Annotated[int, Field(ge=1)] | PerClass | Literal["all"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
+
+
+def suffix(limit: Limit) -> str:
+    """How names of runs say an amount of data."""
+    return f"{limit.per_class}-per-class" if isinstance(limit, PerClass) else str(limit)
 
 
 class ArmSpec(Spec):
@@ -24,7 +30,7 @@ class ArmSpec(Spec):
     """A baseline without a neural network, in place of a strategy."""
     strategy: Strategy | None = None
     """The strategy of this arm."""
-    limit: Annotated[int, Field(ge=1)] | PerClass | Literal["all"] | None = None
+    limit: Limit | None = None
     """In place of `data.limit`; all: every row."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     """In place of the comparison's seeds, for an arm that is too dear for all of them."""
@@ -39,5 +45,8 @@ class CompareSpec(Spec):
     strategy."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Each strategy is run once for each seed; all seeds share one split."""
+    sizes: tuple[Limit, ...] = ()
+    """Amounts of data in place of `data.limit`: numbers of rows, {per_class: n}, or all. Each arm without a `limit` of
+    its own is run on each of them; the smaller ones are parts of the larger ones."""
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Price of an hour of this machine, for what each run costs."""

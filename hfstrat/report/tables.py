@@ -85,6 +85,7 @@ class Line:
 
     Args:
         arm: Name that its runs share.
+        size: Amount of data that it is compared on, as its name says it; None where all arms are compared.
         kind: Strategy or floor.
         state: `done`, or how the runs ended.
         reason: Why the first of them ended so.
@@ -104,6 +105,7 @@ class Line:
     """
 
     arm: str
+    size: str | None
     kind: str
     state: State | None
     reason: str | None
@@ -122,12 +124,13 @@ class Line:
     artifact_bytes: int | None
 
     @classmethod
-    def over(cls, rows: Sequence[Row], price: float | None = None) -> Line:
+    def over(cls, rows: Sequence[Row], price: float | None = None, size: str | None = None) -> Line:
         """Join the rows of one arm; the price is that of an hour."""
         first, seconds = rows[0], _mean(_known(row.seconds for row in rows))
         names = dict.fromkeys(name for row in rows for name in row.metrics)
         return cls(
             arm=arm_of(first.name),
+            size=size,
             kind=first.kind,
             state=first.state,
             reason=first.reason,
@@ -152,19 +155,22 @@ def arm_of(name: str) -> str:
     return _SEED.sub("", name)
 
 
-def comparison_rows(rows: Sequence[Row], price: float | None = None) -> list[Line]:
+def comparison_rows(
+    rows: Sequence[Row], price: float | None = None, sizes: Mapping[str, str] | None = None
+) -> list[Line]:
     """Join runs that differ only by their seed; runs that ended differently stay apart.
 
     Args:
         rows: The runs, in the order in which their arms shall stand.
         price: Of an hour.
+        sizes: Amounts of data on which arms are compared with others on the same.
     """
     arms: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         # What failed knows no size, which must not part it from its like, and its state parts it from what is done.
         key = (arm_of(row.name), row.kind, row.train_rows, row.state)
         arms.setdefault(key, []).append(row)
-    return [Line.over(group, price) for group in arms.values()]
+    return [Line.over(group, price, (sizes or {}).get(arm_of(group[0].name))) for group in arms.values()]
 
 
 def best_line(lines: Iterable[Line], metric: str) -> Line | None:
@@ -174,6 +180,14 @@ def best_line(lines: Iterable[Line], metric: str) -> Line | None:
         return None
     sign = 1 if scored[0][1].metrics[metric].higher_is_better else -1
     return max(scored, key=lambda pair: sign * (pair[0] or 0.0))[1]
+
+
+def by_size(lines: Sequence[Line]) -> dict[str | None, list[Line]]:
+    """The lines that are compared with each other."""
+    found: dict[str | None, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.size, []).append(line)
+    return found
 
 
 # --- a comparison ------------------------------------------------------------------------------------------------
@@ -224,8 +238,8 @@ def columns(
         column("artefact", (_text(line.artifact_bytes, size) for line in lines), 6),
     ]
     if differences and metric_names:
-        best = best_line(lines, metric_names[0])
-        cells = (_difference(line, differences.get(line.arm), line is best) for line in lines)
+        best = [best_line(group, metric_names[0]) for group in by_size(lines).values()]
+        cells = (_difference(line, differences.get(line.arm), any(line is one for one in best)) for line in lines)
         made.append(column("difference\nto the best", cells, 3))
     return [one for one in made if one.rank == 0 or any(one.cells)]
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -24,12 +24,13 @@ from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
 from hfstrat.report import tables
-from hfstrat.report.plot import quality_against_time
+from hfstrat.report.plot import quality_against_rows, quality_against_time
 from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
 from hfstrat.study import worker
 from hfstrat.study.arms import Arm, arms_of, without_teacher
+from hfstrat.study.curves import Curves, Shape, by_rows, shape_of
 from hfstrat.study.statistics import Difference, Resampled, detectable_difference, difference, of_items, of_statistics
 from hfstrat.study.verdicts import Verdict, among_the_best, verdicts
 from hfstrat.tasks.base import Labels
@@ -40,7 +41,7 @@ from hfstrat.training.signals import Signals
 if TYPE_CHECKING:
     import pandas
 
-PICTURE = "quality-against-time.png"
+PICTURE, CURVES = "quality-against-time.png", "quality-against-rows.png"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Comparison:
         verdicts: For each pair of arms, their paired difference on the test items, and whether it can be told.
         train_rows: Training examples that the recipe asks for; arms on other amounts are marked.
         price: Of an hour.
+        curves: Arms on several amounts of data.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Comparison:
     verdicts: tuple[Verdict, ...]
     train_rows: int | None
     price: float | None = None
+    curves: Curves = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -71,14 +74,17 @@ class Comparison:
     @cached_property
     def lines(self) -> list[tables.Line]:
         """A line for each arm, over its seeds."""
-        return tables.comparison_rows(self.rows, self.price)
+        return _lines(self.rows, self.price, self.curves)
 
     @property
     def differences(self) -> dict[str, Difference]:
-        """For each arm its paired difference to the best one on the test items, with its interval."""
-        best = tables.best_line(self.lines, self.metrics[0])
-        about = [self.verdict(line.arm, best.arm) for line in self.lines if best and line is not best] if best else []
-        return {one.first: one.difference for one in about if one is not None}
+        """For each arm its paired difference to the best one on as much data, on the test items, with its interval."""
+        found: dict[str, Difference] = {}
+        for lines in tables.by_size(self.lines).values():
+            best = tables.best_line(lines, self.metrics[0])
+            about = [self.verdict(line.arm, best.arm) for line in lines if line is not best] if best else []
+            found |= {one.first: one.difference for one in about if one is not None}
+        return found
 
     def verdict(self, first: str, second: str) -> Verdict | None:
         """Which of two arms is better on the test items, if that can be told; None where they have no items together.
@@ -104,6 +110,32 @@ class Comparison:
         found = among_the_best([one.arm for one in self.lines], line.arm, self.verdicts)
         return sorted(found, key=lambda arm: arm != line.arm)
 
+    @cached_property
+    def shape(self) -> Shape:
+        """Who is ahead on each amount of data, and which arms change places."""
+        return shape_of(self.curves, self.lines, self.metrics[0], self.verdict)
+
+    def curve(self) -> pandas.DataFrame:
+        """Quality against amount of data as a data frame: a row for each arm and amount, from the smallest on."""
+        import pandas
+
+        lines = {line.arm: line for line in self.lines}
+        best = {winner.size: winner.best for winner in self.shape.winners}
+        found = []
+        for size in by_rows(self.curves, self.lines):
+            for family, arms in self.curves.items():
+                line = lines.get(arms.get(size, ""))
+                if line is None:
+                    continue
+                measure = line.metrics.get(self.metrics[0])
+                scores = {name: measure and getattr(measure, name) for name in ("value", "low", "high", "spread")}
+                cost = {name: getattr(line, name) for name in ("seconds", "flops", "cost")}
+                among = family in best.get(size, ())
+                found.append(
+                    {"arm": family, "size": size, "train_rows": line.train_rows, **scores, "best": among, **cost}
+                )
+        return pandas.DataFrame(found)
+
     def table(self) -> pandas.DataFrame:
         """The arms as a data frame."""
         import pandas
@@ -111,13 +143,29 @@ class Comparison:
         return pandas.DataFrame(tables.records(self.lines, self.metrics, self.differences))
 
     def plot(self, path: str | Path | None = None) -> Path | None:
-        """Draw quality against time.
+        """Draw quality against time; of arms on several amounts of data those on the largest.
 
         Returns:
             The PNG; None without matplotlib.
         """
         target = path or self.path / PICTURE
-        return quality_against_time(self.lines, target, self.metrics[0], train_rows=self.train_rows)
+        *_, largest = [*by_rows(self.curves, self.lines), None]
+        lines = [line for line in self.lines if line.size in (largest, None)] if self.curves else self.lines
+        return quality_against_time(lines, target, self.metrics[0], train_rows=self.train_rows)
+
+    def plot_curves(self, path: str | Path | None = None) -> Path | None:
+        """Draw quality against training rows.
+
+        Returns:
+            The PNG; None without matplotlib, and where arms are on one amount of data alone.
+        """
+        return quality_against_rows(self.lines, self.curves, path or self.path / CURVES, self.metrics[0])
+
+    def markdown(self) -> str:
+        """The table with every column, and what tests say about amounts of data."""
+        told = [f"- {sentence}\n" for sentence in self.shape.sentences()]
+        table = tables.to_markdown(self.lines, self.metrics, self.differences)
+        return f"{table}\n{''.join(told)}" if told else f"{table}\n"
 
     def __rich__(self) -> Any:
         """The table."""
@@ -138,6 +186,7 @@ def compare(
     overwrite: bool = False,
     observer: Observer | None = None,
     price: float | None = None,
+    sizes: Sequence[Any] | None = None,
 ) -> Comparison:
     """Run every arm that is not sealed yet, and put them side by side.
 
@@ -151,6 +200,7 @@ def compare(
         overwrite: Run sealed arms again.
         observer: Hears what happens.
         price: Of an hour, in place of the recipe's `compare.price`.
+        sizes: In place of the recipe's `compare.sizes`.
 
     Returns:
         The comparison; arms that failed are rows of it.
@@ -164,7 +214,7 @@ def compare(
     parsed, source = load_recipe(recipe, overrides)
     folder = folder_of(Path(runs), parsed)
     with located(source):
-        planned = arms_of(parsed, folder, arms, seeds)
+        planned = arms_of(parsed, folder, arms, seeds, sizes)
     fingerprints = _check(planned, folder, data, source, observer)
     if Run(folder).status is not None:
         raise UsageError(Problem(f"{folder} holds a run, not a comparison", hint="Choose another name=…"))
@@ -180,7 +230,12 @@ def compare(
                 _run(arm, folder, data, context, listener, overwrite=overwrite)
     observer.finished()
     price = parsed.compare.price if price is None else price
-    return _conclude(folder, [arm.recipe.name for arm in planned], price, observer)
+    curves: dict[str, dict[str, str]] = {}
+    for arm in planned:
+        if arm.size is not None:
+            curves.setdefault(arm.family, {})[arm.size] = tables.arm_of(arm.recipe.name)
+    asked = {"runs": [arm.recipe.name for arm in planned], "price": price, "curves": curves}
+    return _conclude(folder, asked, observer)
 
 
 class _OnlyNew(Observer):
@@ -313,15 +368,17 @@ def _run(
         )
 
 
-def _conclude(folder: Path, names: Sequence[str], price: float | None, observer: Observer) -> Comparison:
+def _conclude(folder: Path, asked: Mapping[str, Any], observer: Observer) -> Comparison:
     """Write the comparison's files from its runs."""
-    found = _read(folder, names, price)
+    found = _read(folder, asked)
     lines = found.lines
-    write_json(folder / "comparison.json", {"runs": list(names), "metrics": list(found.metrics), "price": price})
-    write_text(folder / "table.md", tables.to_markdown(lines, found.metrics, found.differences) + "\n")
+    write_json(folder / "comparison.json", {**asked, "metrics": list(found.metrics)})
+    write_text(folder / "table.md", found.markdown())
     write_text(folder / "table.csv", tables.to_csv(lines, found.metrics, found.differences))
     write_text(folder / "table.json", tables.to_json(lines, found.metrics, found.differences) + "\n")
-    write_json(folder / "verdicts.json", {"best": found.best, "pairs": [one.to_json() for one in found.verdicts]})
+    pairs = [one.to_json() for one in found.verdicts]
+    write_json(folder / "verdicts.json", {"best": found.best, "pairs": pairs, **found.shape.to_json()})
+    found.plot_curves()
     if found.plot() is None and any(line.state == "done" for line in lines):
         observer.note("no picture was drawn: `pip install 'hfstrat[plots]'` brings matplotlib")
     return found
@@ -336,18 +393,26 @@ def load(folder: str | Path) -> Comparison:
     stored = Run(Path(folder)).read("comparison.json")
     if stored is None:
         raise UsageError(Problem(f"{folder} holds no comparison", hint="`hfstrat compare RECIPE` makes one"))
-    return _read(Path(folder), stored["runs"], stored.get("price"))
+    return _read(Path(folder), stored)
 
 
-def _read(folder: Path, names: Sequence[str], price: float | None) -> Comparison:
-    runs = tuple(Run(folder / name) for name in names)
+def _read(folder: Path, asked: Mapping[str, Any]) -> Comparison:
+    runs = tuple(Run(folder / name) for name in asked["runs"])
+    price, curves = asked.get("price"), asked.get("curves", {})
     rows = [Row.of(run) for run in runs]
     done = [row for row in rows if row.state == "done" and row.metrics]
     metrics = tuple(next(iter(done)).metrics) if done else ("accuracy",)
-    lines = tables.comparison_rows(rows)
+    lines = _lines(rows, price, curves)
     sizes = [row.train_rows for row in rows if row.train_rows]
     usual = max(sorted(set(sizes)), key=sizes.count, default=None)
-    return Comparison(folder, runs, metrics, _verdicts(folder, lines, metrics[0]), usual, price)
+    # What is compared on one amount of data is a family of tests of its own.
+    told = tuple(one for group in tables.by_size(lines).values() for one in _verdicts(folder, group, metrics[0]))
+    return Comparison(folder, runs, metrics, told, usual, price, curves)
+
+
+def _lines(rows: Sequence[Row], price: float | None, curves: Curves) -> list[tables.Line]:
+    sizes = {arm: size for arms in curves.values() for size, arm in arms.items()}
+    return tables.comparison_rows(rows, price, sizes)
 
 
 def _verdicts(folder: Path, lines: Sequence[tables.Line], metric: str) -> tuple[Verdict, ...]:

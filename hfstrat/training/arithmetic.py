@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,8 @@ def _size_of_one(batch: Batch) -> FloatArray:
     widest = read or [max(batch.inputs.values(), key=lambda tensor: tensor.numel())]
     numbers = [float(tensor.numel()) for tensor in widest]
     windows = len(widest[0])
-    squares = [number * number / max(1, windows) for number in numbers]
+    # Each attends to itself, and what is written to what is read.
+    squares = [one * other / max(1, windows) for one, other in combinations_with_replacement(numbers, 2)]
     return np.array([*numbers, windows, *squares, len(batch.units)], np.float64)
 
 
