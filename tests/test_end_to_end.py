@@ -384,6 +384,9 @@ class TestCompare:
             one["difference"] for one in written["pairs"] if (one["first"], one["second"]) == ("majority", "head")
         )
         assert found.verdict("wild", "head") is None, "it has no scores"
+        assert found.factors.strategies == ("head", "wild")
+        assert "quality: accuracy" in rendered(found)
+        assert (found.path / "table.md").read_text().startswith("|  | head | wild |")
         with pytest.raises(hf.UsageError, match="there is no arm 'heads'"):
             found.verdict("heads", "majority")
 
@@ -416,6 +419,9 @@ class TestCompare:
         assert (found.path / "quality-against-rows.png").is_file()
         text = (found.path / "table.md").read_text()
         assert "- 3-per-class (6 rows): " in text
+        assert text.startswith("| arm |"), "between one strategy and floors there is nothing to choose"
+        needed = next(row for row in found.factors.rows if row.name.startswith("data"))
+        assert needed.cells[0] in ("never", "3-per-class (6 rows)", "20 (20 rows)", "all (43 rows)")
         line = found.lines[-1]
         assert line.cost == pytest.approx(line.seconds / 1000)
         assert line.flops is not None

@@ -101,6 +101,7 @@ class Line:
         peak_rss_bytes: Most anonymous resident memory, over seeds.
         trainable_parameters: Parameters that trained.
         stored_parameters: Parameters in the artefact.
+        architecture: Which ones its strategy can have, as of a Row.
         artifact_bytes: Size of the artefact's weights.
     """
 
@@ -121,6 +122,7 @@ class Line:
     peak_rss_bytes: int | None
     trainable_parameters: int | None
     stored_parameters: int | None
+    architecture: str | None
     artifact_bytes: int | None
 
     @classmethod
@@ -146,6 +148,7 @@ class Line:
             peak_rss_bytes=max(_known(row.peak_rss_bytes for row in rows), default=None),
             trainable_parameters=first.trainable_parameters,
             stored_parameters=first.stored_parameters,
+            architecture=first.architecture,
             artifact_bytes=max(_known(row.artifact_bytes for row in rows), default=None),
         )
 

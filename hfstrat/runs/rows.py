@@ -32,6 +32,7 @@ class Row:
         peak_rss_bytes: Most anonymous resident memory.
         trainable_parameters: Parameters that trained in any stage.
         stored_parameters: Parameters in the artefact.
+        architecture: Which ones its strategy can have: `any`, `fewer blocks` or `the base's`; None of floors.
         artifact_bytes: Size of the artefact's weights.
     """
 
@@ -50,6 +51,7 @@ class Row:
     peak_rss_bytes: int | None
     trainable_parameters: int | None
     stored_parameters: int | None
+    architecture: str | None
     artifact_bytes: int | None
 
     @classmethod
@@ -75,6 +77,7 @@ class Row:
             peak_rss_bytes=ledger.get("peak_rss_bytes"),
             trainable_parameters=(plan.get("parameters") or {}).get("trainable"),
             stored_parameters=(plan.get("parameters") or {}).get("stored"),
+            architecture=_architecture(plan),
             artifact_bytes=ledger.get("artifact_bytes"),
         )
 
@@ -83,3 +86,11 @@ def _flops(phases: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Those of all phases, if each that has some counted them."""
     found = [phases[name] for name in COMPUTING if name in phases]
     return sum(phase["flops"] for phase in found) if found and all("flops" in phase for phase in found) else None
+
+
+def _architecture(plan: Mapping[str, Any]) -> str | None:
+    if plan.get("weights") is None:
+        return None
+    if plan["weights"] == "random":
+        return "any"
+    return "fewer blocks" if plan.get("distillation") else "the base's"

@@ -24,6 +24,7 @@ from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
 from hfstrat.report import tables
+from hfstrat.report.factors import Factors, factors, needed
 from hfstrat.report.plot import quality_against_rows, quality_against_time
 from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
@@ -115,6 +116,29 @@ class Comparison:
         """Who is ahead on each amount of data, and which arms change places."""
         return shape_of(self.curves, self.lines, self.metrics[0], self.verdict)
 
+    @cached_property
+    def factors(self) -> Factors:
+        """What decides between the strategies; of arms on several amounts of data on the largest."""
+        metric, lines = self.metrics[0], self._largest
+        families = {arm: family for family, arms in self.curves.items() for arm in arms.values()}
+        told = [(f"{one.size} ({one.train_rows:,} rows)", one.best) for one in self.shape.winners if one.train_rows]
+        smallest = needed(told, self.curves)
+
+        def gain(first: tables.Line, second: tables.Line) -> Difference | None:
+            verdict = self.verdict(first.arm, second.arm)
+            if verdict is None:
+                return None
+            return verdict.difference if verdict.up else verdict.turned().difference
+
+        of_arms = {line.arm: smallest.get(families.get(line.arm, ""), "") for line in lines}
+        return factors(lines, metric, gain, of_arms)
+
+    @property
+    def _largest(self) -> list[tables.Line]:
+        """The arms on the largest amount of data, and those that are on one alone."""
+        sizes = [*by_rows(self.curves, self.lines)]
+        return [line for line in self.lines if line.size is None or line.size == sizes[-1]]
+
     def curve(self) -> pandas.DataFrame:
         """Quality against amount of data as a data frame: a row for each arm and amount, from the smallest on."""
         import pandas
@@ -149,9 +173,7 @@ class Comparison:
             The PNG; None without matplotlib.
         """
         target = path or self.path / PICTURE
-        *_, largest = [*by_rows(self.curves, self.lines), None]
-        lines = [line for line in self.lines if line.size in (largest, None)] if self.curves else self.lines
-        return quality_against_time(lines, target, self.metrics[0], train_rows=self.train_rows)
+        return quality_against_time(self._largest, target, self.metrics[0], train_rows=self.train_rows)
 
     def plot_curves(self, path: str | Path | None = None) -> Path | None:
         """Draw quality against training rows.
@@ -162,14 +184,17 @@ class Comparison:
         return quality_against_rows(self.lines, self.curves, path or self.path / CURVES, self.metrics[0])
 
     def markdown(self) -> str:
-        """The table with every column, and what tests say about amounts of data."""
+        """What decides between the strategies, the table with every column, what tests say about amounts of data."""
         told = [f"- {sentence}\n" for sentence in self.shape.sentences()]
         table = tables.to_markdown(self.lines, self.metrics, self.differences)
-        return f"{table}\n{''.join(told)}" if told else f"{table}\n"
+        return "\n".join(part for part in (self.factors.markdown(), table, "".join(told)) if part)
 
     def __rich__(self) -> Any:
-        """The table."""
-        return tables.comparison_table(self.lines, self.metrics, self.differences, title=self.path.name)
+        """What decides between the strategies, and the table."""
+        from rich.console import Group
+
+        table = tables.comparison_table(self.lines, self.metrics, self.differences, title=self.path.name)
+        return Group(self.factors, table) if len(self.factors.strategies) > 1 else table
 
     def _repr_html_(self) -> str:
         return tables.as_html(self)

@@ -111,7 +111,7 @@ def test_a_teacher_has_seen_as_much_as_its_student() -> None:
 
 @pytest.mark.parametrize("sizes", [[0], ["some"], [{"per_class": 0}], [1.5], [10, 10]])
 def test_amounts_that_are_none(sizes: list[Any]) -> None:
-    with pytest.raises(RecipeError, match="no amounts of data|two arms are called"):
+    with pytest.raises(RecipeError, match=r"no amounts of data|two arms are called"):
         arms_of(recipe(), FOLDER, ["head"], sizes=sizes)
 
 
