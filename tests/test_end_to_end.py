@@ -21,6 +21,7 @@ from rich.console import Console
 
 import hfstrat as hf
 from hfstrat.recipe.loading import load
+from hfstrat.runs.directory import Run
 from hfstrat.study.compare import load as load_comparison
 from tests import tiny
 from tests.command import hfstrat
@@ -431,6 +432,48 @@ class TestCompare:
             2,
             ["'3/klass' is no amount of data. Write --sizes 4/class,8/class,1000,all"],
         )
+
+    def test_learning_rates_are_chosen_on_validation_and_charged(self, base: Path, here: Path) -> None:
+        rates = [1e30, 1e-3]  # the first one diverges
+        full = {"strategy": {"kind": "full", "head_init": "random"}, "name": "full"}
+        given = recipe(base, compare={"arms": ["tfidf", "head", full], "lr": rates, "seeds": [0, 1]})
+        given["data"] |= {"validation": 0.2}
+        found = hf.compare(given, quiet=True)
+        lines = {line.arm: line for line in found.lines}
+        assert list(lines) == ["tfidf", "head", "full"]
+        assert [line.tuned and line.tuned.lr for line in lines.values()] == [None, None, 1e-3]
+        tried = {name: Run(found.path / f"full-lr{name}-seed0") for name in ("1e30", "0.001")}
+        assert [run.status for run in tried.values()] == ["diverged", "done"]
+        own = [Run(found.path / name) for name in ("full-seed0", "full-seed1")]
+        assert own[0].metrics == tried["0.001"].metrics
+        assert own[0].path.resolve() == tried["0.001"].path.resolve()
+        assert all(load(run.path / "recipe.yaml")[0].train.lr == 1e-3 for run in own)
+        assert lines["full"].runs == ("full-seed0", "full-seed1")
+        assert not (found.path / "head-lr0.001-seed0").exists(), "nothing there depends on a learning rate"
+
+        both = hf.compare(given, {"compare.lr": [3e-3, 1e-3]}, arms=["full"], quiet=True)
+        (line,) = both.lines
+        assert line.tuned is not None
+        other = {3e-3: 1e-3, 1e-3: 3e-3}[line.tuned.lr]
+        ledgers = [Run(both.path / name).ledger for name in (f"full-lr{other:g}-seed0", *line.runs)]
+        assert line.tuned.seconds == ledgers[0]["seconds"]
+        mean = sum(ledger["seconds"] for ledger in ledgers[1:]) / 2
+        assert line.seconds == pytest.approx(mean + ledgers[0]["seconds"])
+        assert f"{line.tuned.lr:g} (in " in (both.path / "table.md").read_text()
+        assert load_comparison(both.path).lines == both.lines
+
+    def test_without_validation_no_learning_rate_is_chosen(self, base: Path, here: Path) -> None:
+        for name in ("train", "test"):
+            (here / f"{name}.txt").write_text("\n\n".join(row["text"] for row in tiny.reviews(20)))
+        given = recipe(
+            base,
+            task={"kind": "masked_lm", "max_length": 16, "joined": True},
+            data={"source": "train.txt", "test": "test.txt", "streaming": True},
+            evaluate={"metrics": ["perplexity"]},
+            compare={"arms": ["full"], "lr": [1e-3, 1e-4]},
+        )
+        with pytest.raises(hf.UsageError, match="learning rates are chosen on validation, and there is none"):
+            hf.compare(given, quiet=True)
 
     def test_is_refused_under_a_launcher(self, base: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_recipe(here, recipe(base))

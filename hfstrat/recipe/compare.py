@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hfstrat.recipe.data import PerClass, Seed
+from hfstrat.recipe.train import Rate
 from hfstrat.spec import Spec
 from hfstrat.strategies import Strategy
 
@@ -34,6 +35,8 @@ class ArmSpec(Spec):
     """In place of `data.limit`; all: every row."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     """In place of the comparison's seeds, for an arm that is too dear for all of them."""
+    lr: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
+    """In place of the comparison's learning rates."""
 
 
 class CompareSpec(Spec):
@@ -45,6 +48,9 @@ class CompareSpec(Spec):
     strategy."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Each strategy is run once for each seed; all seeds share one split."""
+    lr: tuple[Rate, ...] = ()
+    """Learning rates in place of `train.lr`, for strategies that learn by steps. Each is tried with an arm's first
+    seed; the one that is best on validation is kept for all seeds, and what the others took is charged to the arm."""
     sizes: tuple[Limit, ...] = ()
     """Amounts of data in place of `data.limit`: numbers of rows, {per_class: n}, or all. Each arm without a `limit` of
     its own is run on each of them; the smaller ones are parts of the larger ones."""

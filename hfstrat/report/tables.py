@@ -80,6 +80,21 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """How an arm's learning rate was chosen.
+
+    Args:
+        lr: The rate.
+        seconds: What the runs took that it was chosen by, beside the arm's own.
+        flops: Their floating-point operations.
+    """
+
+    lr: float
+    seconds: float | None
+    flops: float | None
+
+
+@dataclass(frozen=True)
 class Line:
     """An arm of a comparison: its runs over seeds, as far as they ended alike. What was not measured is None.
 
@@ -93,10 +108,11 @@ class Line:
         train_rows: Training examples.
         test_rows: Test examples.
         metrics: Each metric over the seeds.
-        seconds: Mean wall time of a run.
+        seconds: Mean wall time of a run, and what choosing its learning rate took.
         training_seconds: Mean wall time of solve and train.
-        flops: Mean floating-point operations of a run.
-        cost: Mean price of a run.
+        flops: Mean floating-point operations of a run, likewise.
+        cost: Mean price of a run, likewise.
+        tuned: How its learning rate was chosen; None where it was given.
         peak_live_bytes: Most bytes of tensors alive at once, over seeds.
         peak_rss_bytes: Most anonymous resident memory, over seeds.
         trainable_parameters: Parameters that trained.
@@ -118,6 +134,7 @@ class Line:
     training_seconds: float | None
     flops: float | None
     cost: float | None
+    tuned: Tuned | None
     peak_live_bytes: int | None
     peak_rss_bytes: int | None
     trainable_parameters: int | None
@@ -126,9 +143,14 @@ class Line:
     artifact_bytes: int | None
 
     @classmethod
-    def over(cls, rows: Sequence[Row], price: float | None = None, size: str | None = None) -> Line:
+    def over(
+        cls, rows: Sequence[Row], price: float | None = None, size: str | None = None, tuned: Tuned | None = None
+    ) -> Line:
         """Join the rows of one arm; the price is that of an hour."""
-        first, seconds = rows[0], _mean(_known(row.seconds for row in rows))
+        first = rows[0]
+        seconds, flops = _mean(_known(row.seconds for row in rows)), _mean(_known(row.flops for row in rows))
+        if tuned is not None:
+            seconds, flops = _both(seconds, tuned.seconds), _both(flops, tuned.flops)
         names = dict.fromkeys(name for row in rows for name in row.metrics)
         return cls(
             arm=arm_of(first.name),
@@ -142,7 +164,8 @@ class Line:
             metrics={name: Measure.over([row.metrics[name] for row in rows if name in row.metrics]) for name in names},
             seconds=seconds,
             training_seconds=_mean(_known(row.training_seconds for row in rows)),
-            flops=_mean(_known(row.flops for row in rows)),
+            flops=flops,
+            tuned=tuned,
             cost=None if seconds is None or price is None else seconds * price / 3600,
             peak_live_bytes=max(_known(row.peak_live_bytes for row in rows), default=None),
             peak_rss_bytes=max(_known(row.peak_rss_bytes for row in rows), default=None),
@@ -159,7 +182,10 @@ def arm_of(name: str) -> str:
 
 
 def comparison_rows(
-    rows: Sequence[Row], price: float | None = None, sizes: Mapping[str, str] | None = None
+    rows: Sequence[Row],
+    price: float | None = None,
+    sizes: Mapping[str, str] | None = None,
+    tuned: Mapping[str, Tuned] | None = None,
 ) -> list[Line]:
     """Join runs that differ only by their seed; runs that ended differently stay apart.
 
@@ -167,13 +193,16 @@ def comparison_rows(
         rows: The runs, in the order in which their arms shall stand.
         price: Of an hour.
         sizes: Amounts of data on which arms are compared with others on the same.
+        tuned: How learning rates of arms were chosen.
     """
     arms: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         # What failed knows no size, which must not part it from its like, and its state parts it from what is done.
         key = (arm_of(row.name), row.kind, row.train_rows, row.state)
         arms.setdefault(key, []).append(row)
-    return [Line.over(group, price, (sizes or {}).get(arm_of(group[0].name))) for group in arms.values()]
+    sizes, tuned = sizes or {}, tuned or {}
+    named = [(arm_of(group[0].name), group) for group in arms.values()]
+    return [Line.over(group, price, sizes.get(name), tuned.get(name)) for name, group in named]
 
 
 def best_line(lines: Iterable[Line], metric: str) -> Line | None:
@@ -234,6 +263,7 @@ def columns(
         column("time", (_text(line.seconds, duration) for line in lines), 1),
         column("FLOP", (_text(line.flops, operations) for line in lines), 7),
         column("cost", (_text(line.cost, money) for line in lines), 2),
+        column("learning rate\nchosen", (_text(line.tuned, _chosen) for line in lines), 7),
         column("peak live\nmemory", (_text(line.peak_live_bytes, size) for line in lines), 2),
         column("peak resident\nmemory", (_text(line.peak_rss_bytes, size) for line in lines), 10),
         column("trained\nparams", (_text(line.trainable_parameters, count) for line in lines), 5),
@@ -375,6 +405,8 @@ def records(
     for line in lines:
         record: dict[str, Any] = {name: getattr(line, name) for name in plain}
         record["runs"] = list(line.runs)
+        record["lr"] = line.tuned.lr if line.tuned else None
+        record["tuning_seconds"] = line.tuned.seconds if line.tuned else None
         record["metrics"] = {name: vars(line.metrics[name]) for name in names if name in line.metrics}
         record |= {name: getattr(line, name) for name in (*cost, *sizes)}
         difference = (differences or {}).get(line.arm)
@@ -554,6 +586,14 @@ def _difference(line: Line, difference: Interval | None, is_best: bool) -> str:
     if difference is None:
         return "best" if is_best else ""
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def _chosen(tuned: Tuned) -> str:
+    return f"{tuned.lr:g}" if tuned.seconds is None else f"{tuned.lr:g} (in {duration(tuned.seconds)})"
+
+
+def _both(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 def _bounds(interval: Interval) -> dict[str, float]:

@@ -29,12 +29,14 @@ class Arm:
         floor: Which floor, or None for a strategy.
         family: The arm's name without the amount of data.
         size: The amount of data by which it was multiplied; None where it was not.
+        rates: Learning rates of which the best on validation is taken; empty: the recipe's own.
     """
 
     recipe: Recipe
     floor: Floor | None
     family: str = ""
     size: str | None = None
+    rates: tuple[float, ...] = ()
 
     @property
     def amount(self) -> str:
@@ -76,7 +78,8 @@ def arms_of(
         # A floor has nothing random in it.
         for seed in [recipe.seed] if spec.floor else spec.seeds or chosen:
             made = _recipe(recipe, spec, name if spec.floor else f"{name}-seed{seed}", seed)
-            runs.append(Arm(made, spec.floor, family, size))
+            rates = () if spec.floor else block.lr if spec.lr is None else spec.lr
+            runs.append(Arm(made, spec.floor, family, size, rates))
     runs = [replace(run, recipe=_with_teacher(run, runs[:place], folder)) for place, run in enumerate(runs)]
     twice = [name for name, count in Counter(arm.recipe.name for arm in runs).items() if count > 1]
     if twice:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hfstrat.beginning import as_written
-from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError, did_you_mean
+from hfstrat.errors import Problem, RecipeError, UsageError, did_you_mean
 from hfstrat.execute import quiet
 from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, lookup
 from hfstrat.metrics.resampled import Statistic, statistic
@@ -29,9 +25,10 @@ from hfstrat.report.plot import quality_against_rows, quality_against_time
 from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
-from hfstrat.study import worker
+from hfstrat.strategies.plan import Fit
 from hfstrat.study.arms import Arm, arms_of, without_teacher
 from hfstrat.study.curves import Curves, Shape, by_rows, shape_of
+from hfstrat.study.running import Running
 from hfstrat.study.statistics import Difference, Resampled, detectable_difference, difference, of_items, of_statistics
 from hfstrat.study.verdicts import Verdict, among_the_best, verdicts
 from hfstrat.tasks.base import Labels
@@ -57,6 +54,7 @@ class Comparison:
         train_rows: Training examples that the recipe asks for; arms on other amounts are marked.
         price: Of an hour.
         curves: Arms on several amounts of data.
+        tuned: How learning rates were chosen, by arm.
     """
 
     path: Path
@@ -66,6 +64,7 @@ class Comparison:
     train_rows: int | None
     price: float | None = None
     curves: Curves = field(default_factory=dict)
+    tuned: Mapping[str, tables.Tuned] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -75,7 +74,7 @@ class Comparison:
     @cached_property
     def lines(self) -> list[tables.Line]:
         """A line for each arm, over its seeds."""
-        return _lines(self.rows, self.price, self.curves)
+        return _lines(self.rows, self.price, self.curves, self.tuned)
 
     @property
     def differences(self) -> dict[str, Difference]:
@@ -240,59 +239,39 @@ def compare(
     folder = folder_of(Path(runs), parsed)
     with located(source):
         planned = arms_of(parsed, folder, arms, seeds, sizes)
-    fingerprints = _check(planned, folder, data, source, observer)
+    planned, fingerprints = _check(planned, folder, data, source, observer)
     if Run(folder).status is not None:
         raise UsageError(Problem(f"{folder} holds a run, not a comparison", hint="Choose another name=…"))
-    sealed = [arm for arm in planned if not overwrite and _sealed(arm, folder, fingerprints)]
+    running = Running(folder, data, fingerprints, observer, overwrite)
+    sealed = [arm for arm in planned if not arm.rates and running.sealed(arm)]
     if sealed:
         observer.note(f"{len(sealed)} of {len(planned)} arms are done already")
-    context = _context()
-    listener = _OnlyNew(observer)
     with Signals().listening():
         for number, arm in enumerate(planned, start=1):
             if arm not in sealed:
                 observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
-                _run(arm, folder, data, context, listener, overwrite=overwrite)
+                running.run(arm)
     observer.finished()
     price = parsed.compare.price if price is None else price
     curves: dict[str, dict[str, str]] = {}
     for arm in planned:
         if arm.size is not None:
             curves.setdefault(arm.family, {})[arm.size] = tables.arm_of(arm.recipe.name)
-    asked = {"runs": [arm.recipe.name for arm in planned], "price": price, "curves": curves}
+    tuned = {arm: vars(tuning) for arm, tuning in running.tuned.items()}
+    asked = {"runs": [arm.recipe.name for arm in planned], "price": price, "curves": curves, "tuned": tuned}
     return _conclude(folder, asked, observer)
 
 
-class _OnlyNew(Observer):
-    """Passes everything on, but each decision and warning only once: arms decide most things alike."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._seen: set[str] = set()
-        self.note, self.phase, self.advance = observer.note, observer.phase, observer.advance  # type: ignore[method-assign]
-        self.scored = observer.scored  # type: ignore[method-assign]
-        self._observer = observer
-
-    def decided(self, decisions: Sequence[Any]) -> None:
-        new = [decision for decision in decisions if self._new(f"{decision.path}={decision.value}")]
-        self._observer.decided(new)
-
-    def warn(self, text: str) -> None:
-        if self._new(text):
-            self._observer.warn(text)
-
-    def _new(self, text: str) -> bool:
-        known = len(self._seen)
-        self._seen.add(text)
-        return len(self._seen) > known
-
-
-def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observer: Observer) -> dict[str, str]:
+def _check(
+    planned: Sequence[Arm], folder: Path, data: Any, source: Any, observer: Observer
+) -> tuple[list[Arm], dict[str, str]]:
     """Find everything that is wrong before the first arm starts.
 
     Returns:
-        The data's fingerprint for each amount of data.
+        The arms, without learning rates where nothing is learned by steps; and the data's fingerprint for each amount.
     """
     fingerprints: dict[str, str] = {}
+    planned = list(planned)
     neural = [arm for arm in planned if arm.floor is None]
     with located(source):
         for arm in planned:
@@ -306,10 +285,15 @@ def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observe
             quiet()
             # Students last: their teacher may be a run that this comparison has yet to make.
             first, *others = sorted(_distinct(neural), key=lambda one: hasattr(one.strategy, "teacher"))
-            _check_strategies([first, *(without_teacher(one, folder) for one in others)], material.labels)
+            steps = _check_strategies([first, *others], folder, material.labels)
+            planned = [arm if steps.get(_key(arm.recipe)) else replace(arm, rates=()) for arm in planned]
             prepared = prepare(first, machine(), memory=data, source=source)
             for reason in prepared.material.reasons:
                 observer.note(reason)
+            if any(arm.rates for arm in planned) and "validation" not in prepared.encoded:
+                what = "learning rates are chosen on validation, and there is none"
+                hint = "Leave it out, or name a split or a share as data.validation"
+                raise RecipeError(Problem(what, "compare.lr", hint=hint))
             tested = len(prepared.encoded.get("test", ()))
             if tested and prepared.material.labels.problem == "single_label":
                 least = detectable_difference(tested, 0.1)
@@ -317,15 +301,21 @@ def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observe
                     f"{tested:,} test items tell arms apart that differ by about {100 * least:.1f} points or more "
                     "(where they disagree on one item in ten)"
                 )
-    return fingerprints
+    return planned, fingerprints
 
 
-def _check_strategies(recipes: Sequence[Recipe], labels: Labels) -> None:
-    """Raise all that is wrong with the arms' strategies, each with its arm: the recipe's own strategy may be right."""
+def _check_strategies(recipes: Sequence[Recipe], folder: Path, labels: Labels) -> dict[str, bool]:
+    """Raise all that is wrong with the arms' strategies, each with its arm: the recipe's own strategy may be right.
+
+    Returns:
+        Whether each has a stage that learns by steps.
+    """
     problems: dict[Problem, None] = {}
-    for recipe in recipes:
+    steps = {}
+    for place, recipe in enumerate(recipes):
         try:
-            check_strategy(recipe, labels)
+            plan = check_strategy(without_teacher(recipe, folder) if place else recipe, labels)
+            steps[_key(recipe)] = any(isinstance(stage, Fit) for stage in plan.stages)
         except UsageError as error:
             arm = recipe.name.rpartition("-seed")[0]
             for one in error.problems:
@@ -335,62 +325,19 @@ def _check_strategies(recipes: Sequence[Recipe], labels: Labels) -> None:
                 )
     if problems:
         raise RecipeError(problems)
+    return steps
+
+
+def _key(recipe: Recipe) -> str:
+    return recipe.strategy.model_dump_json()
 
 
 def _distinct(arms: Sequence[Arm]) -> list[Recipe]:
     """A recipe for each strategy among some arms."""
     found: dict[str, Recipe] = {}
     for arm in arms:
-        found.setdefault(arm.recipe.strategy.model_dump_json(), arm.recipe)
+        found.setdefault(_key(arm.recipe), arm.recipe)
     return list(found.values())
-
-
-def _sealed(arm: Arm, folder: Path, fingerprints: Mapping[str, str]) -> bool:
-    run = Run(folder / arm.recipe.name)
-    env = run.read("env.json") or {}
-    same_data = env.get("data", {}).get("fingerprint") == fingerprints[arm.amount]
-    return run.status == "done" and same_data and env.get("requested") == as_written(arm.recipe)
-
-
-def _context() -> BaseContext:
-    """Processes forked from a server that has the imports done; spawned ones where there is no fork."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([worker.__name__])
-    return context
-
-
-def _run(
-    arm: Arm, folder: Path, data: Any, context: BaseContext, observer: Observer, *, overwrite: bool = False
-) -> None:
-    """Run an arm to its end, whatever that is, and pass on what it tells; one that was interrupted goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(  # type: ignore[attr-defined]
-        target=worker.run_arm, args=(arm, folder, data, sender, overwrite), name=arm.recipe.name
-    )
-    process.start()
-    sender.close()
-    try:
-        while True:
-            try:
-                name, args, kwargs = receiver.recv()
-            except EOFError:
-                break
-            getattr(observer, name)(*args, **kwargs)
-        process.join()
-    except (KeyboardInterrupt, Interrupted) as error:
-        process.terminate()  # the arm writes down that it was interrupted
-        process.join()
-        raise error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT) from None
-    if process.exitcode:
-        state = "oom" if process.exitcode == -9 else "failed"
-        reason = f"killed by signal {-process.exitcode}" if process.exitcode < 0 else "ended with a traceback"
-        worker.end(folder / arm.recipe.name, arm, state, reason)
-        observer.warn(
-            f"{arm.recipe.name} failed: {(Run(folder / arm.recipe.name).read('status.json') or {})['reason']}"
-        )
 
 
 def _conclude(folder: Path, asked: Mapping[str, Any], observer: Observer) -> Comparison:
@@ -427,17 +374,27 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Comparison:
     rows = [Row.of(run) for run in runs]
     done = [row for row in rows if row.state == "done" and row.metrics]
     metrics = tuple(next(iter(done)).metrics) if done else ("accuracy",)
-    lines = _lines(rows, price, curves)
+    tuned = {arm: _tuned(folder, **tuning) for arm, tuning in asked.get("tuned", {}).items()}
+    lines = _lines(rows, price, curves, tuned)
     sizes = [row.train_rows for row in rows if row.train_rows]
     usual = max(sorted(set(sizes)), key=sizes.count, default=None)
     # What is compared on one amount of data is a family of tests of its own.
     told = tuple(one for group in tables.by_size(lines).values() for one in _verdicts(folder, group, metrics[0]))
-    return Comparison(folder, runs, metrics, told, usual, price, curves)
+    return Comparison(folder, runs, metrics, told, usual, price, curves, tuned)
 
 
-def _lines(rows: Sequence[Row], price: float | None, curves: Curves) -> list[tables.Line]:
+def _lines(
+    rows: Sequence[Row], price: float | None, curves: Curves, tuned: Mapping[str, tables.Tuned]
+) -> list[tables.Line]:
     sizes = {arm: size for arms in curves.values() for size, arm in arms.items()}
-    return tables.comparison_rows(rows, price, sizes)
+    return tables.comparison_rows(rows, price, sizes, tuned)
+
+
+def _tuned(folder: Path, lr: float, runs: Sequence[str]) -> tables.Tuned:
+    """What choosing a learning rate took; None where not all of it was measured."""
+    rows = [Row.of(Run(folder / name)) for name in runs]
+    seconds, flops = ([getattr(row, name) for row in rows] for name in ("seconds", "flops"))
+    return tables.Tuned(lr, None if None in seconds else sum(seconds), None if None in flops else sum(flops))
 
 
 def _verdicts(folder: Path, lines: Sequence[tables.Line], metric: str) -> tuple[Verdict, ...]:

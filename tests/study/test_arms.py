@@ -103,6 +103,12 @@ def test_every_arm_is_run_on_every_amount_of_data() -> None:
     assert names(asked) == ["lora-2-per-class-seed0", "lora-all-seed0"]
 
 
+def test_learning_rates_are_of_strategies_alone() -> None:
+    own = {"strategy": {"kind": "head"}, "lr": [1.0]}
+    arms = arms_of(recipe({"arms": ["tfidf", "lora", own], "lr": [1e-4, 3e-4]}), FOLDER)
+    assert [arm.rates for arm in arms] == [(), (1e-4, 3e-4), (1.0,)]
+
+
 def test_a_teacher_has_seen_as_much_as_its_student() -> None:
     found = arms_of(recipe({"arms": ["full", "distill"], "sizes": [50, "all"]}), FOLDER)
     teachers = {arm.recipe.name: arm.recipe.strategy.teacher for arm in found if arm.family == "distill"}
