@@ -87,6 +87,7 @@ def compare(
     quiet: bool = False,
     price: float | None = None,
     sizes: Sequence[Any] | None = None,
+    budget: str | None = None,
 ) -> Comparison:
     """Train several strategies on the same split and put them side by side.
 
@@ -101,6 +102,7 @@ def compare(
         quiet: Show warnings only.
         price: Of an hour, for what each run costs.
         sizes: Amounts of data on which each arm is run, such as `[{"per_class": 8}, 1000, "all"]`.
+        budget: Time for all strategies, such as `30m`; of most of them less data has to do then.
 
     Returns:
         The comparison; arms that failed are rows of it.
@@ -122,6 +124,7 @@ def compare(
         observer=listener,
         price=price,
         sizes=sizes,
+        budget=budget,
     )
 
 

@@ -101,6 +101,9 @@ def compare(
     sizes: Annotated[
         str | None, typer.Option("--sizes", help="Amounts of data for each arm, such as 4/class,8/class,1000,all.")
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Time for all strategies, such as 30m: the worse stop at less data.")
+    ] = None,
     price: Price = None,
     runs: Runs = Path("runs"),
     overwrite: Overwrite = False,
@@ -110,7 +113,7 @@ def compare(
     """Train several strategies on the same split and show what each cost and achieved."""
     from hfstrat.verbs import compare as verb
 
-    verb.run(recipe, overrides or [], arms, seeds, sizes, price, runs, overwrite, json, quiet)
+    verb.run(recipe, overrides or [], arms, seeds, sizes, budget, price, runs, overwrite, json, quiet)
 
 
 @app.command()

@@ -475,6 +475,56 @@ class TestCompare:
         with pytest.raises(hf.UsageError, match="learning rates are chosen on validation, and there is none"):
             hf.compare(given, quiet=True)
 
+    def test_within_a_budget_the_better_go_on(self, base: Path, here: Path) -> None:
+        tiny.write_csv(here / "my.csv", tiny.reviews(200))
+        full = {"strategy": {"kind": "full", "head_init": "random"}, "name": "full"}
+        given = recipe(base, compare={"arms": ["tfidf", "head", full], "seeds": [0, 1]})
+        write_recipe(here, given)
+        done = hfstrat("compare", "my.yaml", "--budget", "0.1s")
+        assert done.code == 0, done.err
+        assert "the budget is 0 s: all are begun, and one is always finished" in done.err
+        found = load_comparison(here / "runs" / "mine")
+        first, second = found.rungs
+        assert (first.part, first.size, second.part, second.size) == ("n/16", "9", "n/4", "36")
+        assert set(first.losses) == {"head", "full"}
+        (best,) = first.kept
+        assert second.kept == (best,)
+        assert best == min(first.losses, key=lambda name: first.losses[name])
+        assert str(first) in done.out
+        other = ({"head", "full"} - {best}).pop()
+        runs = [row.name for row in found.rows]
+        assert runs == [*runs[:2], f"{best}-36-seed0", "tfidf-all", f"{best}-all-seed0", f"{best}-all-seed1"]
+        assert set(runs[:2]) == {"head-9-seed0", "full-9-seed0"}
+        assert {line.arm: line.reached for line in found.lines if line.reached} == {f"{other}-9": "n/16"}
+        text = (found.path / "table.md").read_text()
+        assert f"- {first}" in text
+
+        # Killed at the last rung it goes on with what it had decided.
+        sealed = files(found.path / f"{best}-36-seed0")
+        shutil.rmtree(found.path / f"{best}-all-seed1")
+        again = hf.compare(given, budget="0.1s", quiet=True)
+        assert (again.rungs, [row.name for row in again.rows]) == (found.rungs, runs)
+        assert files(found.path / f"{best}-36-seed0") == sealed
+
+        roomy = hf.compare(given, budget="9h", quiet=True)
+        assert [set(rung.kept) for rung in roomy.rungs] == [{"head", "full"}] * 2
+        assert len(roomy.rows) == 4 + 1 + 4
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"budget": "soon"}, "'soon' is no budget. Write 30m, 90s or 2h"),
+            ({"budget": "0m"}, "'0m' is no budget"),
+            ({"budget": "1m", "sizes": [10]}, "a budget chooses the amounts of data itself"),
+            ({"budget": "1m", "overrides": {"compare.lr": [1e-3]}}, "learning rates are not chosen within a budget"),
+        ],
+    )
+    def test_budgets_that_are_none(self, options: dict[str, Any], said: str, base: Path, here: Path) -> None:
+        overrides = options.pop("overrides", {})
+        with pytest.raises(hf.UsageError) as caught:
+            hf.compare(recipe(base), overrides, quiet=True, **options)
+        assert said in str(caught.value)
+
     def test_is_refused_under_a_launcher(self, base: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_recipe(here, recipe(base))
         monkeypatch.setenv("WORLD_SIZE", "2")

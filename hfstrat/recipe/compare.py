@@ -14,7 +14,13 @@ from hfstrat.strategies import Strategy
 FLOORS = ("majority", "tfidf", "lookup", "pixels")
 Floor = Literal["majority", "tfidf", "lookup", "pixels"]
 Limit = Annotated[int, Field(ge=1)] | PerClass | Literal["all"]
+Budget = Annotated[str, Field(pattern=r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)[smh]$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
+
+
+def seconds_of(budget: str) -> float:
+    """Seconds of a budget."""
+    return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[budget[-1]]
 
 
 def suffix(limit: Limit) -> str:
@@ -54,5 +60,8 @@ class CompareSpec(Spec):
     sizes: tuple[Limit, ...] = ()
     """Amounts of data in place of `data.limit`: numbers of rows, {per_class: n}, or all. Each arm without a `limit` of
     its own is run on each of them; the smaller ones are parts of the larger ones."""
+    budget: Budget | None = None
+    """Time for all strategies, such as `30m` or `2h`. They are run on a sixteenth of the data, then on a quarter and on
+    all of it as many as there is time for, those with the lowest validation loss; floors are run on all of it."""
     price: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Price of an hour of this machine, for what each run costs."""

@@ -113,6 +113,7 @@ class Line:
         flops: Mean floating-point operations of a run, likewise.
         cost: Mean price of a run, likewise.
         tuned: How its learning rate was chosen; None where it was given.
+        reached: Part of the data after which its strategy was dropped within a budget, such as `n/4`.
         peak_live_bytes: Most bytes of tensors alive at once, over seeds.
         peak_rss_bytes: Most anonymous resident memory, over seeds.
         trainable_parameters: Parameters that trained.
@@ -135,6 +136,7 @@ class Line:
     flops: float | None
     cost: float | None
     tuned: Tuned | None
+    reached: str | None
     peak_live_bytes: int | None
     peak_rss_bytes: int | None
     trainable_parameters: int | None
@@ -144,7 +146,12 @@ class Line:
 
     @classmethod
     def over(
-        cls, rows: Sequence[Row], price: float | None = None, size: str | None = None, tuned: Tuned | None = None
+        cls,
+        rows: Sequence[Row],
+        price: float | None = None,
+        size: str | None = None,
+        tuned: Tuned | None = None,
+        reached: str | None = None,
     ) -> Line:
         """Join the rows of one arm; the price is that of an hour."""
         first = rows[0]
@@ -166,6 +173,7 @@ class Line:
             training_seconds=_mean(_known(row.training_seconds for row in rows)),
             flops=flops,
             tuned=tuned,
+            reached=reached,
             cost=None if seconds is None or price is None else seconds * price / 3600,
             peak_live_bytes=max(_known(row.peak_live_bytes for row in rows), default=None),
             peak_rss_bytes=max(_known(row.peak_rss_bytes for row in rows), default=None),
@@ -186,6 +194,7 @@ def comparison_rows(
     price: float | None = None,
     sizes: Mapping[str, str] | None = None,
     tuned: Mapping[str, Tuned] | None = None,
+    reached: Mapping[str, str] | None = None,
 ) -> list[Line]:
     """Join runs that differ only by their seed; runs that ended differently stay apart.
 
@@ -194,15 +203,16 @@ def comparison_rows(
         price: Of an hour.
         sizes: Amounts of data on which arms are compared with others on the same.
         tuned: How learning rates of arms were chosen.
+        reached: Parts of the data after which arms were dropped.
     """
     arms: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         # What failed knows no size, which must not part it from its like, and its state parts it from what is done.
         key = (arm_of(row.name), row.kind, row.train_rows, row.state)
         arms.setdefault(key, []).append(row)
-    sizes, tuned = sizes or {}, tuned or {}
+    sizes, tuned, reached = sizes or {}, tuned or {}, reached or {}
     named = [(arm_of(group[0].name), group) for group in arms.values()]
-    return [Line.over(group, price, sizes.get(name), tuned.get(name)) for name, group in named]
+    return [Line.over(group, price, sizes.get(name), tuned.get(name), reached.get(name)) for name, group in named]
 
 
 def best_line(lines: Iterable[Line], metric: str) -> Line | None:
@@ -258,6 +268,7 @@ def columns(
     made = [
         column("arm", (line.arm for line in lines), 0, right=False),
         column("train\nrows", (_text(line.train_rows, lambda n: f"{n:,}") for line in lines), 4),
+        column("reached", (line.reached or "" for line in lines), 2),
         column("seeds", (_seeds(line, metric_names) for line in lines), 8),
         *(_metric_column(lines, name, place) for place, name in enumerate(metric_names)),
         column("time", (_text(line.seconds, duration) for line in lines), 1),
@@ -405,6 +416,7 @@ def records(
     for line in lines:
         record: dict[str, Any] = {name: getattr(line, name) for name in plain}
         record["runs"] = list(line.runs)
+        record["reached"] = line.reached
         record["lr"] = line.tuned.lr if line.tuned else None
         record["tuning_seconds"] = line.tuned.seconds if line.tuned else None
         record["metrics"] = {name: vars(line.metrics[name]) for name in names if name in line.metrics}

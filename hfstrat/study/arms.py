@@ -110,6 +110,18 @@ def _sizes(sizes: Sequence[Any]) -> tuple[Limit, ...]:
         raise RecipeError(Problem(f"{list(sizes)} are no amounts of data", hint=hint)) from None
 
 
+def checked_budget(budget: str) -> str:
+    """A budget as recipes have it.
+
+    Raises:
+        RecipeError: It is none.
+    """
+    try:
+        return str(CompareSpec.model_validate_json(json.dumps({"budget": budget})).budget)
+    except (ValidationError, TypeError):
+        raise RecipeError(Problem(f"'{budget}' is no budget", hint="Write 30m, 90s or 2h")) from None
+
+
 def _usual(recipe: Recipe) -> tuple[str, ...]:
     """All floors and strategies that go with the task."""
     kinds = [kind for kind in STRATEGIES if kind not in recipe.task.refused]

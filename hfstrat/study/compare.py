@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from hfstrat.execute import quiet
 from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, lookup
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
+from hfstrat.recipe.compare import ArmSpec, Limit, seconds_of, suffix
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
@@ -26,8 +27,9 @@ from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
 from hfstrat.strategies.plan import Fit
-from hfstrat.study.arms import Arm, arms_of, without_teacher
+from hfstrat.study.arms import Arm, arms_of, checked_budget, without_teacher
 from hfstrat.study.curves import Curves, Shape, by_rows, shape_of
+from hfstrat.study.halving import Rung, run_within, rungs
 from hfstrat.study.running import Running
 from hfstrat.study.statistics import Difference, Resampled, detectable_difference, difference, of_items, of_statistics
 from hfstrat.study.verdicts import Verdict, among_the_best, verdicts
@@ -55,6 +57,7 @@ class Comparison:
         price: Of an hour.
         curves: Arms on several amounts of data.
         tuned: How learning rates were chosen, by arm.
+        rungs: Which strategies went on to more data within a budget.
     """
 
     path: Path
@@ -65,6 +68,7 @@ class Comparison:
     price: float | None = None
     curves: Curves = field(default_factory=dict)
     tuned: Mapping[str, tables.Tuned] = field(default_factory=dict)
+    rungs: tuple[Rung, ...] = ()
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -74,7 +78,7 @@ class Comparison:
     @cached_property
     def lines(self) -> list[tables.Line]:
         """A line for each arm, over its seeds."""
-        return _lines(self.rows, self.price, self.curves, self.tuned)
+        return _lines(self.rows, self.price, self.curves, self.tuned, self.rungs)
 
     @property
     def differences(self) -> dict[str, Difference]:
@@ -182,9 +186,13 @@ class Comparison:
         """
         return quality_against_rows(self.lines, self.curves, path or self.path / CURVES, self.metrics[0])
 
+    def sentences(self) -> list[str]:
+        """What tests say about amounts of data, and who went on to more of it."""
+        return [*self.shape.sentences(), *map(str, self.rungs)]
+
     def markdown(self) -> str:
         """What decides between the strategies, the table with every column, what tests say about amounts of data."""
-        told = [f"- {sentence}\n" for sentence in self.shape.sentences()]
+        told = [f"- {sentence}\n" for sentence in self.sentences()]
         table = tables.to_markdown(self.lines, self.metrics, self.differences)
         return "\n".join(part for part in (self.factors.markdown(), table, "".join(told)) if part)
 
@@ -211,6 +219,7 @@ def compare(
     observer: Observer | None = None,
     price: float | None = None,
     sizes: Sequence[Any] | None = None,
+    budget: str | None = None,
 ) -> Comparison:
     """Run every arm that is not sealed yet, and put them side by side.
 
@@ -225,6 +234,7 @@ def compare(
         observer: Hears what happens.
         price: Of an hour, in place of the recipe's `compare.price`.
         sizes: In place of the recipe's `compare.sizes`.
+        budget: In place of the recipe's `compare.budget`.
 
     Returns:
         The comparison; arms that failed are rows of it.
@@ -238,7 +248,10 @@ def compare(
     parsed, source = load_recipe(recipe, overrides)
     folder = folder_of(Path(runs), parsed)
     with located(source):
-        planned = arms_of(parsed, folder, arms, seeds, sizes)
+        parts = _rungs(parsed, budget, sizes, data, source)
+        planned = arms_of(parsed, folder, arms, seeds, [*parts.values()] if parts else sizes)
+    within = {part: suffix(limit) for part, limit in parts.items()}
+    planned = _on_rungs(planned, [*within.values()])
     planned, fingerprints = _check(planned, folder, data, source, observer)
     if Run(folder).status is not None:
         raise UsageError(Problem(f"{folder} holds a run, not a comparison", hint="Choose another name=…"))
@@ -246,10 +259,16 @@ def compare(
     sealed = [arm for arm in planned if not arm.rates and running.sealed(arm)]
     if sealed:
         observer.note(f"{len(sealed)} of {len(planned)} arms are done already")
+    reached: list[Rung] = []
     with Signals().listening():
-        for number, arm in enumerate(planned, start=1):
+        if parts:
+            raced = [arm for arm in planned if arm.size is not None and arm.floor is None]
+            reached = run_within(seconds_of(budget or str(parsed.compare.budget)), raced, within, running)
+            planned = _that_ran(planned, reached)
+        rest = [arm for arm in planned if not parts or arm.size is None or arm.floor is not None]
+        for number, arm in enumerate(rest, start=1):
             if arm not in sealed:
-                observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
+                observer.note(f"arm {number} of {len(rest)}: {arm.recipe.name}")
                 running.run(arm)
     observer.finished()
     price = parsed.compare.price if price is None else price
@@ -258,8 +277,55 @@ def compare(
         if arm.size is not None:
             curves.setdefault(arm.family, {})[arm.size] = tables.arm_of(arm.recipe.name)
     tuned = {arm: vars(tuning) for arm, tuning in running.tuned.items()}
-    asked = {"runs": [arm.recipe.name for arm in planned], "price": price, "curves": curves, "tuned": tuned}
+    names = [arm.recipe.name for arm in planned]
+    asked: dict[str, Any] = {"runs": names, "price": price, "curves": curves, "tuned": tuned}
+    if parts:
+        asked["rungs"] = [asdict(rung) for rung in reached]
     return _conclude(folder, asked, observer)
+
+
+def _rungs(recipe: Recipe, budget: str | None, sizes: Sequence[Any] | None, data: Any, source: Any) -> dict[str, Limit]:
+    """Amounts of data on which strategies are run within a budget; empty without one.
+
+    Raises:
+        RecipeError: The budget is none, or amounts of data or learning rates are asked for as well.
+    """
+    block = recipe.compare
+    chosen = block.budget if budget is None else checked_budget(budget)
+    if chosen is None:
+        return {}
+    if block.sizes or sizes:
+        hint = "Leave one of the two out"
+        raise RecipeError(Problem("a budget chooses the amounts of data itself", "compare.sizes", hint=hint))
+    if block.lr or any(isinstance(arm, ArmSpec) and arm.lr for arm in block.arms):
+        what = "learning rates are not chosen within a budget"
+        raise RecipeError(Problem(what, "compare.lr", hint="Choose them first, and set train.lr"))
+    return rungs(recipe.data.limit, int(read_data(recipe, data, source).rows["train"]))
+
+
+def _on_rungs(arms: Sequence[Arm], sizes: Sequence[str]) -> list[Arm]:
+    """Arms of a budget: below the last rung strategies alone, with one seed."""
+    seen: set[tuple[str, str | None]] = set()
+    found = []
+    for arm in arms:
+        if arm.size in sizes[:-1]:
+            if arm.floor is not None or (arm.family, arm.size) in seen:
+                continue
+            seen.add((arm.family, arm.size))
+        found.append(arm)
+    return found
+
+
+def _that_ran(arms: Sequence[Arm], reached: Sequence[Rung]) -> list[Arm]:
+    """Arms without those on amounts of data that their strategies did not reach."""
+    names = [rung.size for rung in reached]
+    kept = []
+    for arm in arms:
+        place = names.index(arm.size) if arm.size in names else len(names)
+        dropped = arm.floor is None and arm.size is not None
+        if not (dropped and any(arm.family not in rung.kept for rung in reached[:place])):
+            kept.append(arm)
+    return kept
 
 
 def _check(
@@ -375,19 +441,25 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Comparison:
     done = [row for row in rows if row.state == "done" and row.metrics]
     metrics = tuple(next(iter(done)).metrics) if done else ("accuracy",)
     tuned = {arm: _tuned(folder, **tuning) for arm, tuning in asked.get("tuned", {}).items()}
-    lines = _lines(rows, price, curves, tuned)
+    reached = tuple(Rung(**{**rung, "kept": tuple(rung["kept"])}) for rung in asked.get("rungs", ()))
+    lines = _lines(rows, price, curves, tuned, reached)
     sizes = [row.train_rows for row in rows if row.train_rows]
     usual = max(sorted(set(sizes)), key=sizes.count, default=None)
     # What is compared on one amount of data is a family of tests of its own.
     told = tuple(one for group in tables.by_size(lines).values() for one in _verdicts(folder, group, metrics[0]))
-    return Comparison(folder, runs, metrics, told, usual, price, curves, tuned)
+    return Comparison(folder, runs, metrics, told, usual, price, curves, tuned, reached)
 
 
 def _lines(
-    rows: Sequence[Row], price: float | None, curves: Curves, tuned: Mapping[str, tables.Tuned]
+    rows: Sequence[Row],
+    price: float | None,
+    curves: Curves,
+    tuned: Mapping[str, tables.Tuned],
+    reached: Sequence[Rung],
 ) -> list[tables.Line]:
     sizes = {arm: size for arms in curves.values() for size, arm in arms.items()}
-    return tables.comparison_rows(rows, price, sizes, tuned)
+    ends = {curves[name][rung.size]: rung.part for rung in reached for name in rung.losses if name not in rung.kept}
+    return tables.comparison_rows(rows, price, sizes, tuned, ends)
 
 
 def _tuned(folder: Path, lr: float, runs: Sequence[str]) -> tables.Tuned:

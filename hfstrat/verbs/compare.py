@@ -18,6 +18,7 @@ def run(
     arms: str | None,
     seeds: str | None,
     sizes: str | None,
+    budget: str | None,
     price: float | None,
     runs: Path,
     overwrite: bool,
@@ -42,13 +43,14 @@ def run(
         observer=listener,
         price=price,
         sizes=amounts,
+        budget=budget,
     )
     if as_json:
         arms_found = json.loads(found.table().to_json(orient="records"))
         print(json.dumps({"comparison": str(found.path), "arms": arms_found, **found.shape.to_json()}))
         return
     show(found)
-    for sentence in found.shape.sentences():
+    for sentence in found.sentences():
         show(f" {sentence}")
     best, *others = found.best or [""]
     if best and not found.curves:
