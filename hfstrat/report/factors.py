@@ -127,11 +127,19 @@ def _of(name: str, write: Callable[[float], str]) -> Callable[[Line], str]:
 
 
 def needed(winners: Iterable[tuple[str, Sequence[str]]], arms: Iterable[str]) -> dict[str, str]:
-    """For each arm the smallest amount of data on which it cannot be told from the best, else `never`.
+    """For each arm the amount of data from which on it cannot be told from the best, else `never`.
+
+    On little data nothing can be told from anything; so it has to hold for every larger amount as well.
 
     Args:
         winners: Amounts of data in words, from the smallest on, each with the arms that are the best there.
         arms: All arms.
     """
     told = [*winners]
-    return {arm: next((size for size, best in told if arm in best), "never") for arm in arms} if told else {}
+    found = dict.fromkeys(arms, "never") if told else {}
+    for arm in found:
+        for size, best in reversed(told):
+            if arm not in best:
+                break
+            found[arm] = size
+    return found

@@ -60,8 +60,9 @@ def test_what_was_not_measured_is_left_out(lines: list[Line]) -> None:
 
 
 def test_the_data_that_is_needed() -> None:
-    told = [("4 rows", ["head"]), ("8 rows", ["head", "lora"])]
-    assert needed(told, ["head", "lora", "full"]) == {"head": "4 rows", "lora": "8 rows", "full": "never"}
+    told = [("4 rows", ["head", "scratch"]), ("8 rows", ["head", "lora"]), ("16 rows", ["lora", "head"])]
+    found = needed(told, ["head", "lora", "full", "scratch"])
+    assert found == {"head": "4 rows", "lora": "8 rows", "full": "never", "scratch": "never"}
     assert needed([], ["head"]) == {}
 
 

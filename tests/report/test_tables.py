@@ -168,6 +168,7 @@ def test_a_run_shows_what_it_scored_and_cost(tmp_path: Path) -> None:
         "0.900 [0.890–0.910]",
         "60.0 s",
         "train 54.0 s",
+        "60.0TFLOP",
         "300 MiB",
     ):
         assert part in text
