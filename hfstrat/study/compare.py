@@ -16,7 +16,7 @@ from hfstrat.execute import quiet
 from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, lookup
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
-from hfstrat.recipe.compare import ArmSpec, Limit, seconds_of, suffix
+from hfstrat.recipe.compare import seconds_of, suffix
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
@@ -27,9 +27,9 @@ from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
 from hfstrat.strategies.plan import Fit
-from hfstrat.study.arms import Arm, arms_of, checked_budget, without_teacher
+from hfstrat.study.arms import Arm, arms_of, without_teacher
 from hfstrat.study.curves import Curves, Shape, by_rows, shape_of
-from hfstrat.study.halving import Rung, run_within, rungs
+from hfstrat.study.halving import Rung, on_rungs, races, run_within, rungs_of, that_ran
 from hfstrat.study.running import Running
 from hfstrat.study.statistics import Difference, Resampled, detectable_difference, difference, of_items, of_statistics
 from hfstrat.study.verdicts import Verdict, among_the_best, verdicts
@@ -248,10 +248,10 @@ def compare(
     parsed, source = load_recipe(recipe, overrides)
     folder = folder_of(Path(runs), parsed)
     with located(source):
-        parts = _rungs(parsed, budget, sizes, data, source)
+        parts = rungs_of(parsed, budget, sizes, lambda: int(read_data(parsed, data, source).rows["train"]))
         planned = arms_of(parsed, folder, arms, seeds, [*parts.values()] if parts else sizes)
     within = {part: suffix(limit) for part, limit in parts.items()}
-    planned = _on_rungs(planned, [*within.values()])
+    planned = on_rungs(planned, [*within.values()])
     planned, fingerprints = _check(planned, folder, data, source, observer)
     if Run(folder).status is not None:
         raise UsageError(Problem(f"{folder} holds a run, not a comparison", hint="Choose another name=…"))
@@ -262,70 +262,32 @@ def compare(
     reached: list[Rung] = []
     with Signals().listening():
         if parts:
-            raced = [arm for arm in planned if arm.size is not None and arm.floor is None]
-            reached = run_within(seconds_of(budget or str(parsed.compare.budget)), raced, within, running)
-            planned = _that_ran(planned, reached)
-        rest = [arm for arm in planned if not parts or arm.size is None or arm.floor is not None]
+            seconds = seconds_of(budget or str(parsed.compare.budget))
+            reached = run_within(seconds, [arm for arm in planned if races(arm)], within, running)
+            planned = that_ran(planned, reached)
+        rest = [arm for arm in planned if not (parts and races(arm))]
         for number, arm in enumerate(rest, start=1):
             if arm not in sealed:
                 observer.note(f"arm {number} of {len(rest)}: {arm.recipe.name}")
                 running.run(arm)
     observer.finished()
     price = parsed.compare.price if price is None else price
+    return _conclude(folder, _asked(planned, running, price, reached), observer)
+
+
+def _asked(planned: Sequence[Arm], running: Running, price: float | None, reached: Sequence[Rung]) -> dict[str, Any]:
+    """What `comparison.json` holds of what was asked for and chosen."""
     curves: dict[str, dict[str, str]] = {}
     for arm in planned:
         if arm.size is not None:
             curves.setdefault(arm.family, {})[arm.size] = tables.arm_of(arm.recipe.name)
-    tuned = {arm: vars(tuning) for arm, tuning in running.tuned.items()}
-    names = [arm.recipe.name for arm in planned]
-    asked: dict[str, Any] = {"runs": names, "price": price, "curves": curves, "tuned": tuned}
-    if parts:
-        asked["rungs"] = [asdict(rung) for rung in reached]
-    return _conclude(folder, asked, observer)
-
-
-def _rungs(recipe: Recipe, budget: str | None, sizes: Sequence[Any] | None, data: Any, source: Any) -> dict[str, Limit]:
-    """Amounts of data on which strategies are run within a budget; empty without one.
-
-    Raises:
-        RecipeError: The budget is none, or amounts of data or learning rates are asked for as well.
-    """
-    block = recipe.compare
-    chosen = block.budget if budget is None else checked_budget(budget)
-    if chosen is None:
-        return {}
-    if block.sizes or sizes:
-        hint = "Leave one of the two out"
-        raise RecipeError(Problem("a budget chooses the amounts of data itself", "compare.sizes", hint=hint))
-    if block.lr or any(isinstance(arm, ArmSpec) and arm.lr for arm in block.arms):
-        what = "learning rates are not chosen within a budget"
-        raise RecipeError(Problem(what, "compare.lr", hint="Choose them first, and set train.lr"))
-    return rungs(recipe.data.limit, int(read_data(recipe, data, source).rows["train"]))
-
-
-def _on_rungs(arms: Sequence[Arm], sizes: Sequence[str]) -> list[Arm]:
-    """Arms of a budget: below the last rung strategies alone, with one seed."""
-    seen: set[tuple[str, str | None]] = set()
-    found = []
-    for arm in arms:
-        if arm.size in sizes[:-1]:
-            if arm.floor is not None or (arm.family, arm.size) in seen:
-                continue
-            seen.add((arm.family, arm.size))
-        found.append(arm)
-    return found
-
-
-def _that_ran(arms: Sequence[Arm], reached: Sequence[Rung]) -> list[Arm]:
-    """Arms without those on amounts of data that their strategies did not reach."""
-    names = [rung.size for rung in reached]
-    kept = []
-    for arm in arms:
-        place = names.index(arm.size) if arm.size in names else len(names)
-        dropped = arm.floor is None and arm.size is not None
-        if not (dropped and any(arm.family not in rung.kept for rung in reached[:place])):
-            kept.append(arm)
-    return kept
+    return {
+        "runs": [arm.recipe.name for arm in planned],
+        "price": price,
+        "curves": curves,
+        "tuned": {arm: vars(tuning) for arm, tuning in running.tuned.items()},
+        "rungs": [asdict(rung) for rung in reached],
+    }
 
 
 def _check(

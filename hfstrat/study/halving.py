@@ -6,15 +6,17 @@ few validation items tells less of the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfstrat.recipe.compare import Limit
+from hfstrat.errors import Problem, RecipeError
+from hfstrat.recipe.compare import ArmSpec, Limit
 from hfstrat.recipe.data import PerClass
+from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import Run
-from hfstrat.study.arms import Arm
+from hfstrat.study.arms import Arm, checked_budget
 from hfstrat.study.running import Running, validation_score
 
 PARTS = (16, 4, 1)
@@ -85,6 +87,62 @@ def rungs(limit: Limit | None, rows: int) -> dict[str, Limit]:
         amounts = {part: rows // part for part in PARTS if rows // part >= LEAST}
         amounts[1] = "all" if limit is None else limit
     return {"n" if part == 1 else f"n/{part}": amount for part, amount in amounts.items()}
+
+
+def rungs_of(
+    recipe: Recipe, budget: str | None, sizes: Sequence[Any] | None, rows: Callable[[], int]
+) -> dict[str, Limit]:
+    """Amounts of data on which strategies are run within a budget, as of `rungs`; empty without one.
+
+    Args:
+        recipe: Its `compare` block may have a budget.
+        budget: In its place.
+        sizes: Amounts of data that are asked for otherwise.
+        rows: Counts the training rows.
+
+    Raises:
+        RecipeError: The budget is none, or amounts of data or learning rates are asked for as well.
+    """
+    block = recipe.compare
+    chosen = block.budget if budget is None else checked_budget(budget)
+    if chosen is None:
+        return {}
+    if block.sizes or sizes:
+        hint = "Leave one of the two out"
+        raise RecipeError(Problem("a budget chooses the amounts of data itself", "compare.sizes", hint=hint))
+    if block.lr or any(isinstance(arm, ArmSpec) and arm.lr for arm in block.arms):
+        what = "learning rates are not chosen within a budget"
+        raise RecipeError(Problem(what, "compare.lr", hint="Choose them first, and set train.lr"))
+    return rungs(recipe.data.limit, rows())
+
+
+def on_rungs(arms: Sequence[Arm], sizes: Sequence[str]) -> list[Arm]:
+    """Arms of a budget: below the last rung strategies alone, with one seed."""
+    seen: set[tuple[str, str | None]] = set()
+    found = []
+    for arm in arms:
+        if arm.size in sizes[:-1]:
+            if arm.floor is not None or (arm.family, arm.size) in seen:
+                continue
+            seen.add((arm.family, arm.size))
+        found.append(arm)
+    return found
+
+
+def that_ran(arms: Sequence[Arm], reached: Sequence[Rung]) -> list[Arm]:
+    """Arms without those on amounts of data that their strategies did not reach."""
+    names = [rung.size for rung in reached]
+    kept = []
+    for arm in arms:
+        place = names.index(arm.size) if arm.size in names else len(names)
+        if not races(arm) or all(arm.family in rung.kept for rung in reached[:place]):
+            kept.append(arm)
+    return kept
+
+
+def races(arm: Arm) -> bool:
+    """Whether an arm is one of those among which a budget is divided: a strategy without an amount of its own."""
+    return arm.size is not None and arm.floor is None
 
 
 def survivors(found: Sequence[Measured], seconds: float, later: Sequence[tuple[float, int]]) -> list[str]:
