@@ -515,11 +515,13 @@ class TestCompare:
         [
             ({"budget": "soon"}, "'soon' is no budget. Write 30m, 90s or 2h"),
             ({"budget": "0m"}, "'0m' is no budget"),
+            ({"price": -1.0}, "-1.0 is no price of an hour. Give a number from 0"),
+            ({"price": float("nan")}, "nan is no price of an hour"),
             ({"budget": "1m", "sizes": [10]}, "a budget chooses the amounts of data itself"),
             ({"budget": "1m", "overrides": {"compare.lr": [1e-3]}}, "learning rates are not chosen within a budget"),
         ],
     )
-    def test_budgets_that_are_none(self, options: dict[str, Any], said: str, base: Path, here: Path) -> None:
+    def test_arguments_that_are_none(self, options: dict[str, Any], said: str, base: Path, here: Path) -> None:
         overrides = options.pop("overrides", {})
         with pytest.raises(hf.UsageError) as caught:
             hf.compare(recipe(base), overrides, quiet=True, **options)

@@ -67,11 +67,11 @@ def arms_of(
     asked: Sequence[str | ArmSpec] = words or block.arms or _usual(recipe)
     # What is wrong with an argument stands nowhere in the recipe.
     specs = [_spec(arm, recipe, "" if words else f"compare.arms.{place}") for place, arm in enumerate(asked)]
-    chosen = block.seeds if seeds is None else _seeds(seeds)
+    chosen = block.seeds if seeds is None else given(seeds=seeds).seeds
     if len(set(chosen)) < len(chosen):
         path = "compare.seeds" if seeds is None else ""
         raise RecipeError(Problem("a seed is given twice", path, hint="Each seed is one run"))
-    amounts = block.sizes if sizes is None else _sizes(sizes)
+    amounts = block.sizes if sizes is None else given(sizes=sizes).sizes
     runs = []
     for spec, family, size in _multiplied(specs, amounts, recipe):
         name = family if size is None else f"{family}-{size}"
@@ -102,24 +102,32 @@ def _multiplied(
         yield from ((spec, _name(spec, recipe), None) for spec in specs)
 
 
-def _sizes(sizes: Sequence[Any]) -> tuple[Limit, ...]:
-    try:
-        return CompareSpec.model_validate_json(json.dumps({"sizes": list(sizes)})).sizes
-    except (ValidationError, TypeError):
-        hint = "Give whole numbers from 1, {per_class: n} (on the command line n/class), or all"
-        raise RecipeError(Problem(f"{list(sizes)} are no amounts of data", hint=hint)) from None
-
-
-def checked_budget(budget: str) -> str:
-    """A budget as recipes have it.
+def given(
+    *,
+    seeds: Sequence[int] = (0,),
+    sizes: Sequence[Any] = (),
+    budget: str | None = None,
+    price: float | None = None,
+) -> CompareSpec:
+    """Arguments in place of a recipe's `compare` block, checked as that is.
 
     Raises:
-        RecipeError: It is none.
+        RecipeError: One of them is none.
     """
     try:
-        return str(CompareSpec.model_validate_json(json.dumps({"budget": budget})).budget)
-    except (ValidationError, TypeError):
-        raise RecipeError(Problem(f"'{budget}' is no budget", hint="Write 30m, 90s or 2h")) from None
+        plain = {"seeds": list(seeds), "sizes": list(sizes), "budget": budget, "price": price}
+        return CompareSpec.model_validate_json(json.dumps(plain))
+    except TypeError as error:
+        raise RecipeError(Problem(f"compare is given what is no plain data: {error}")) from None
+    except ValidationError as error:
+        wrong = {str(one["loc"][0]) for one in error.errors()}
+        said = {
+            "seeds": (f"{list(seeds)} are no seeds", "Give whole numbers from 0"),
+            "sizes": (f"{list(sizes)} are no amounts of data", "Give whole numbers from 1, {per_class: n}, or all"),
+            "budget": (f"'{budget}' is no budget", "Write 30m, 90s or 2h"),
+            "price": (f"{price} is no price of an hour", "Give a number from 0"),
+        }
+        raise RecipeError([Problem(said[name][0], hint=said[name][1]) for name in said if name in wrong]) from None
 
 
 def _usual(recipe: Recipe) -> tuple[str, ...]:
@@ -132,14 +140,6 @@ def _usual(recipe: Recipe) -> tuple[str, ...]:
 
 def _begins_at_random(spec: ArmSpec) -> bool:
     return spec.strategy is not None and spec.strategy.body().weights == "random"
-
-
-def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    try:
-        return CompareSpec.model_validate_json(json.dumps({"seeds": list(seeds)})).seeds
-    except (ValidationError, TypeError):
-        hint = "Give whole numbers from 0"
-        raise RecipeError(Problem(f"{list(seeds)} are no seeds", hint=hint)) from None
 
 
 def _spec(arm: str | ArmSpec, recipe: Recipe, path: str) -> ArmSpec:

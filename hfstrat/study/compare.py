@@ -27,7 +27,7 @@ from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
 from hfstrat.strategies.plan import Fit
-from hfstrat.study.arms import Arm, arms_of, without_teacher
+from hfstrat.study.arms import Arm, arms_of, given, without_teacher
 from hfstrat.study.curves import Curves, Shape, by_rows, shape_of
 from hfstrat.study.halving import Rung, on_rungs, races, run_within, rungs_of, that_ran
 from hfstrat.study.running import Running
@@ -247,6 +247,7 @@ def compare(
         raise UsageError(Problem("compare starts processes itself", hint="Run `hfstrat compare` without a launcher"))
     parsed, source = load_recipe(recipe, overrides)
     folder = folder_of(Path(runs), parsed)
+    price = parsed.compare.price if price is None else given(price=price).price
     with located(source):
         parts = rungs_of(parsed, budget, sizes, lambda: int(read_data(parsed, data, source).rows["train"]))
         planned = arms_of(parsed, folder, arms, seeds, [*parts.values()] if parts else sizes)
@@ -271,7 +272,6 @@ def compare(
                 observer.note(f"arm {number} of {len(rest)}: {arm.recipe.name}")
                 running.run(arm)
     observer.finished()
-    price = parsed.compare.price if price is None else price
     return _conclude(folder, _asked(planned, running, price, reached), observer)
 
 

@@ -16,7 +16,7 @@ from hfstrat.recipe.compare import ArmSpec, Limit
 from hfstrat.recipe.data import PerClass
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import Run
-from hfstrat.study.arms import Arm, checked_budget
+from hfstrat.study.arms import Arm, given
 from hfstrat.study.running import Running, validation_score
 
 PARTS = (16, 4, 1)
@@ -104,7 +104,7 @@ def rungs_of(
         RecipeError: The budget is none, or amounts of data or learning rates are asked for as well.
     """
     block = recipe.compare
-    chosen = block.budget if budget is None else checked_budget(budget)
+    chosen = block.budget if budget is None else given(budget=budget).budget
     if chosen is None:
         return {}
     if block.sizes or sizes:
