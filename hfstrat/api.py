@@ -85,6 +85,9 @@ def compare(
     runs: str | Path = "runs",
     overwrite: bool = False,
     quiet: bool = False,
+    price: float | None = None,
+    sizes: Sequence[Any] | None = None,
+    budget: str | None = None,
 ) -> Comparison:
     """Train several strategies on the same split and put them side by side.
 
@@ -97,6 +100,9 @@ def compare(
         runs: The comparison's directory goes here, under the recipe's name.
         overwrite: Run again what is done already.
         quiet: Show warnings only.
+        price: Of an hour, for what each run costs.
+        sizes: Amounts of data on which each arm is run, such as `[{"per_class": 8}, 1000, "all"]`.
+        budget: Time for all strategies, such as `30m`; of most of them less data has to do then.
 
     Returns:
         The comparison; arms that failed are rows of it.
@@ -108,7 +114,17 @@ def compare(
 
     listener = observer(quiet=quiet)
     return study.compare(
-        recipe, overrides, arms=arms, seeds=seeds, data=data, runs=runs, overwrite=overwrite, observer=listener
+        recipe,
+        overrides,
+        arms=arms,
+        seeds=seeds,
+        data=data,
+        runs=runs,
+        overwrite=overwrite,
+        observer=listener,
+        price=price,
+        sizes=sizes,
+        budget=budget,
     )
 
 

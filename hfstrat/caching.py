@@ -31,6 +31,7 @@ from hfstrat.state import State
 from hfstrat.strategies.plan import Fit
 from hfstrat.tasks.base import Encoded, Hidden, IntArray
 from hfstrat.training import scoring
+from hfstrat.training.arithmetic import Meter, size_of
 from hfstrat.training.engine import logits_of
 from hfstrat.training.machine import circumstances
 
@@ -55,8 +56,10 @@ def features_of(model: nn.Module, output: str, data: Encoded, state: State) -> t
     batch_size = state.prepared.recipe.evaluate.batch_size
 
     def compute() -> Array:
-        state.ledger.phases["solve"].tokens += data.tokens
-        return scoring.logits(model, data, batch_size, state.accelerator, state.observer.advance)
+        phase, meter = state.ledger.phases["solve"], Meter()
+        phase.tokens += data.tokens
+        with meter.told(phase.computed):
+            return scoring.logits(model, data, batch_size, state.accelerator, state.observer.advance, meter=meter)
 
     if not state.prepared.recipe.train.cache:
         with scoring.output_removed(model, output):
@@ -113,16 +116,18 @@ def replayed(stage: Fit, state: State, passes: float) -> Iterator[None]:
         state.observer.note(f"the {depth} frozen blocks are computed every time: {form}")
         yield
         return
-    training, held_out = state.training, state.held_out
-    with state.ledger.phase("cache"):
+    training, held_out, meter = state.training, state.held_out, state.meter
+    with state.ledger.phase("cache") as phase:
+        phase.computed(0.0)  # unless something is
         state.training = training.with_hidden(_hidden(model, blocks, form, training, state))
         if held_out is not None:
             state.held_out = held_out.with_hidden(_hidden(model, blocks, form, held_out, state))
+    state.meter = Meter()  # evaluations take less from here on
     try:
         with prefix.stubbed(model, blocks, form.wrap):
             yield
     finally:
-        state.training, state.held_out = training, held_out
+        state.training, state.held_out, state.meter = training, held_out, meter
 
 
 def cached_blocks(state: State, passes: float) -> int:
@@ -246,12 +251,14 @@ def _hidden(model: nn.Module, blocks: tuple[str, ...], form: Form, data: Encoded
 
     def fill(values: Array, alone: bool) -> None:
         state.observer.phase("cache", len(data), noun)
-        state.ledger.phases["cache"].tokens += data.tokens
+        phase, meter = state.ledger.phases["cache"], Meter()
+        phase.tokens += data.tokens
         batch_size, device = state.prepared.recipe.evaluate.batch_size, accelerator.device
         process, processes = (0, 1) if alone else (accelerator.process_index, accelerator.num_processes)
-        with scoring.inferring(model, accelerator):
+        with scoring.inferring(model, accelerator), meter.told(phase.computed):
             for batch in evaluation_batches(data, batch_size, process, processes):
-                output = prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device))
+                with meter.around(size_of(batch)):
+                    output = prefix.output_of(model, blocks[-1], partial(logits_of, model, batch, device))
                 hidden = _seen(_tensor(output).cpu(), batch)
                 bits = hidden.view(torch.uint16) if form.stored == "uint16" else hidden
                 values[_places(data, batch.rows)] = bits.numpy()

@@ -37,6 +37,7 @@ Overrides = Annotated[
 Runs = Annotated[Path, typer.Option("--runs", help="Where run directories go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Price = Annotated[float | None, typer.Option("--price", min=0, help="Price of an hour, for the cost.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
 Dtype = Literal["fp32", "bf16"]
 How = Literal["cat", "linear", "ties", "dare_linear", "dare_ties"]
@@ -97,6 +98,13 @@ def compare(
         str | None, typer.Option("--arms", help="Strategies and floors, such as majority,tfidf,head,lora,full.")
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, such as 0,1,2.")] = None,
+    sizes: Annotated[
+        str | None, typer.Option("--sizes", help="Amounts of data for each arm, such as 4/class,8/class,1000,all.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Time for all strategies, such as 30m: the worse stop at less data.")
+    ] = None,
+    price: Price = None,
     runs: Runs = Path("runs"),
     overwrite: Overwrite = False,
     json: Json = False,
@@ -105,7 +113,7 @@ def compare(
     """Train several strategies on the same split and show what each cost and achieved."""
     from hfstrat.verbs import compare as verb
 
-    verb.run(recipe, overrides or [], arms, seeds, runs, overwrite, json, quiet)
+    verb.run(recipe, overrides or [], arms, seeds, sizes, budget, price, runs, overwrite, json, quiet)
 
 
 @app.command()
@@ -119,7 +127,7 @@ def estimate(
     memory: Annotated[
         str | None, typer.Option("--memory", help="Memory that a run may take, such as 16GB; else the machine's.")
     ] = None,
-    price: Annotated[float | None, typer.Option("--price", min=0, help="Price of an hour, for the cost.")] = None,
+    price: Price = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate/--no-calibrate", help="Time some batches on random weights.")
     ] = True,

@@ -45,6 +45,7 @@ from hfstrat.state import State, decide
 from hfstrat.strategies.plan import Solve, matches
 from hfstrat.tasks.base import Encoded
 from hfstrat.teaching import taught
+from hfstrat.training.arithmetic import Meter
 from hfstrat.training.checkpoint import Checkpoint, drop_newer
 from hfstrat.training.engine import is_out_of_memory
 from hfstrat.training.machine import circumstances, keep_memory, machine
@@ -386,11 +387,24 @@ def _run(
     decide(state)
     state.tracking(accelerator.end_training)
     accelerator.wait_for_everyone()
+    _sum_up(ledger, accelerator)
     if main:
         make_whole(state, run.path / VOCABULARY)
         seal(run, state, state.prepared, observer, resident)
         kept.remove()
     accelerator.wait_for_everyone()
+
+
+def _sum_up(ledger: Ledger, accelerator: Accelerator) -> None:
+    """Have the ledger count the arithmetic of all processes; one that went on knows of the main one's before."""
+    from accelerate.utils import gather_object
+
+    if accelerator.num_processes == 1:
+        return
+    counted = {name: phase.flops for name, phase in ledger.phases.items() if phase.flops is not None}
+    every = gather_object([counted])
+    for name in counted:
+        ledger.phases[name].flops = sum(own.get(name, 0.0) for own in every)
 
 
 def rows_alike(state: State) -> None:
@@ -447,11 +461,12 @@ def _training(prepared: Prepared, accelerator: Accelerator, run: Run, ledger: Le
     if teacher is None:
         return data
     texts = (prepared.material.examples["train"], *((more[0],) if more is not None else ()))
-    with ledger.phase("teacher") as phase:
+    meter = Meter()
+    with ledger.phase("teacher") as phase, meter.told(phase.computed):
         phase.tokens += data.tokens + (more[1].tokens if more is not None else 0)
         encoded = more[1] if more is not None else None
         folder = teacher.folder(run.path)
-        return taught(data, encoded, texts, teacher, prepared.recipe, accelerator, folder, observer)
+        return taught(data, encoded, texts, teacher, prepared.recipe, accelerator, folder, observer, meter)
 
 
 def arithmetic_of(recipe: Recipe) -> Arithmetic:

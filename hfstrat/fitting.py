@@ -27,6 +27,7 @@ from hfstrat.state import Patience, State
 from hfstrat.strategies.plan import Fit
 from hfstrat.tasks.base import Encoded
 from hfstrat.training import chunking, engine
+from hfstrat.training.arithmetic import Meter
 from hfstrat.training.checkpoint import Checkpoint
 from hfstrat.training.machine import give_back
 from hfstrat.training.memory import LiveBytes, anonymous_bytes
@@ -78,7 +79,7 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
     state.observer.note(f"{waste:.0%} of the computed tokens are padding")
     if large := chunking.verdict(model):
         state.observer.note(large)
-    feed = _Feed(steps[done:], state)
+    feed, meter = _Feed(steps[done:], state), Meter()
     updates = engine.fit(
         model,
         optimizer,
@@ -92,12 +93,13 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
         rows=state.rows,
         quick_masks=bool(recipe.train.fast_dropout),
         smaller=feed.smaller if accelerator.num_processes == 1 else None,
+        meter=meter,
         **_adapter_steps(stage, state.model),
     )
     if recipe.train.profile and state.folder is not None:
         updates = profiled(updates, state.folder / "profile", stage.name)
     most = held + HOLES * live if accelerator.device.type == "cpu" else None
-    _Following(stage, steps, model, optimizer, patience, state, most).follow(updates, done)
+    _Following(stage, steps, model, optimizer, patience, state, most, meter).follow(updates, done)
     if accelerator.device.type == "cuda":
         live = torch.cuda.max_memory_allocated()
     phase = state.ledger.phases["train"]
@@ -131,6 +133,7 @@ class _Following:
         patience: When to stop early.
         state: The run.
         most: Bytes of memory from which on what is free of it is given back now and then; None: never.
+        meter: Counts the arithmetic of the updates.
     """
 
     stage: Fit
@@ -140,6 +143,7 @@ class _Following:
     patience: Patience
     state: State
     most: int | None
+    meter: Meter
 
     def follow(self, updates: Iterator[engine.Update], done: int) -> None:
         """Log updates, keep checkpoints, evaluate, and stop where the recipe says so.
@@ -156,7 +160,7 @@ class _Following:
             # A checkpoint is written before the update's evaluation, so that comes first when a run goes on.
             if done and self._ends_a_stretch(done) and self._evaluated(done, saved=True):
                 return
-            for update in _timed(updates, state.ledger):
+            for update in _timed(updates, state.ledger, self.meter):
                 number = update.number
                 state.ledger.phases["train"].tokens += update.tokens
                 finite = torch.isfinite(update.loss)
@@ -418,12 +422,12 @@ def aside_of(model: nn.Module) -> Iterator[torch.Tensor]:
         yield from tensors(block)
 
 
-def _timed(updates: Iterator[engine.Update], ledger: Ledger) -> Iterator[engine.Update]:
-    """The same updates, each one's time in the ledger; the caller's own work is not counted."""
+def _timed(updates: Iterator[engine.Update], ledger: Ledger, meter: Meter) -> Iterator[engine.Update]:
+    """The same updates, each one's time and arithmetic in the ledger; the caller's own work is not counted."""
     if ledger.first_update is None:
         ledger.first_update = ledger.seconds
     while True:
-        with ledger.phase("train"):
+        with ledger.phase("train") as phase, meter.told(phase.computed):
             update = next(updates, None)
         if update is None:
             return

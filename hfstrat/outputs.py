@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from hfstrat.data.batching import collate
 from hfstrat.generating import answered
 from hfstrat.judge import Judge
 from hfstrat.recipe.recipe import Recipe
+from hfstrat.runs.records import Phase
 from hfstrat.tasks.base import Encoded
 from hfstrat.tasks.language import LanguageSpec, Said
 from hfstrat.training import scoring
+from hfstrat.training.arithmetic import Meter
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -56,6 +59,7 @@ def outputs_of(
     processor: Any,
     accelerator: Accelerator | None = None,
     progress: Callable[[int], None] | None = None,
+    meter: Meter | None = None,
 ) -> Any:
     """What decisions are made from, as the task collects it, on every process.
 
@@ -67,10 +71,16 @@ def outputs_of(
         processor: What encoded the split.
         accelerator: As for `scoring.logits`.
         progress: As for `scoring.logits`.
+        meter: As for `scoring.logits`; what the model writes is not counted.
     """
     task = recipe.task
-    found = scoring.logits(model, data, recipe.evaluation_size, accelerator, progress, task.kept)
+    found = scoring.logits(model, data, recipe.evaluation_size, accelerator, progress, task.kept, meter)
     collected = task.collected(found, data, judge.labels)
     if not (judge.writes and isinstance(task, LanguageSpec)):
         return collected
     return Said(collected, answered(task, model, processor, data, accelerator))
+
+
+def counted(meter: Meter, phase: Phase, judge: Judge) -> AbstractContextManager[None]:
+    """Put what passes take into the ledger; where the model writes as well, that would be a part for the whole."""
+    return nullcontext() if judge.writes else meter.told(phase.computed)

@@ -367,8 +367,8 @@ def shape_of(recipe: Recipe, base: Base, labels: Labels) -> Shape:
     return Shape(recipe.task.auto_class, labels, pooling[0], normalize, asked, solvable=recipe.task.solvable)
 
 
-def check_strategy(recipe: Recipe, labels: Labels) -> None:
-    """Find out whether a strategy can be planned, without data and without weights.
+def check_strategy(recipe: Recipe, labels: Labels) -> Plan:
+    """Find out whether a strategy can be planned, and how, without data and without weights.
 
     Raises:
         UsageError: It cannot.
@@ -382,6 +382,7 @@ def check_strategy(recipe: Recipe, labels: Labels) -> None:
     check_all_train(plan, anatomy)
     check_tokens_train(plan, anatomy, base)
     plan_adapter(base, shape, plan, recipe.task.peft_task_type)
+    return plan
 
 
 def check_goes_with(recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from hfstrat.generating import gallery, settings
 from hfstrat.models import artifact
 from hfstrat.models.quantize import to_json
 from hfstrat.outline import outline
-from hfstrat.outputs import COARSE_TOLERANCE, COMPARED, TOLERANCE, apart, outputs_of, said_of_some
+from hfstrat.outputs import COARSE_TOLERANCE, COMPARED, TOLERANCE, apart, counted, outputs_of, said_of_some
 from hfstrat.prepare import Prepared
 from hfstrat.report.card import card
 from hfstrat.report.gallery import GALLERY, write_gallery
@@ -22,6 +22,7 @@ from hfstrat.showing import tiles_of
 from hfstrat.state import State
 from hfstrat.tasks import CausalLM, Seq2Seq, TextsSpec
 from hfstrat.tasks.language import LanguageSpec
+from hfstrat.training.arithmetic import Meter
 from hfstrat.training.checkpoint import digest, flush
 from hfstrat.training.memory import ResidentPeak
 
@@ -85,7 +86,9 @@ def seal(run: Run, state: State, prepared: Prepared, observer: Observer, residen
         )
     observer.phase("test", len(data), "texts")
     with ledger.phase("evaluate") as phase:
-        found = outputs_of(model, data, state.judge, recipe, processor, progress=observer.advance)
+        meter = Meter()
+        with counted(meter, phase, state.judge):
+            found = outputs_of(model, data, state.judge, recipe, processor, progress=observer.advance, meter=meter)
         phase.tokens += data.tokens
         decoded = state.judge.decode(found, state.threshold)
         result = {**state.judge.write(run.path, split, data.examples, decoded), "reproduced": reproduced}

@@ -32,7 +32,9 @@ def run_solve(stage: Solve, state: State) -> None:
         features = _features(stage.output, model, state)
         observer.phase(stage.name, len(stage.l2), "strengths")
         if accelerator.is_main_process:
-            _put_in(layer, _solution(stage, features, layer, state))
+            solution = _solution(stage, features, layer, state)
+            phase.computed(solution.flops)
+            _put_in(layer, solution)
         for parameter in layer.parameters():
             broadcast(parameter.data)
     with state.ledger.phase("measure"):

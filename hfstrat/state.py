@@ -15,11 +15,12 @@ from hfstrat.checkpoints import Checkpoints
 from hfstrat.errors import Interrupted
 from hfstrat.judge import Judge, Score
 from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
-from hfstrat.outputs import outputs_of
+from hfstrat.outputs import counted, outputs_of
 from hfstrat.prepare import Prepared
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger, Log
 from hfstrat.tasks.base import Encoded, FloatArray
+from hfstrat.training.arithmetic import Meter
 from hfstrat.training.optim import restore, snapshot
 from hfstrat.training.signals import Signals
 
@@ -54,6 +55,7 @@ class State:
         micro: Examples that go through the model at once on each process.
         exact: Whether a repeat of the run would give the same bytes.
         rows: Rows that alone get gradients, int64 `(n,)` by parameter; rows that train without the others are none.
+        meter: Counts the arithmetic of evaluations, as the model now is.
         held_out: The validation split, if there is one.
     """
 
@@ -77,6 +79,7 @@ class State:
     micro: int = 1
     exact: bool = True
     rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)
     held_out: Encoded | None = field(init=False)
     _tracker_failed: bool = False
 
@@ -105,7 +108,7 @@ class State:
         if self.held_out is None:
             return None
         alone = self.accelerator.num_processes == 1
-        with self.ledger.phase("evaluate"):
+        with self.ledger.phase("evaluate") as phase, counted(self.meter, phase, self.judge):
             return outputs_of(
                 model,
                 self.held_out,
@@ -114,6 +117,7 @@ class State:
                 self.prepared.base.processor,
                 self.accelerator,
                 (lambda _: self.signals.check()) if alone else None,
+                self.meter,
             )
 
     def settle_micro(self) -> None:

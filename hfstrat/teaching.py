@@ -26,6 +26,7 @@ from hfstrat.strategies.plan import Distillation
 from hfstrat.tasks import AudioClassification, TextsSpec
 from hfstrat.tasks.base import Encoded, Examples, FloatArray, Labels
 from hfstrat.training import scoring
+from hfstrat.training.arithmetic import Meter
 from hfstrat.training.machine import circumstances
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def taught(
     accelerator: Accelerator,
     folder: Path,
     observer: Observer,
+    meter: Meter,
 ) -> Encoded:
     """The training split with the teacher's outputs, and the texts that only the teacher labels.
 
@@ -149,15 +151,24 @@ def taught(
         accelerator: Shares the work between processes.
         folder: Where the outputs are kept.
         observer: Hears how far it is.
+        meter: Counts the arithmetic.
     """
-    logits = np.concatenate([_outputs(teacher, part, recipe, accelerator, folder, observer) for part in examples])
+    logits = np.concatenate(
+        [_outputs(teacher, part, recipe, accelerator, folder, observer, meter) for part in examples]
+    )
     whole = data if more is None else data.and_unlabelled(more)
     # A unit that the teacher did not see is one of which it knows nothing: all classes are alike.
     return whole.with_teacher(np.nan_to_num(np.ascontiguousarray(logits[:, list(teacher.order)])))
 
 
 def _outputs(
-    teacher: Teacher, examples: Examples, recipe: Recipe, accelerator: Accelerator, folder: Path, observer: Observer
+    teacher: Teacher,
+    examples: Examples,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    folder: Path,
+    observer: Observer,
+    meter: Meter,
 ) -> FloatArray:
     """The teacher's logits `(units, classes)` in its own order, read where they were kept for these very texts."""
     from accelerate.utils import broadcast_object_list
@@ -178,7 +189,8 @@ def _outputs(
         raise ModelError([replace(problem, path="strategy.teacher") for problem in problems])
     observer.phase("teacher", len(encoded), "texts")
     model = teacher.load(recipe.task.auto_class).to(accelerator.device)
-    logits = scoring.logits(model, encoded, recipe.evaluate.batch_size, accelerator, observer.advance)
+    size = recipe.evaluate.batch_size
+    logits = scoring.logits(model, encoded, size, accelerator, observer.advance, meter=meter)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_name(f".{kept.name}.{os.getpid()}")

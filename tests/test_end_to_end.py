@@ -21,6 +21,8 @@ from rich.console import Console
 
 import hfstrat as hf
 from hfstrat.recipe.loading import load
+from hfstrat.runs.directory import Run
+from hfstrat.study.compare import load as load_comparison
 from tests import tiny
 from tests.command import hfstrat
 
@@ -383,6 +385,9 @@ class TestCompare:
             one["difference"] for one in written["pairs"] if (one["first"], one["second"]) == ("majority", "head")
         )
         assert found.verdict("wild", "head") is None, "it has no scores"
+        assert found.factors.strategies == ("head", "wild")
+        assert "quality: accuracy" in rendered(found)
+        assert (found.path / "table.md").read_text().startswith("|  | head | wild |")
         with pytest.raises(hf.UsageError, match="there is no arm 'heads'"):
             found.verdict("heads", "majority")
 
@@ -394,6 +399,133 @@ class TestCompare:
         done = hfstrat("show", found.path, "--json")
         assert done.code == 0
         assert set(json.loads(done.out)["runs"]) == set(sealed)
+
+    def test_amounts_of_data_are_compared_apart(self, base: Path, here: Path) -> None:
+        write_recipe(here, recipe(base, compare={"arms": ["majority", "tfidf", "head"], "price": 3.6}))
+        done = hfstrat("compare", "my.yaml", "--sizes", "3/class,20,all")
+        assert done.code == 0, done.err
+        assert "head-3-per-class" in done.out
+        found = hf.compare("my.yaml", sizes=[{"per_class": 3}, 20, "all"], quiet=True)
+        curve = found.curve()
+        assert list(curve["size"].unique()) == ["3-per-class", "20", "all"]
+        assert list(curve["train_rows"].unique()) == [6, 20, 43]
+        assert list(curve["arm"].unique()) == ["majority", "tfidf", "head"]
+        assert [winner.size for winner in found.shape.winners] == ["3-per-class", "20", "all"]
+        for size, rows in curve.groupby("size"):
+            assert rows.sort_values("value")["best"].iloc[-1], size
+        pairs = json.loads((found.path / "verdicts.json").read_text())["pairs"]
+        assert len(pairs) == 3 * 3
+        assert all(one["first"].partition("-")[2] == one["second"].partition("-")[2] for one in pairs)
+        assert set(found.differences) <= {line.arm for line in found.lines}
+        assert (found.path / "quality-against-rows.png").is_file()
+        text = (found.path / "table.md").read_text()
+        assert "- 3-per-class (6 rows): " in text
+        assert text.startswith("| arm |"), "between one strategy and floors there is nothing to choose"
+        needed = next(row for row in found.factors.rows if row.name.startswith("data"))
+        assert needed.cells[0] in ("never", "3-per-class (6 rows)", "20 (20 rows)", "all (43 rows)")
+        line = found.lines[-1]
+        assert line.cost == pytest.approx(line.seconds / 1000)
+        assert line.flops is not None
+        assert load_comparison(found.path).curves == found.curves
+        done = hfstrat("compare", "my.yaml", "--sizes", "3/klass")
+        assert (done.code, done.errors) == (
+            2,
+            ["'3/klass' is no amount of data. Write --sizes 4/class,8/class,1000,all"],
+        )
+
+    def test_learning_rates_are_chosen_on_validation_and_charged(self, base: Path, here: Path) -> None:
+        rates = [1e30, 1e-3]  # the first one diverges
+        full = {"strategy": {"kind": "full", "head_init": "random"}, "name": "full"}
+        given = recipe(base, compare={"arms": ["tfidf", "head", full], "lr": rates, "seeds": [0, 1]})
+        given["data"] |= {"validation": 0.2}
+        found = hf.compare(given, quiet=True)
+        lines = {line.arm: line for line in found.lines}
+        assert list(lines) == ["tfidf", "head", "full"]
+        assert [line.tuned and line.tuned.lr for line in lines.values()] == [None, None, 1e-3]
+        tried = {name: Run(found.path / f"full-lr{name}-seed0") for name in ("1e30", "0.001")}
+        assert [run.status for run in tried.values()] == ["diverged", "done"]
+        own = [Run(found.path / name) for name in ("full-seed0", "full-seed1")]
+        assert own[0].metrics == tried["0.001"].metrics
+        assert own[0].path.resolve() == tried["0.001"].path.resolve()
+        assert all(load(run.path / "recipe.yaml")[0].train.lr == 1e-3 for run in own)
+        assert lines["full"].runs == ("full-seed0", "full-seed1")
+        assert not (found.path / "head-lr0.001-seed0").exists(), "nothing there depends on a learning rate"
+
+        both = hf.compare(given, {"compare.lr": [3e-3, 1e-3]}, arms=["full"], quiet=True)
+        (line,) = both.lines
+        assert line.tuned is not None
+        other = {3e-3: 1e-3, 1e-3: 3e-3}[line.tuned.lr]
+        ledgers = [Run(both.path / name).ledger for name in (f"full-lr{other:g}-seed0", *line.runs)]
+        assert line.tuned.seconds == ledgers[0]["seconds"]
+        mean = sum(ledger["seconds"] for ledger in ledgers[1:]) / 2
+        assert line.seconds == pytest.approx(mean + ledgers[0]["seconds"])
+        assert f"{line.tuned.lr:g} (in " in (both.path / "table.md").read_text()
+        assert load_comparison(both.path).lines == both.lines
+
+    def test_without_validation_no_learning_rate_is_chosen(self, base: Path, here: Path) -> None:
+        for name in ("train", "test"):
+            (here / f"{name}.txt").write_text("\n\n".join(row["text"] for row in tiny.reviews(20)))
+        given = recipe(
+            base,
+            task={"kind": "masked_lm", "max_length": 16, "joined": True},
+            data={"source": "train.txt", "test": "test.txt", "streaming": True},
+            evaluate={"metrics": ["perplexity"]},
+            compare={"arms": ["full"], "lr": [1e-3, 1e-4]},
+        )
+        with pytest.raises(hf.UsageError, match="learning rates are chosen on validation, and there is none"):
+            hf.compare(given, quiet=True)
+
+    def test_within_a_budget_the_better_go_on(self, base: Path, here: Path) -> None:
+        tiny.write_csv(here / "my.csv", tiny.reviews(200))
+        full = {"strategy": {"kind": "full", "head_init": "random"}, "name": "full"}
+        given = recipe(base, compare={"arms": ["tfidf", "head", full], "seeds": [0, 1]})
+        write_recipe(here, given)
+        done = hfstrat("compare", "my.yaml", "--budget", "0.1s")
+        assert done.code == 0, done.err
+        assert "the budget is 0 s: all are begun, and one is always finished" in done.err
+        found = load_comparison(here / "runs" / "mine")
+        first, second = found.rungs
+        assert (first.part, first.size, second.part, second.size) == ("n/16", "9", "n/4", "36")
+        assert set(first.losses) == {"head", "full"}
+        (best,) = first.kept
+        assert second.kept == (best,)
+        assert best == min(first.losses, key=lambda name: first.losses[name])
+        assert str(first) in done.out
+        other = ({"head", "full"} - {best}).pop()
+        runs = [row.name for row in found.rows]
+        assert runs == [*runs[:2], f"{best}-36-seed0", "tfidf-all", f"{best}-all-seed0", f"{best}-all-seed1"]
+        assert set(runs[:2]) == {"head-9-seed0", "full-9-seed0"}
+        assert {line.arm: line.reached for line in found.lines if line.reached} == {f"{other}-9": "n/16"}
+        text = (found.path / "table.md").read_text()
+        assert f"- {first}" in text
+
+        # Killed at the last rung it goes on with what it had decided.
+        sealed = files(found.path / f"{best}-36-seed0")
+        shutil.rmtree(found.path / f"{best}-all-seed1")
+        again = hf.compare(given, budget="0.1s", quiet=True)
+        assert (again.rungs, [row.name for row in again.rows]) == (found.rungs, runs)
+        assert files(found.path / f"{best}-36-seed0") == sealed
+
+        roomy = hf.compare(given, budget="9h", quiet=True)
+        assert [set(rung.kept) for rung in roomy.rungs] == [{"head", "full"}] * 2
+        assert len(roomy.rows) == 4 + 1 + 4
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"budget": "soon"}, "'soon' is no budget. Write 30m, 90s or 2h"),
+            ({"budget": "0m"}, "'0m' is no budget"),
+            ({"price": -1.0}, "-1.0 is no price of an hour. Give a number from 0"),
+            ({"price": float("nan")}, "nan is no price of an hour"),
+            ({"budget": "1m", "sizes": [10]}, "a budget chooses the amounts of data itself"),
+            ({"budget": "1m", "overrides": {"compare.lr": [1e-3]}}, "learning rates are not chosen within a budget"),
+        ],
+    )
+    def test_arguments_that_are_none(self, options: dict[str, Any], said: str, base: Path, here: Path) -> None:
+        overrides = options.pop("overrides", {})
+        with pytest.raises(hf.UsageError) as caught:
+            hf.compare(recipe(base), overrides, quiet=True, **options)
+        assert said in str(caught.value)
 
     def test_is_refused_under_a_launcher(self, base: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_recipe(here, recipe(base))

@@ -113,15 +113,40 @@ def choose(strata: Sequence[Hashable], count: int, stream: Sequence[int]) -> Ind
     Returns:
         Positions, ascending.
     """
+    # In the order of the first row, so that ties do not depend on the random keys.
+    members = sorted(_shuffled(strata, stream).values(), key=min)
+    quotas = _quotas([len(rows) for rows in members], count)
+    chosen = [row for rows, quota in zip(members, quotas, strict=True) for row in rows[:quota]]
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def in_order(strata: Sequence[Hashable], stream: Sequence[int]) -> Indices:
+    """All rows in a random order of which each beginning has each stratum by its share, and is part of longer ones.
+
+    A row of each stratum comes first, of the largest ones before that of others.
+
+    Args:
+        strata: Stratum of each row.
+        stream: Integers that name the random stream.
+
+    Returns:
+        Positions.
+    """
+    places = [
+        (number > 0, (number + 0.5) / len(rows), rank, row)
+        for rank, rows in enumerate(_shuffled(strata, stream).values())
+        for number, row in enumerate(rows)
+    ]
+    return np.array([row for *_, row in sorted(places)], dtype=np.int64)
+
+
+def _shuffled(strata: Sequence[Hashable], stream: Sequence[int]) -> dict[Hashable, list[int]]:
+    """The rows of each stratum in a random order; strata in that of their first ones."""
     keys = np.random.PCG64(np.random.SeedSequence(list(stream))).random_raw(len(strata))
     groups: dict[Hashable, list[int]] = {}
     for row in np.argsort(keys, kind="stable"):
         groups.setdefault(strata[row], []).append(int(row))
-    # In the order of the first row, so that ties do not depend on the random keys.
-    members = sorted(groups.values(), key=min)
-    quotas = _quotas([len(rows) for rows in members], count)
-    chosen = [row for rows, quota in zip(members, quotas, strict=True) for row in rows[:quota]]
-    return np.array(sorted(chosen), dtype=np.int64)
+    return groups
 
 
 def _quotas(sizes: Sequence[int], count: int) -> list[int]:
@@ -266,8 +291,8 @@ def _limited(rows: Dataset, role: str, spec: DataSpec, label: Any, reasons: list
     elif limit is None or limit >= len(rows):
         return rows
     else:
-        strata, how = _strata(rows, label, limit)
-        chosen = choose(strata, limit, stream)
+        strata, how = _strata(rows, label, None)
+        chosen = np.sort(in_order(strata, stream)[:limit])
     if len(chosen) < len(rows):
         reasons.append(f"{role}: cut from {len(rows)} to {len(chosen)} rows, {how}, seed {spec.seed}")
     return rows.select(chosen)
@@ -278,22 +303,19 @@ def _per_class(rows: Dataset, count: int, stream: Sequence[int], label: Any) -> 
     if strata is None or _is_continuous(strata):
         message = "{per_class: n} needs a label with classes"
         raise DataError(Problem(message, path="data.limit", hint="Give a number of rows"))
-    keys = np.random.PCG64(np.random.SeedSequence(list(stream))).random_raw(len(strata))
-    groups: dict[Hashable, list[int]] = {}
-    for row in np.argsort(keys, kind="stable"):
-        groups.setdefault(strata[row], []).append(int(row))
-    return np.array(sorted(row for members in groups.values() for row in members[:count]), dtype=np.int64)
+    members = _shuffled(strata, stream).values()
+    return np.array(sorted(row for rows_of_one in members for row in rows_of_one[:count]), dtype=np.int64)
 
 
-def _strata(rows: Dataset, label: Any, count: int) -> tuple[Sequence[Hashable], str]:
-    """The stratum of each row, and what was done in words."""
+def _strata(rows: Dataset, label: Any, count: int | None) -> tuple[Sequence[Hashable], str]:
+    """The stratum of each row, and what was done in words; where the count is known, none that it is too few for."""
     one = [0] * len(rows)
     keys = None if label is None else _keys(rows, label)
     if keys is None:
         return one, "at random"
     if _is_continuous(keys):
         return one, "at random, because the label is a number"
-    if len(set(keys)) > min(count, len(rows) - count):
+    if count is not None and len(set(keys)) > min(count, len(rows) - count):
         return one, f"at random, because {count} of {len(rows)} rows are too few for {len(set(keys))} labels"
     named = label if isinstance(label, str) else "label columns"
     return keys, f"stratified by {named}"

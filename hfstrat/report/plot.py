@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Point:
         y: Value of the metric.
         low: Lower end of its interval; the value itself when there is none.
         high: Upper end.
+        name: What it is called.
     """
 
     line: Line
@@ -48,6 +49,7 @@ class Point:
     y: float
     low: float
     high: float
+    name: str
 
     @property
     def is_floor(self) -> bool:
@@ -87,7 +89,7 @@ def quality_against_time(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     higher = _higher_is_better(lines, metric)
-    _set_axes(axes, points, metric, higher)
+    _set_axes(axes, points, metric, higher, "wall time of the whole run, seconds (log scale)")
     _draw_floors(axes, points)
     _draw_front(axes, points, higher)
     _draw_points(axes, points, _usual_rows(points) if train_rows is None else train_rows)
@@ -95,6 +97,56 @@ def quality_against_time(
     _place_labels(figure, axes, points)
     figure.savefig(path)
     return Path(path)
+
+
+def quality_against_rows(
+    lines: Sequence[Line], curves: Mapping[str, Mapping[str, str]], path: str | Path, metric: str
+) -> Path | None:
+    """Draw quality against training examples, a curve for each strategy and floor with its intervals, as a PNG.
+
+    Args:
+        lines: The arms.
+        curves: Their names by strategy or floor, and amount of data.
+        path: Where to.
+        metric: What is drawn upwards.
+
+    Returns:
+        The file; None when matplotlib is not installed or no curve has two points.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    drawn = {name: _curve(lines, name, [*arms.values()], metric) for name, arms in curves.items()}
+    if not any(len(points) > 1 for points in drawn.values()):
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    points = [point for curve in drawn.values() for point in curve]
+    _set_axes(axes, points, metric, _higher_is_better(lines, metric), "training rows (log scale)")
+    for curve in drawn.values():
+        if curve:
+            floor = curve[0].is_floor
+            style = (0, (5, 4)) if floor else "-"
+            axes.plot([p.x for p in curve], [p.y for p in curve], color=curve[0].colour, linestyle=style, zorder=2)
+    _draw_points(axes, points, None)
+    arms = {arm for family in curves.values() for arm in family.values()}
+    _draw_notes(figure, axes, [line for line in lines if line.arm in arms], points, curves=True)
+    _place_labels(figure, axes, [curve[-1] for curve in drawn.values() if curve])
+    figure.savefig(path)
+    return Path(path)
+
+
+def _curve(lines: Sequence[Line], name: str, arms: Sequence[str], metric: str) -> list[Point]:
+    """The points of a curve from left to right."""
+    found = [
+        replace(point, x=float(point.line.train_rows), name=name)
+        for point in _points([line for line in lines if line.arm in arms], metric)
+        if point.line.train_rows
+    ]
+    return sorted(found, key=lambda point: point.x)
 
 
 def pareto_front(points: Sequence[Point], *, higher_is_better: bool = True) -> list[Point]:
@@ -121,7 +173,7 @@ def _points(lines: Sequence[Line], metric: str) -> list[Point]:
             value = measure.value
             low, high = (value if end is None else end for end in (measure.low, measure.high))
             # The mean of bounds always holds the mean of values, but rounding may say otherwise.
-            found.append(Point(line, line.seconds, value, min(low, value), max(high, value)))
+            found.append(Point(line, line.seconds, value, min(low, value), max(high, value), line.arm))
     return found
 
 
@@ -144,7 +196,7 @@ def _frame(points: Sequence[Point], higher: bool) -> tuple[float, float]:
     return min(point.low for point in shown), max(point.high for point in shown)
 
 
-def _set_axes(axes: Axes, points: Sequence[Point], metric: str, higher: bool) -> None:
+def _set_axes(axes: Axes, points: Sequence[Point], metric: str, higher: bool, across: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -158,7 +210,7 @@ def _set_axes(axes: Axes, points: Sequence[Point], metric: str, higher: bool) ->
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(labelsize=11)
-    axes.set_xlabel("wall time of the whole run, seconds (log scale)", fontsize=12)
+    axes.set_xlabel(across, fontsize=12)
     axes.set_ylabel(f"{metric} on test" + ("" if higher else " (lower is better)"), fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
@@ -185,7 +237,7 @@ def _draw_points(axes: Axes, points: Sequence[Point], train_rows: int | None) ->
         if edge := _edge(axes, point):
             axes.plot(point.x, edge[0], marker=edge[1], markersize=11, color=point.colour, clip_on=False, zorder=3)
             continue
-        filled = point.is_floor or point.line.train_rows in (None, train_rows)
+        filled = point.is_floor or train_rows is None or point.line.train_rows in (None, train_rows)
         axes.errorbar(
             point.x, point.y, yerr=[[point.y - point.low], [point.high - point.y]],
             fmt="s" if point.is_floor else "o", markersize=9, markeredgewidth=2, color=point.colour,
@@ -202,12 +254,14 @@ def _edge(axes: Axes, point: Point) -> tuple[float, str] | None:
     return (bottom, "v") if point.y < bottom else (top, "^")
 
 
-def _draw_notes(figure: Figure, axes: Axes, lines: Sequence[Line], points: Sequence[Point]) -> None:
+def _draw_notes(
+    figure: Figure, axes: Axes, lines: Sequence[Line], points: Sequence[Point], *, curves: bool = False
+) -> None:
     """What the marks mean, below the picture, and which arms are missing from it."""
-    said = ["bars: 95 % interval over test items", "grey line: Pareto front"]
+    said = ["bars: 95 % interval over test items", *([] if curves else ["grey line: Pareto front"])]
     if any(point.is_floor for point in points):
         said.append("dashed: floors")
-    if len({point.line.train_rows for point in points if not point.is_floor}) > 1:
+    if not curves and len({point.line.train_rows for point in points if not point.is_floor}) > 1:
         said.append("hollow: another number of training rows")
     if any(_edge(axes, point) for point in points):
         said.append("triangle: beyond the edge, value in brackets")
@@ -243,7 +297,7 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _text_of(axes: Axes, point: Point) -> str:
-    return f"{point.line.arm} ({point.y:.3f})" if _edge(axes, point) else point.line.arm
+    return f"{point.name} ({point.y:.3f})" if _edge(axes, point) else point.name
 
 
 def _anchor(axes: Axes, point: Point) -> tuple[float, float]:

@@ -80,11 +80,27 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """How an arm's learning rate was chosen.
+
+    Args:
+        lr: The rate.
+        seconds: What the runs took that it was chosen by, beside the arm's own.
+        flops: Their floating-point operations.
+    """
+
+    lr: float
+    seconds: float | None
+    flops: float | None
+
+
+@dataclass(frozen=True)
 class Line:
     """An arm of a comparison: its runs over seeds, as far as they ended alike. What was not measured is None.
 
     Args:
         arm: Name that its runs share.
+        size: Amount of data that it is compared on, as its name says it; None where all arms are compared.
         kind: Strategy or floor.
         state: `done`, or how the runs ended.
         reason: Why the first of them ended so.
@@ -92,16 +108,22 @@ class Line:
         train_rows: Training examples.
         test_rows: Test examples.
         metrics: Each metric over the seeds.
-        seconds: Mean wall time of a run.
+        seconds: Mean wall time of a run, and what choosing its learning rate took.
         training_seconds: Mean wall time of solve and train.
+        flops: Mean floating-point operations of a run, likewise.
+        cost: Mean price of a run, likewise.
+        tuned: How its learning rate was chosen; None where it was given.
+        reached: Part of the data after which its strategy was dropped within a budget, such as `n/4`.
         peak_live_bytes: Most bytes of tensors alive at once, over seeds.
         peak_rss_bytes: Most anonymous resident memory, over seeds.
         trainable_parameters: Parameters that trained.
         stored_parameters: Parameters in the artefact.
+        architecture: Which ones its strategy can have, as of a Row.
         artifact_bytes: Size of the artefact's weights.
     """
 
     arm: str
+    size: str | None
     kind: str
     state: State | None
     reason: str | None
@@ -111,19 +133,35 @@ class Line:
     metrics: Mapping[str, Measure]
     seconds: float | None
     training_seconds: float | None
+    flops: float | None
+    cost: float | None
+    tuned: Tuned | None
+    reached: str | None
     peak_live_bytes: int | None
     peak_rss_bytes: int | None
     trainable_parameters: int | None
     stored_parameters: int | None
+    architecture: str | None
     artifact_bytes: int | None
 
     @classmethod
-    def over(cls, rows: Sequence[Row]) -> Line:
-        """Join the rows of one arm."""
+    def over(
+        cls,
+        rows: Sequence[Row],
+        price: float | None = None,
+        size: str | None = None,
+        tuned: Tuned | None = None,
+        reached: str | None = None,
+    ) -> Line:
+        """Join the rows of one arm; the price is that of an hour."""
         first = rows[0]
+        seconds, flops = _mean(_known(row.seconds for row in rows)), _mean(_known(row.flops for row in rows))
+        if tuned is not None:
+            seconds, flops = _both(seconds, tuned.seconds), _both(flops, tuned.flops)
         names = dict.fromkeys(name for row in rows for name in row.metrics)
         return cls(
             arm=arm_of(first.name),
+            size=size,
             kind=first.kind,
             state=first.state,
             reason=first.reason,
@@ -131,12 +169,17 @@ class Line:
             train_rows=first.train_rows,
             test_rows=first.test_rows,
             metrics={name: Measure.over([row.metrics[name] for row in rows if name in row.metrics]) for name in names},
-            seconds=_mean(_known(row.seconds for row in rows)),
+            seconds=seconds,
             training_seconds=_mean(_known(row.training_seconds for row in rows)),
+            flops=flops,
+            tuned=tuned,
+            reached=reached,
+            cost=None if seconds is None or price is None else seconds * price / 3600,
             peak_live_bytes=max(_known(row.peak_live_bytes for row in rows), default=None),
             peak_rss_bytes=max(_known(row.peak_rss_bytes for row in rows), default=None),
             trainable_parameters=first.trainable_parameters,
             stored_parameters=first.stored_parameters,
+            architecture=first.architecture,
             artifact_bytes=max(_known(row.artifact_bytes for row in rows), default=None),
         )
 
@@ -146,18 +189,30 @@ def arm_of(name: str) -> str:
     return _SEED.sub("", name)
 
 
-def comparison_rows(rows: Sequence[Row]) -> list[Line]:
+def comparison_rows(
+    rows: Sequence[Row],
+    price: float | None = None,
+    sizes: Mapping[str, str] | None = None,
+    tuned: Mapping[str, Tuned] | None = None,
+    reached: Mapping[str, str] | None = None,
+) -> list[Line]:
     """Join runs that differ only by their seed; runs that ended differently stay apart.
 
     Args:
         rows: The runs, in the order in which their arms shall stand.
+        price: Of an hour.
+        sizes: Amounts of data on which arms are compared with others on the same.
+        tuned: How learning rates of arms were chosen.
+        reached: Parts of the data after which arms were dropped.
     """
     arms: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         # What failed knows no size, which must not part it from its like, and its state parts it from what is done.
         key = (arm_of(row.name), row.kind, row.train_rows, row.state)
         arms.setdefault(key, []).append(row)
-    return [Line.over(group) for group in arms.values()]
+    sizes, tuned, reached = sizes or {}, tuned or {}, reached or {}
+    named = [(arm_of(group[0].name), group) for group in arms.values()]
+    return [Line.over(group, price, sizes.get(name), tuned.get(name), reached.get(name)) for name, group in named]
 
 
 def best_line(lines: Iterable[Line], metric: str) -> Line | None:
@@ -167,6 +222,14 @@ def best_line(lines: Iterable[Line], metric: str) -> Line | None:
         return None
     sign = 1 if scored[0][1].metrics[metric].higher_is_better else -1
     return max(scored, key=lambda pair: sign * (pair[0] or 0.0))[1]
+
+
+def by_size(lines: Sequence[Line]) -> dict[str | None, list[Line]]:
+    """The lines that are compared with each other."""
+    found: dict[str | None, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.size, []).append(line)
+    return found
 
 
 # --- a comparison ------------------------------------------------------------------------------------------------
@@ -205,17 +268,22 @@ def columns(
     made = [
         column("arm", (line.arm for line in lines), 0, right=False),
         column("train\nrows", (_text(line.train_rows, lambda n: f"{n:,}") for line in lines), 4),
+        column("reached", (line.reached or "" for line in lines), 2),
         column("seeds", (_seeds(line, metric_names) for line in lines), 8),
         *(_metric_column(lines, name, place) for place, name in enumerate(metric_names)),
         column("time", (_text(line.seconds, duration) for line in lines), 1),
+        column("FLOP", (_text(line.flops, operations) for line in lines), 7),
+        column("cost", (_text(line.cost, money) for line in lines), 2),
+        column("learning rate\nchosen", (_text(line.tuned, _chosen) for line in lines), 7),
         column("peak live\nmemory", (_text(line.peak_live_bytes, size) for line in lines), 2),
+        column("peak resident\nmemory", (_text(line.peak_rss_bytes, size) for line in lines), 10),
         column("trained\nparams", (_text(line.trainable_parameters, count) for line in lines), 5),
         column("stored\nparams", (_text(line.stored_parameters, count) for line in lines), 9),
         column("artefact", (_text(line.artifact_bytes, size) for line in lines), 6),
     ]
     if differences and metric_names:
-        best = best_line(lines, metric_names[0])
-        cells = (_difference(line, differences.get(line.arm), line is best) for line in lines)
+        best = [best_line(group, metric_names[0]) for group in by_size(lines).values()]
+        cells = (_difference(line, differences.get(line.arm), any(line is one for one in best)) for line in lines)
         made.append(column("difference\nto the best", cells, 3))
     return [one for one in made if one.rank == 0 or any(one.cells)]
 
@@ -342,12 +410,15 @@ def records(
     """A comparison as plain data in base units (seconds, bytes, parameters); not measured is None."""
     names = _names(lines, metric_names)
     plain = ("arm", "kind", "state", "reason", "train_rows", "test_rows")
-    cost = ("seconds", "training_seconds", "peak_live_bytes", "peak_rss_bytes")
+    cost = ("seconds", "training_seconds", "flops", "cost", "peak_live_bytes", "peak_rss_bytes")
     sizes = ("trainable_parameters", "stored_parameters", "artifact_bytes")
     found = []
     for line in lines:
         record: dict[str, Any] = {name: getattr(line, name) for name in plain}
         record["runs"] = list(line.runs)
+        record["reached"] = line.reached
+        record["lr"] = line.tuned.lr if line.tuned else None
+        record["tuning_seconds"] = line.tuned.seconds if line.tuned else None
         record["metrics"] = {name: vars(line.metrics[name]) for name in names if name in line.metrics}
         record |= {name: getattr(line, name) for name in (*cost, *sizes)}
         difference = (differences or {}).get(line.arm)
@@ -420,6 +491,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str, str]]:
     yield "time", _text(row.seconds, duration), ""
     phases = run.ledger.get("phases", {})
     yield "", ", ".join(f"{name} {duration(phase['seconds'])}" for name, phase in phases.items()), "dim"
+    yield "arithmetic", _text(row.flops, lambda flops: f"{operations(flops)}FLOP"), ""
     yield "peak live memory", _text(row.peak_live_bytes, size), ""
     yield "peak resident memory", _text(row.peak_rss_bytes, size), ""
     yield "trained parameters", _text(row.trainable_parameters, count), ""
@@ -489,6 +561,20 @@ def size(n_bytes: float) -> str:
     return f"{mib:,.{0 if mib >= 100 else 1}f} MiB"
 
 
+def money(amount: float) -> str:
+    """A price in hundredths; a small one with two digits."""
+    return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}" if amount >= 1e-4 else "< 0.0001"
+
+
+def operations(flops: float) -> str:
+    """Floating-point operations with three digits: `41.2T`, `1.80P`."""
+    for unit, name in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if flops >= 0.9995 * unit:
+            value = flops / unit
+            return f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{name}"
+    return f"{flops / 1e6:.3g}M"
+
+
 def count(n: float) -> str:
     """Parameters with three digits: `590k`, `22.7M`, `1.24B`."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -512,6 +598,14 @@ def _difference(line: Line, difference: Interval | None, is_best: bool) -> str:
     if difference is None:
         return "best" if is_best else ""
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def _chosen(tuned: Tuned) -> str:
+    return f"{tuned.lr:g}" if tuned.seconds is None else f"{tuned.lr:g} (in {duration(tuned.seconds)})"
+
+
+def _both(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 def _bounds(interval: Interval) -> dict[str, float]:

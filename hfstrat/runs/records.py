@@ -22,12 +22,19 @@ class Phase:
     Args:
         seconds: Wall time.
         tokens: Tokens that went through the model, padding left out.
+        flops: Floating-point operations of the model, a product with a sum counted as two: of updates, of passes over
+            splits and of solving, not of trials and checks. None where the phase has none, or not all were counted.
         peak_live_bytes: Most bytes of tensors alive at once; None when not measured.
     """
 
     seconds: float = 0.0
     tokens: int = 0
+    flops: float | None = None
     peak_live_bytes: int | None = None
+
+    def computed(self, flops: float) -> None:
+        """Add floating-point operations."""
+        self.flops = (self.flops or 0.0) + flops
 
 
 @dataclass
@@ -77,6 +84,8 @@ class Ledger:
             phase, before = self.phases.setdefault(name, Phase()), Phase(**values)
             phase.seconds += before.seconds
             phase.tokens += before.tokens
+            if before.flops is not None:
+                phase.computed(before.flops)
             phase.peak_live_bytes = before.peak_live_bytes
 
     def to_json(self, **totals: Any) -> dict[str, Any]:

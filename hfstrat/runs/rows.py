@@ -8,6 +8,9 @@ from typing import Any
 
 from hfstrat.runs.directory import Run, State
 
+COMPUTING = ("teacher", "cache", "solve", "train", "evaluate")
+"""Phases in which a model computes."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -24,10 +27,12 @@ class Row:
         metrics: Each metric's value, low and high, and the kind of interval.
         seconds: Wall time of the whole run.
         training_seconds: Wall time of solve and train alone.
+        flops: Floating-point operations of all that its model computed, a product with a sum counted as two.
         peak_live_bytes: Most bytes of tensors alive at once.
         peak_rss_bytes: Most anonymous resident memory.
         trainable_parameters: Parameters that trained in any stage.
         stored_parameters: Parameters in the artefact.
+        architecture: Which ones its strategy can have: `any`, `fewer blocks` or `the base's`; None of floors.
         artifact_bytes: Size of the artefact's weights.
     """
 
@@ -41,10 +46,12 @@ class Row:
     metrics: Mapping[str, Mapping[str, Any]]
     seconds: float | None
     training_seconds: float | None
+    flops: float | None
     peak_live_bytes: int | None
     peak_rss_bytes: int | None
     trainable_parameters: int | None
     stored_parameters: int | None
+    architecture: str | None
     artifact_bytes: int | None
 
     @classmethod
@@ -65,9 +72,25 @@ class Row:
             metrics=run.metrics.get("metrics", {}),
             seconds=ledger.get("seconds"),
             training_seconds=sum(training) if training else None,
+            flops=_flops(phases),
             peak_live_bytes=ledger.get("peak_live_bytes"),
             peak_rss_bytes=ledger.get("peak_rss_bytes"),
             trainable_parameters=(plan.get("parameters") or {}).get("trainable"),
             stored_parameters=(plan.get("parameters") or {}).get("stored"),
+            architecture=_architecture(plan),
             artifact_bytes=ledger.get("artifact_bytes"),
         )
+
+
+def _flops(phases: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """Those of all phases, if each that has some counted them."""
+    found = [phases[name] for name in COMPUTING if name in phases]
+    return sum(phase["flops"] for phase in found) if found and all("flops" in phase for phase in found) else None
+
+
+def _architecture(plan: Mapping[str, Any]) -> str | None:
+    if plan.get("weights") is None:
+        return None
+    if plan["weights"] == "random":
+        return "any"
+    return "fewer blocks" if plan.get("distillation") else "the base's"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hfstrat.errors import Problem, RecipeError, did_you_mean
-from hfstrat.recipe.compare import FLOORS, ArmSpec, CompareSpec, Floor
-from hfstrat.recipe.data import PerClass
+from hfstrat.recipe.compare import FLOORS, ArmSpec, CompareSpec, Floor, Limit, suffix
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import Run
 from hfstrat.strategies import STRATEGIES
@@ -28,10 +27,16 @@ class Arm:
     Args:
         recipe: What to run; its name is the arm's and the seed's.
         floor: Which floor, or None for a strategy.
+        family: The arm's name without the amount of data.
+        size: The amount of data by which it was multiplied; None where it was not.
+        rates: Learning rates of which the best on validation is taken; empty: the recipe's own.
     """
 
     recipe: Recipe
     floor: Floor | None
+    family: str = ""
+    size: str | None = None
+    rates: tuple[float, ...] = ()
 
     @property
     def amount(self) -> str:
@@ -40,7 +45,11 @@ class Arm:
 
 
 def arms_of(
-    recipe: Recipe, folder: Path, words: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+    recipe: Recipe,
+    folder: Path,
+    words: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    sizes: Sequence[Any] | None = None,
 ) -> list[Arm]:
     """The runs of a comparison, floors first asked, first run.
 
@@ -49,6 +58,7 @@ def arms_of(
         folder: The comparison's directory, where the runs go.
         words: Arms in its place: kinds of strategies and floors.
         seeds: Seeds in place of the block's.
+        sizes: Amounts of data in place of the block's.
 
     Raises:
         RecipeError: An arm is neither strategy nor floor, or two have one name.
@@ -57,23 +67,67 @@ def arms_of(
     asked: Sequence[str | ArmSpec] = words or block.arms or _usual(recipe)
     # What is wrong with an argument stands nowhere in the recipe.
     specs = [_spec(arm, recipe, "" if words else f"compare.arms.{place}") for place, arm in enumerate(asked)]
-    chosen = block.seeds if seeds is None else _seeds(seeds)
+    chosen = block.seeds if seeds is None else given(seeds=seeds).seeds
     if len(set(chosen)) < len(chosen):
         path = "compare.seeds" if seeds is None else ""
         raise RecipeError(Problem("a seed is given twice", path, hint="Each seed is one run"))
+    amounts = block.sizes if sizes is None else given(sizes=sizes).sizes
     runs = []
-    for spec in specs:
-        name = _name(spec, recipe)
+    for spec, family, size in _multiplied(specs, amounts, recipe):
+        name = family if size is None else f"{family}-{size}"
         # A floor has nothing random in it.
         for seed in [recipe.seed] if spec.floor else spec.seeds or chosen:
             made = _recipe(recipe, spec, name if spec.floor else f"{name}-seed{seed}", seed)
-            runs.append(Arm(made, spec.floor))
-    runs = [replace(run, recipe=_with_teacher(run.recipe, runs[:place], folder)) for place, run in enumerate(runs)]
+            rates = () if spec.floor else block.lr if spec.lr is None else spec.lr
+            runs.append(Arm(made, spec.floor, family, size, rates))
+    runs = [replace(run, recipe=_with_teacher(run, runs[:place], folder)) for place, run in enumerate(runs)]
     twice = [name for name, count in Counter(arm.recipe.name for arm in runs).items() if count > 1]
     if twice:
         hint = "Give each arm a `name` of its own"
         raise RecipeError([Problem(f"two arms are called '{name}'", "compare.arms", hint=hint) for name in twice])
     return runs
+
+
+def _multiplied(
+    specs: Sequence[ArmSpec], sizes: Sequence[Limit], recipe: Recipe
+) -> Iterator[tuple[ArmSpec, str, str | None]]:
+    """Each arm on each amount of data, in their order; what has an amount of its own is run once."""
+    for place, size in enumerate(sizes):
+        for spec in specs:
+            if spec.limit is None:
+                yield spec.model_copy(update={"limit": size}), _name(spec, recipe), suffix(size)
+            elif place == 0:
+                yield spec, _name(spec, recipe), None
+    if not sizes:
+        yield from ((spec, _name(spec, recipe), None) for spec in specs)
+
+
+def given(
+    *,
+    seeds: Sequence[int] = (0,),
+    sizes: Sequence[Any] = (),
+    budget: str | None = None,
+    price: float | None = None,
+) -> CompareSpec:
+    """Arguments in place of a recipe's `compare` block, checked as that is.
+
+    Raises:
+        RecipeError: One of them is none.
+    """
+    try:
+        plain = {"seeds": list(seeds), "sizes": list(sizes), "budget": budget, "price": price}
+        return CompareSpec.model_validate_json(json.dumps(plain))
+    except TypeError as error:
+        raise RecipeError(Problem(f"compare is given what is no plain data: {error}")) from None
+    except ValidationError as error:
+        wrong = {str(one["loc"][0]) for one in error.errors()}
+        said = {
+            "seeds": (f"{list(seeds)} are no seeds", "Give whole numbers from 0"),
+            "sizes": (f"{list(sizes)} are no amounts of data", "Give whole numbers from 1, {per_class: n}, or all"),
+            "budget": (f"'{budget}' is no budget", "Write 30m, 90s or 2h"),
+            "price": (f"{price} is no price of an hour", "Give a number from 0"),
+        }
+        raise RecipeError([Problem(said[name][0], hint=said[name][1]) for name in said if name in wrong]) from None
 
 
 def _usual(recipe: Recipe) -> tuple[str, ...]:
@@ -86,14 +140,6 @@ def _usual(recipe: Recipe) -> tuple[str, ...]:
 
 def _begins_at_random(spec: ArmSpec) -> bool:
     return spec.strategy is not None and spec.strategy.body().weights == "random"
-
-
-def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    try:
-        return CompareSpec.model_validate_json(json.dumps({"seeds": list(seeds)})).seeds
-    except (ValidationError, TypeError):
-        hint = "Give whole numbers from 0"
-        raise RecipeError(Problem(f"{list(seeds)} are no seeds", hint=hint)) from None
 
 
 def _spec(arm: str | ArmSpec, recipe: Recipe, path: str) -> ArmSpec:
@@ -123,24 +169,24 @@ def _name(spec: ArmSpec, recipe: Recipe) -> str:
     kind = spec.floor or (spec.strategy.kind if spec.strategy else "")
     if spec.limit in (None, "all" if recipe.data.limit is None else recipe.data.limit):
         return kind
-    if isinstance(spec.limit, PerClass):
-        return f"{kind}-{spec.limit.per_class}-per-class"
-    return f"{kind}-{spec.limit}"
+    return f"{kind}-{suffix(spec.limit)}"
 
 
-def _with_teacher(recipe: Recipe, before: Sequence[Arm], folder: Path) -> Recipe:
-    """The recipe with `arm:NAME` as the run that it means: that arm's run of the same seed, else its first.
+def _with_teacher(arm: Arm, before: Sequence[Arm], folder: Path) -> Recipe:
+    """An arm's recipe with `arm:NAME` as the run that it means: of the same amount of data and seed, else its first.
 
     Raises:
         RecipeError: No such arm runs before.
     """
+    recipe = arm.recipe
     teacher = getattr(recipe.strategy, "teacher", None)
     if teacher is None or not teacher.startswith(ARM):
         return recipe
     name = teacher.removeprefix(ARM)
-    found = [arm.recipe for arm in before if arm.floor is None and arm.recipe.name == f"{name}-seed{arm.recipe.seed}"]
+    teachers = [one for one in before if one.floor is None and one.family == name]
+    found = [one.recipe for one in teachers if one.size in (arm.size, None)]
     if not found:
-        names = sorted({arm.recipe.name.rpartition("-seed")[0] for arm in before if arm.floor is None})
+        names = sorted({one.family for one in before if one.floor is None})
         hint = did_you_mean(name, names) or "A teacher stands before its student in compare.arms"
         raise RecipeError(Problem(f"no arm '{name}' is run before it", "compare.arms", hint=hint))
     run = next((one for one in found if one.seed == recipe.seed), found[0])

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hfstrat.beginning import as_written
-from hfstrat.errors import Interrupted, Problem, RecipeError, UsageError, did_you_mean
+from hfstrat.errors import Problem, RecipeError, UsageError, did_you_mean
 from hfstrat.execute import quiet
 from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, lookup
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
+from hfstrat.recipe.compare import seconds_of, suffix
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
 from hfstrat.report import tables
-from hfstrat.report.plot import quality_against_time
+from hfstrat.report.factors import Factors, factors, needed
+from hfstrat.report.plot import quality_against_rows, quality_against_time
 from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
-from hfstrat.study import worker
-from hfstrat.study.arms import Arm, arms_of, without_teacher
+from hfstrat.strategies.plan import Fit
+from hfstrat.study.arms import Arm, arms_of, given, without_teacher
+from hfstrat.study.curves import Curves, Shape, by_rows, shape_of
+from hfstrat.study.halving import Rung, on_rungs, races, run_within, rungs_of, that_ran
+from hfstrat.study.running import Running
 from hfstrat.study.statistics import Difference, Resampled, detectable_difference, difference, of_items, of_statistics
 from hfstrat.study.verdicts import Verdict, among_the_best, verdicts
 from hfstrat.tasks.base import Labels
@@ -40,7 +41,7 @@ from hfstrat.training.signals import Signals
 if TYPE_CHECKING:
     import pandas
 
-PICTURE = "quality-against-time.png"
+PICTURE, CURVES = "quality-against-time.png", "quality-against-rows.png"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Comparison:
         metrics: Names of the metrics to show, the deciding one first.
         verdicts: For each pair of arms, their paired difference on the test items, and whether it can be told.
         train_rows: Training examples that the recipe asks for; arms on other amounts are marked.
+        price: Of an hour.
+        curves: Arms on several amounts of data.
+        tuned: How learning rates were chosen, by arm.
+        rungs: Which strategies went on to more data within a budget.
     """
 
     path: Path
@@ -60,6 +65,10 @@ class Comparison:
     metrics: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     train_rows: int | None
+    price: float | None = None
+    curves: Curves = field(default_factory=dict)
+    tuned: Mapping[str, tables.Tuned] = field(default_factory=dict)
+    rungs: tuple[Rung, ...] = ()
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -69,14 +78,17 @@ class Comparison:
     @cached_property
     def lines(self) -> list[tables.Line]:
         """A line for each arm, over its seeds."""
-        return tables.comparison_rows(self.rows)
+        return _lines(self.rows, self.price, self.curves, self.tuned, self.rungs)
 
     @property
     def differences(self) -> dict[str, Difference]:
-        """For each arm its paired difference to the best one on the test items, with its interval."""
-        best = tables.best_line(self.lines, self.metrics[0])
-        about = [self.verdict(line.arm, best.arm) for line in self.lines if best and line is not best] if best else []
-        return {one.first: one.difference for one in about if one is not None}
+        """For each arm its paired difference to the best one on as much data, on the test items, with its interval."""
+        found: dict[str, Difference] = {}
+        for lines in tables.by_size(self.lines).values():
+            best = tables.best_line(lines, self.metrics[0])
+            about = [self.verdict(line.arm, best.arm) for line in lines if line is not best] if best else []
+            found |= {one.first: one.difference for one in about if one is not None}
+        return found
 
     def verdict(self, first: str, second: str) -> Verdict | None:
         """Which of two arms is better on the test items, if that can be told; None where they have no items together.
@@ -102,6 +114,55 @@ class Comparison:
         found = among_the_best([one.arm for one in self.lines], line.arm, self.verdicts)
         return sorted(found, key=lambda arm: arm != line.arm)
 
+    @cached_property
+    def shape(self) -> Shape:
+        """Who is ahead on each amount of data, and which arms change places."""
+        return shape_of(self.curves, self.lines, self.metrics[0], self.verdict)
+
+    @cached_property
+    def factors(self) -> Factors:
+        """What decides between the strategies; of arms on several amounts of data on the largest."""
+        metric, lines = self.metrics[0], self._largest
+        families = {arm: family for family, arms in self.curves.items() for arm in arms.values()}
+        told = [(f"{one.size} ({one.train_rows:,} rows)", one.best) for one in self.shape.winners if one.train_rows]
+        smallest = needed(told, self.curves)
+
+        def gain(first: tables.Line, second: tables.Line) -> Difference | None:
+            verdict = self.verdict(first.arm, second.arm)
+            if verdict is None:
+                return None
+            return verdict.difference if verdict.up else verdict.turned().difference
+
+        of_arms = {line.arm: smallest.get(families.get(line.arm, ""), "") for line in lines}
+        return factors(lines, metric, gain, of_arms)
+
+    @property
+    def _largest(self) -> list[tables.Line]:
+        """The arms on the largest amount of data, and those that are on one alone."""
+        sizes = [*by_rows(self.curves, self.lines)]
+        return [line for line in self.lines if line.size is None or line.size == sizes[-1]]
+
+    def curve(self) -> pandas.DataFrame:
+        """Quality against amount of data as a data frame: a row for each arm and amount, from the smallest on."""
+        import pandas
+
+        lines = {line.arm: line for line in self.lines}
+        best = {winner.size: winner.best for winner in self.shape.winners}
+        found = []
+        for size in by_rows(self.curves, self.lines):
+            for family, arms in self.curves.items():
+                line = lines.get(arms.get(size, ""))
+                if line is None:
+                    continue
+                measure = line.metrics.get(self.metrics[0])
+                scores = {name: measure and getattr(measure, name) for name in ("value", "low", "high", "spread")}
+                cost = {name: getattr(line, name) for name in ("seconds", "flops", "cost")}
+                among = family in best.get(size, ())
+                found.append(
+                    {"arm": family, "size": size, "train_rows": line.train_rows, **scores, "best": among, **cost}
+                )
+        return pandas.DataFrame(found)
+
     def table(self) -> pandas.DataFrame:
         """The arms as a data frame."""
         import pandas
@@ -109,17 +170,38 @@ class Comparison:
         return pandas.DataFrame(tables.records(self.lines, self.metrics, self.differences))
 
     def plot(self, path: str | Path | None = None) -> Path | None:
-        """Draw quality against time.
+        """Draw quality against time; of arms on several amounts of data those on the largest.
 
         Returns:
             The PNG; None without matplotlib.
         """
         target = path or self.path / PICTURE
-        return quality_against_time(self.lines, target, self.metrics[0], train_rows=self.train_rows)
+        return quality_against_time(self._largest, target, self.metrics[0], train_rows=self.train_rows)
+
+    def plot_curves(self, path: str | Path | None = None) -> Path | None:
+        """Draw quality against training rows.
+
+        Returns:
+            The PNG; None without matplotlib, and where arms are on one amount of data alone.
+        """
+        return quality_against_rows(self.lines, self.curves, path or self.path / CURVES, self.metrics[0])
+
+    def sentences(self) -> list[str]:
+        """What tests say about amounts of data, and who went on to more of it."""
+        return [*self.shape.sentences(), *map(str, self.rungs)]
+
+    def markdown(self) -> str:
+        """What decides between the strategies, the table with every column, what tests say about amounts of data."""
+        told = [f"- {sentence}\n" for sentence in self.sentences()]
+        table = tables.to_markdown(self.lines, self.metrics, self.differences)
+        return "\n".join(part for part in (self.factors.markdown(), table, "".join(told)) if part)
 
     def __rich__(self) -> Any:
-        """The table."""
-        return tables.comparison_table(self.lines, self.metrics, self.differences, title=self.path.name)
+        """What decides between the strategies, and the table."""
+        from rich.console import Group
+
+        table = tables.comparison_table(self.lines, self.metrics, self.differences, title=self.path.name)
+        return Group(self.factors, table) if len(self.factors.strategies) > 1 else table
 
     def _repr_html_(self) -> str:
         return tables.as_html(self)
@@ -135,6 +217,9 @@ def compare(
     runs: str | Path = "runs",
     overwrite: bool = False,
     observer: Observer | None = None,
+    price: float | None = None,
+    sizes: Sequence[Any] | None = None,
+    budget: str | None = None,
 ) -> Comparison:
     """Run every arm that is not sealed yet, and put them side by side.
 
@@ -147,6 +232,9 @@ def compare(
         runs: The comparison's directory goes here, under the recipe's name.
         overwrite: Run sealed arms again.
         observer: Hears what happens.
+        price: Of an hour, in place of the recipe's `compare.price`.
+        sizes: In place of the recipe's `compare.sizes`.
+        budget: In place of the recipe's `compare.budget`.
 
     Returns:
         The comparison; arms that failed are rows of it.
@@ -159,55 +247,59 @@ def compare(
         raise UsageError(Problem("compare starts processes itself", hint="Run `hfstrat compare` without a launcher"))
     parsed, source = load_recipe(recipe, overrides)
     folder = folder_of(Path(runs), parsed)
+    price = parsed.compare.price if price is None else given(price=price).price
     with located(source):
-        planned = arms_of(parsed, folder, arms, seeds)
-    fingerprints = _check(planned, folder, data, source, observer)
+        parts = rungs_of(parsed, budget, sizes, lambda: int(read_data(parsed, data, source).rows["train"]))
+        planned = arms_of(parsed, folder, arms, seeds, [*parts.values()] if parts else sizes)
+    within = {part: suffix(limit) for part, limit in parts.items()}
+    planned = on_rungs(planned, [*within.values()])
+    planned, fingerprints = _check(planned, folder, data, source, observer)
     if Run(folder).status is not None:
         raise UsageError(Problem(f"{folder} holds a run, not a comparison", hint="Choose another name=…"))
-    sealed = [arm for arm in planned if not overwrite and _sealed(arm, folder, fingerprints)]
+    running = Running(folder, data, fingerprints, observer, overwrite)
+    sealed = [arm for arm in planned if not arm.rates and running.sealed(arm)]
     if sealed:
         observer.note(f"{len(sealed)} of {len(planned)} arms are done already")
-    context = _context()
-    listener = _OnlyNew(observer)
+    reached: list[Rung] = []
     with Signals().listening():
-        for number, arm in enumerate(planned, start=1):
+        if parts:
+            seconds = seconds_of(budget or str(parsed.compare.budget))
+            reached = run_within(seconds, [arm for arm in planned if races(arm)], within, running)
+            planned = that_ran(planned, reached)
+        rest = [arm for arm in planned if not (parts and races(arm))]
+        for number, arm in enumerate(rest, start=1):
             if arm not in sealed:
-                observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
-                _run(arm, folder, data, context, listener, overwrite=overwrite)
+                observer.note(f"arm {number} of {len(rest)}: {arm.recipe.name}")
+                running.run(arm)
     observer.finished()
-    return _conclude(folder, [arm.recipe.name for arm in planned], observer)
+    return _conclude(folder, _asked(planned, running, price, reached), observer)
 
 
-class _OnlyNew(Observer):
-    """Passes everything on, but each decision and warning only once: arms decide most things alike."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._seen: set[str] = set()
-        self.note, self.phase, self.advance = observer.note, observer.phase, observer.advance  # type: ignore[method-assign]
-        self.scored = observer.scored  # type: ignore[method-assign]
-        self._observer = observer
-
-    def decided(self, decisions: Sequence[Any]) -> None:
-        new = [decision for decision in decisions if self._new(f"{decision.path}={decision.value}")]
-        self._observer.decided(new)
-
-    def warn(self, text: str) -> None:
-        if self._new(text):
-            self._observer.warn(text)
-
-    def _new(self, text: str) -> bool:
-        known = len(self._seen)
-        self._seen.add(text)
-        return len(self._seen) > known
+def _asked(planned: Sequence[Arm], running: Running, price: float | None, reached: Sequence[Rung]) -> dict[str, Any]:
+    """What `comparison.json` holds of what was asked for and chosen."""
+    curves: dict[str, dict[str, str]] = {}
+    for arm in planned:
+        if arm.size is not None:
+            curves.setdefault(arm.family, {})[arm.size] = tables.arm_of(arm.recipe.name)
+    return {
+        "runs": [arm.recipe.name for arm in planned],
+        "price": price,
+        "curves": curves,
+        "tuned": {arm: vars(tuning) for arm, tuning in running.tuned.items()},
+        "rungs": [asdict(rung) for rung in reached],
+    }
 
 
-def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observer: Observer) -> dict[str, str]:
+def _check(
+    planned: Sequence[Arm], folder: Path, data: Any, source: Any, observer: Observer
+) -> tuple[list[Arm], dict[str, str]]:
     """Find everything that is wrong before the first arm starts.
 
     Returns:
-        The data's fingerprint for each amount of data.
+        The arms, without learning rates where nothing is learned by steps; and the data's fingerprint for each amount.
     """
     fingerprints: dict[str, str] = {}
+    planned = list(planned)
     neural = [arm for arm in planned if arm.floor is None]
     with located(source):
         for arm in planned:
@@ -221,10 +313,15 @@ def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observe
             quiet()
             # Students last: their teacher may be a run that this comparison has yet to make.
             first, *others = sorted(_distinct(neural), key=lambda one: hasattr(one.strategy, "teacher"))
-            _check_strategies([first, *(without_teacher(one, folder) for one in others)], material.labels)
+            steps = _check_strategies([first, *others], folder, material.labels)
+            planned = [arm if steps.get(_key(arm.recipe)) else replace(arm, rates=()) for arm in planned]
             prepared = prepare(first, machine(), memory=data, source=source)
             for reason in prepared.material.reasons:
                 observer.note(reason)
+            if any(arm.rates for arm in planned) and "validation" not in prepared.encoded:
+                what = "learning rates are chosen on validation, and there is none"
+                hint = "Leave it out, or name a split or a share as data.validation"
+                raise RecipeError(Problem(what, "compare.lr", hint=hint))
             tested = len(prepared.encoded.get("test", ()))
             if tested and prepared.material.labels.problem == "single_label":
                 least = detectable_difference(tested, 0.1)
@@ -232,15 +329,21 @@ def _check(planned: Sequence[Arm], folder: Path, data: Any, source: Any, observe
                     f"{tested:,} test items tell arms apart that differ by about {100 * least:.1f} points or more "
                     "(where they disagree on one item in ten)"
                 )
-    return fingerprints
+    return planned, fingerprints
 
 
-def _check_strategies(recipes: Sequence[Recipe], labels: Labels) -> None:
-    """Raise all that is wrong with the arms' strategies, each with its arm: the recipe's own strategy may be right."""
+def _check_strategies(recipes: Sequence[Recipe], folder: Path, labels: Labels) -> dict[str, bool]:
+    """Raise all that is wrong with the arms' strategies, each with its arm: the recipe's own strategy may be right.
+
+    Returns:
+        Whether each has a stage that learns by steps.
+    """
     problems: dict[Problem, None] = {}
-    for recipe in recipes:
+    steps = {}
+    for place, recipe in enumerate(recipes):
         try:
-            check_strategy(recipe, labels)
+            plan = check_strategy(without_teacher(recipe, folder) if place else recipe, labels)
+            steps[_key(recipe)] = any(isinstance(stage, Fit) for stage in plan.stages)
         except UsageError as error:
             arm = recipe.name.rpartition("-seed")[0]
             for one in error.problems:
@@ -250,73 +353,32 @@ def _check_strategies(recipes: Sequence[Recipe], labels: Labels) -> None:
                 )
     if problems:
         raise RecipeError(problems)
+    return steps
+
+
+def _key(recipe: Recipe) -> str:
+    return recipe.strategy.model_dump_json()
 
 
 def _distinct(arms: Sequence[Arm]) -> list[Recipe]:
     """A recipe for each strategy among some arms."""
     found: dict[str, Recipe] = {}
     for arm in arms:
-        found.setdefault(arm.recipe.strategy.model_dump_json(), arm.recipe)
+        found.setdefault(_key(arm.recipe), arm.recipe)
     return list(found.values())
 
 
-def _sealed(arm: Arm, folder: Path, fingerprints: Mapping[str, str]) -> bool:
-    run = Run(folder / arm.recipe.name)
-    env = run.read("env.json") or {}
-    same_data = env.get("data", {}).get("fingerprint") == fingerprints[arm.amount]
-    return run.status == "done" and same_data and env.get("requested") == as_written(arm.recipe)
-
-
-def _context() -> BaseContext:
-    """Processes forked from a server that has the imports done; spawned ones where there is no fork."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([worker.__name__])
-    return context
-
-
-def _run(
-    arm: Arm, folder: Path, data: Any, context: BaseContext, observer: Observer, *, overwrite: bool = False
-) -> None:
-    """Run an arm to its end, whatever that is, and pass on what it tells; one that was interrupted goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(  # type: ignore[attr-defined]
-        target=worker.run_arm, args=(arm, folder, data, sender, overwrite), name=arm.recipe.name
-    )
-    process.start()
-    sender.close()
-    try:
-        while True:
-            try:
-                name, args, kwargs = receiver.recv()
-            except EOFError:
-                break
-            getattr(observer, name)(*args, **kwargs)
-        process.join()
-    except (KeyboardInterrupt, Interrupted) as error:
-        process.terminate()  # the arm writes down that it was interrupted
-        process.join()
-        raise error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT) from None
-    if process.exitcode:
-        state = "oom" if process.exitcode == -9 else "failed"
-        reason = f"killed by signal {-process.exitcode}" if process.exitcode < 0 else "ended with a traceback"
-        worker.end(folder / arm.recipe.name, arm, state, reason)
-        observer.warn(
-            f"{arm.recipe.name} failed: {(Run(folder / arm.recipe.name).read('status.json') or {})['reason']}"
-        )
-
-
-def _conclude(folder: Path, names: Sequence[str], observer: Observer) -> Comparison:
+def _conclude(folder: Path, asked: Mapping[str, Any], observer: Observer) -> Comparison:
     """Write the comparison's files from its runs."""
-    found = _read(folder, names)
+    found = _read(folder, asked)
     lines = found.lines
-    write_json(folder / "comparison.json", {"runs": list(names), "metrics": list(found.metrics)})
-    write_text(folder / "table.md", tables.to_markdown(lines, found.metrics, found.differences) + "\n")
+    write_json(folder / "comparison.json", {**asked, "metrics": list(found.metrics)})
+    write_text(folder / "table.md", found.markdown())
     write_text(folder / "table.csv", tables.to_csv(lines, found.metrics, found.differences))
     write_text(folder / "table.json", tables.to_json(lines, found.metrics, found.differences) + "\n")
-    write_json(folder / "verdicts.json", {"best": found.best, "pairs": [one.to_json() for one in found.verdicts]})
+    pairs = [one.to_json() for one in found.verdicts]
+    write_json(folder / "verdicts.json", {"best": found.best, "pairs": pairs, **found.shape.to_json()})
+    found.plot_curves()
     if found.plot() is None and any(line.state == "done" for line in lines):
         observer.note("no picture was drawn: `pip install 'hfstrat[plots]'` brings matplotlib")
     return found
@@ -331,18 +393,42 @@ def load(folder: str | Path) -> Comparison:
     stored = Run(Path(folder)).read("comparison.json")
     if stored is None:
         raise UsageError(Problem(f"{folder} holds no comparison", hint="`hfstrat compare RECIPE` makes one"))
-    return _read(Path(folder), stored["runs"])
+    return _read(Path(folder), stored)
 
 
-def _read(folder: Path, names: Sequence[str]) -> Comparison:
-    runs = tuple(Run(folder / name) for name in names)
+def _read(folder: Path, asked: Mapping[str, Any]) -> Comparison:
+    runs = tuple(Run(folder / name) for name in asked["runs"])
+    price, curves = asked.get("price"), asked.get("curves", {})
     rows = [Row.of(run) for run in runs]
     done = [row for row in rows if row.state == "done" and row.metrics]
     metrics = tuple(next(iter(done)).metrics) if done else ("accuracy",)
-    lines = tables.comparison_rows(rows)
+    tuned = {arm: _tuned(folder, **tuning) for arm, tuning in asked.get("tuned", {}).items()}
+    reached = tuple(Rung(**{**rung, "kept": tuple(rung["kept"])}) for rung in asked.get("rungs", ()))
+    lines = _lines(rows, price, curves, tuned, reached)
     sizes = [row.train_rows for row in rows if row.train_rows]
     usual = max(sorted(set(sizes)), key=sizes.count, default=None)
-    return Comparison(folder, runs, metrics, _verdicts(folder, lines, metrics[0]), usual)
+    # What is compared on one amount of data is a family of tests of its own.
+    told = tuple(one for group in tables.by_size(lines).values() for one in _verdicts(folder, group, metrics[0]))
+    return Comparison(folder, runs, metrics, told, usual, price, curves, tuned, reached)
+
+
+def _lines(
+    rows: Sequence[Row],
+    price: float | None,
+    curves: Curves,
+    tuned: Mapping[str, tables.Tuned],
+    reached: Sequence[Rung],
+) -> list[tables.Line]:
+    sizes = {arm: size for arms in curves.values() for size, arm in arms.items()}
+    ends = {curves[name][rung.size]: rung.part for rung in reached for name in rung.losses if name not in rung.kept}
+    return tables.comparison_rows(rows, price, sizes, tuned, ends)
+
+
+def _tuned(folder: Path, lr: float, runs: Sequence[str]) -> tables.Tuned:
+    """What choosing a learning rate took; None where not all of it was measured."""
+    rows = [Row.of(Run(folder / name)) for name in runs]
+    seconds, flops = ([getattr(row, name) for row in rows] for name in ("seconds", "flops"))
+    return tables.Tuned(lr, None if None in seconds else sum(seconds), None if None in flops else sum(flops))
 
 
 def _verdicts(folder: Path, lines: Sequence[tables.Line], metric: str) -> tuple[Verdict, ...]:

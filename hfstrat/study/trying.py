@@ -6,7 +6,6 @@ itself is what is counted here. Time is measured on random weights, which take a
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from hfstrat import fitting
 from hfstrat.caching import Form, cached_blocks
@@ -36,7 +34,7 @@ from hfstrat.solving import live_of_features, longest_batch
 from hfstrat.state import State
 from hfstrat.strategies.plan import Fit, Solve
 from hfstrat.tasks.base import DECODER, Encoded, FloatArray, Hidden, IntArray
-from hfstrat.training import chunking, engine, scoring
+from hfstrat.training import arithmetic, chunking, engine, scoring
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.optim import freeze, optimizer_for
 
@@ -96,9 +94,7 @@ class Pass:
 
     def _flops_of_each(self) -> FloatArray:
         sizes = self.sizes[:, : len(self.samples)]  # as many as can be told apart
-        scale = np.maximum(sizes.max(axis=0, initial=0), 1)
-        weights = np.linalg.lstsq(sizes[self.samples] / scale, np.array(self.flops), rcond=None)[0]
-        found: FloatArray = (sizes / scale) @ weights
+        found: FloatArray = sizes @ arithmetic.rates(sizes[self.samples], np.array(self.flops))
         return found
 
     def _over_all(self, each: FloatArray) -> float:
@@ -325,23 +321,13 @@ class Trial:
         found = Pass(count, sizes, _samples(sizes))
         for place in found.samples:
             run = runs(rows[place])
-            with self._in_mode(), FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
+            with self._in_mode(), arithmetic.Counter() as counter:
                 for _ in run(1):
                     pass
-            found.flops.append(float(counter.get_total_flops()))
+            found.flops.append(counter.flops)
             if self._real:
                 found.seconds.append(statistics.median(_durations(run(1 + _TIMES))[1:]))
         return found
-
-
-def _formulas() -> dict[Any, Any]:
-    """Arithmetic of operations that PyTorch's counter does not know."""
-    import bitsandbytes  # noqa: F401 - what registers the operation
-
-    def product(given: Any, packed: Any, shape: Sequence[int], *_: Any, **__: Any) -> int:
-        return 2 * math.prod(given) * int(shape[0])
-
-    return {torch.ops.bitsandbytes.gemm_4bit: product}
 
 
 def _durations(updates: Iterator[Any]) -> list[float]:

@@ -21,6 +21,7 @@ from hfstrat.models.picking import output_at, output_held, picked
 from hfstrat.models.prefix import hand_over
 from hfstrat.tasks.base import DECODER
 from hfstrat.training import chunking
+from hfstrat.training.arithmetic import Meter, size_of
 from hfstrat.training.dropout import fast_dropout
 from hfstrat.training.optim import Settings, set_lr, set_modes
 from hfstrat.training.profiling import phase
@@ -178,6 +179,7 @@ def fit(
     penalty: Callable[[], torch.Tensor] | None = None,
     after_step: Callable[[int], None] | None = None,
     smaller: Callable[[Exception], Step] | None = None,
+    meter: Meter | None = None,
 ) -> Iterator[Update]:
     """Train, one update a turn; whoever evaluates in between leaves the modules' modes as they were.
 
@@ -198,6 +200,7 @@ def fit(
         after_step: Called with the updates done before, when weights have moved and gradients are still there.
         smaller: Called when memory ran out, with the error: the same update in smaller micro-batches, or the error
             again.
+        meter: Counts the arithmetic of this process.
 
     Yields:
         An Update after each one.
@@ -226,7 +229,8 @@ def fit(
         set_lr(optimizer, lr)
         while True:
             try:
-                total = gradients(step, number)
+                with nullcontext() if meter is None else meter.around(size_of(*step.batches)):
+                    total = gradients(step, number)
                 break
             except Exception as error:
                 if smaller is None or not is_out_of_memory(error):

@@ -13,6 +13,7 @@ from torch import nn
 from hfstrat.data.batching import Batch, evaluation_batches
 from hfstrat.models.anatomy import module_at
 from hfstrat.tasks.base import Encoded, FloatArray
+from hfstrat.training.arithmetic import Meter, size_of
 from hfstrat.training.chunking import chunks, wide
 from hfstrat.training.engine import held_of, logits_of
 from hfstrat.training.optim import evaluating as evaluating
@@ -30,6 +31,7 @@ def logits(
     accelerator: Accelerator | None = None,
     progress: Callable[[int], None] | None = None,
     kept: Kept | None = None,
+    meter: Meter | None = None,
 ) -> FloatArray:
     """Logits of a split's units in their order, float32 `(units, classes)`, on every process.
 
@@ -42,6 +44,7 @@ def logits(
         accelerator: Shares the work between processes and sets the precision; None: this process, as is.
         progress: Called with the number of examples done.
         kept: What is kept of the logits of a batch and its targets, float `(units, …)`; None: the logits.
+        meter: Counts the arithmetic.
     """
     if accelerator is not None:
         # Wrapped for data parallelism it would wait in each pass for processes that may have one batch fewer.
@@ -53,7 +56,8 @@ def logits(
     values: np.ndarray | None = None  # filled in place: there may be much of it
     with inferring(model, accelerator):
         for batch in evaluation_batches(data, batch_size, process, processes):
-            given = kept_of(model, batch, device, kept, accelerator)
+            with nullcontext() if meter is None else meter.around(size_of(batch)):
+                given = kept_of(model, batch, device, kept, accelerator)
             found = given.float().cpu().numpy()
             if values is None:
                 values = np.full((data.count, *found.shape[1:]), np.nan, np.float32)

@@ -12,11 +12,15 @@ effective first:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+from hfstrat.training.arithmetic import Meter
 
 # A path has passed its optimum when this many strengths in a row were worse than the best.
 PATIENCE = 3
@@ -39,6 +43,7 @@ TRIES = 20
 SHARED = 0.5
 # Share of the first slope at which a line search ends. At 0.9, which is usual, banking77 takes a third more steps.
 FLAT = 0.3
+_PARTS = ("begin", "step", "precondition", "score")
 # Outputs are filled up to a multiple of this; the product of 9 000 × 385 with 77 columns takes a third longer than
 # with 80 on a CPU with AVX-512.
 ALIGN = 16
@@ -58,12 +63,14 @@ class Solution:
         bias: `(classes,)`; None for a layer without one.
         l2: The strength it was solved with.
         path: Every strength tried, with its validation score.
+        flops: Floating-point operations that all of them took.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
     l2: float
     path: tuple[tuple[float, float], ...]
+    flops: float = 0.0
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Logits `(n, classes)` of features `(n, features)`."""
@@ -127,9 +134,10 @@ def solve(
     path: list[tuple[float, float]] = []
     worse = 0
     for strength, state in _path(linear, 1, classes, l2, max_iterations, TOLERANCE):
-        weight, offset = linear.layers(state.weight, scale)
-        found = Solution(weight[0], None if offset is None else offset[0], strength, ())
-        value = score(found.logits)
+        with linear.counting("score", 1):
+            weight, offset = linear.layers(state.weight, scale)
+            found = Solution(weight[0], None if offset is None else offset[0], strength, ())
+            value = score(found.logits)
         path.append((strength, value))
         if progress is not None:
             progress(strength, value)
@@ -137,7 +145,7 @@ def solve(
         if worse >= PATIENCE:
             break
     assert best is not None, "a path has at least one strength"
-    return replace(best, path=tuple(path))
+    return replace(best, path=tuple(path), flops=linear.meter.flops)
 
 
 def solve_many(
@@ -238,6 +246,7 @@ class _Linear:
         mean: What was taken off the features; `(1 or p, features)`; None for layers without a bias.
         squares: Mean square of each column, `(1 or p, d)`.
         width: Number of features.
+        meter: Counts the arithmetic.
     """
 
     inputs: torch.Tensor
@@ -246,6 +255,11 @@ class _Linear:
     mean: torch.Tensor | None
     squares: torch.Tensor
     width: int
+    meter: Meter = field(default_factory=Meter)
+
+    def counting(self, what: str, problems: int) -> AbstractContextManager[None]:
+        """Count a part of the method, which takes the same each time for each problem."""
+        return self.meter.around(problems * np.array([what == part for part in _PARTS], np.float64))
 
     @classmethod
     def of(cls, features: torch.Tensor, losses: _Losses, bias: bool) -> _Linear:
@@ -432,8 +446,9 @@ def _path(
     past = 0.0
     for strength in sorted(set(l2), reverse=True):
         before = weight, logits
-        weight, logits = state.weight, linear.logits(state.weight, which)  # anew: rounding errors do not add up
-        state = _begin(linear, replace(state, logits=logits), before, strength, past)
+        with linear.counting("begin", problems):
+            weight, logits = state.weight, linear.logits(state.weight, which)  # anew: rounding errors do not add up
+            state = _begin(linear, replace(state, logits=logits), before, strength, past)
         state = _minimise(linear, state, strength, max_iterations, tolerance)
         past = strength
         yield strength, state
@@ -476,9 +491,11 @@ def _minimise(linear: _Linear, state: _State, strength: float, max_iterations: i
             state = state.take(~over)
             inverse = None if inverse is None else inverse.take(~over)
         if inverse is None or steps % REFRESH == 0:
-            inverse = _precondition(linear, state, strength)
+            with linear.counting("precondition", len(state.which)):
+                inverse = _precondition(linear, state, strength)
         steps += 1
-        _step(linear, state, _direction(state, inverse), strength)
+        with linear.counting("step", len(state.which)):
+            _step(linear, state, _direction(state, inverse), strength)
 
 
 def _step(linear: _Linear, state: _State, direction: torch.Tensor, strength: float) -> None:

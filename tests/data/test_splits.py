@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfstrat.data.sources import Loaded
-from hfstrat.data.splits import Splits, choose, split
+from hfstrat.data.splits import Splits, choose, in_order, split
 from hfstrat.errors import DataError
 from hfstrat.recipe.data import MemoryData, PerClass
 
@@ -153,8 +153,34 @@ def test_limits_cut_train_and_validation_but_not_test() -> None:
 def test_smaller_limits_are_parts_of_larger_ones() -> None:
     """So that a learning curve adds rows instead of exchanging them."""
     data = loaded(train=rows(LABELS), validation=rows(LABELS, "v"), test=rows(LABELS, "t"))
-    small, large = (set(positions(split(data, MemoryData(limit=PerClass(per_class=n)), "label").train)) for n in (4, 8))
-    assert small < large
+
+    def kept(limit: Any, seed: int = 0) -> set[int]:
+        return set(positions(split(data, MemoryData(limit=limit, seed=seed), "label").train))
+
+    for n in range(1, 40):
+        assert kept(n) < kept(n + 1)
+        assert len(kept(n)) == n
+    for n in range(1, 10):
+        assert kept(PerClass(per_class=n)) < kept(PerClass(per_class=n + 1))
+    # Of each class, rows come in one order however they are counted.
+    labels = data.splits["train"]["label"][:]
+    for name in "abc":
+        counted, by_class = (
+            {row for row in kept(limit) if labels[row] == name} for limit in (20, PerClass(per_class=4))
+        )
+        assert counted <= by_class or by_class <= counted
+    assert kept(20) != kept(20, seed=1)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.data())
+def test_each_beginning_of_the_order_has_each_stratum_by_its_share(strata: list[int], data: st.DataObject) -> None:
+    order = in_order(strata, (0, 3))
+    assert sorted(order.tolist()) == list(range(len(strata)))
+    count = data.draw(st.integers(0, len(strata)))
+    sizes, taken = Counter(strata), Counter(strata[row] for row in order[:count])
+    assert len(taken) == min(count, len(sizes))
+    for name, size in sizes.items():
+        assert abs(taken[name] - count * size / len(strata)) <= len(sizes)
 
 
 def test_class_labels_and_tiny_data() -> None:

@@ -297,7 +297,10 @@ def _env(rows: int) -> dict[str, Any]:
 def _ledger(kind: str, seconds: float) -> dict[str, Any]:
     floor = kind in FLOORS
     return {
-        "phases": {"load": {"seconds": 0.1 * seconds}, "train": {"seconds": 0.9 * seconds}},
+        "phases": {
+            "load": {"seconds": 0.1 * seconds},
+            "train": {"seconds": 0.9 * seconds, **({} if floor else {"flops": 1e12 * seconds})},
+        },
         "seconds": seconds,
         "peak_live_bytes": None if floor else 300 * 2**20,
         "peak_rss_bytes": None if floor else 900 * 2**20,

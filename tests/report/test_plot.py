@@ -54,6 +54,26 @@ def test_the_picture_is_wide_enough_and_not_blank(tmp_path: Path, n: int) -> Non
 
 
 @needs_matplotlib
+def test_curves_are_drawn_where_there_are_two_amounts_of_data(tmp_path: Path) -> None:
+    runs = [
+        fake.run(tmp_path, f"{kind}-{rows}", kind, accuracy=0.6 + rows / 1000, rows=rows)
+        for kind in ("lora", "tfidf")
+        for rows in (200, 50)
+    ]
+    lines = comparison_rows([Row.of(run) for run in runs])
+    curves = {kind: {str(rows): f"{kind}-{rows}" for rows in (200, 50)} for kind in ("lora", "tfidf")}
+    path = plot.quality_against_rows(lines, curves, tmp_path / "rows.png", "accuracy")
+    assert path == tmp_path / "rows.png"
+    found = pixels(path)
+    assert ((found - np.array([0, 0x9E, 0x73])) ** 2).sum(axis=2).min() < 50
+    assert [point.x for point in plot._curve(lines, "lora", ["lora-200", "lora-50"], "accuracy")] == [50, 200]
+    one = {kind: {"200": f"{kind}-200"} for kind in ("lora", "tfidf")}
+    assert plot.quality_against_rows(lines, one, tmp_path / "none.png", "accuracy") is None
+    assert plot.quality_against_rows(lines, {}, tmp_path / "none.png", "accuracy") is None
+    assert not (tmp_path / "none.png").exists()
+
+
+@needs_matplotlib
 def test_labels_do_not_cover_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.text import Annotation, Text
     from matplotlib.transforms import Bbox

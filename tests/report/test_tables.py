@@ -56,6 +56,18 @@ def test_a_joined_arm_has_means_and_the_spread_over_seeds(lines: list[Line]) -> 
     assert accuracy.spread == pytest.approx(0.02 / 2**0.5)
     assert lora.seconds == pytest.approx(110)
     assert lora.training_seconds == pytest.approx(99)
+    assert lora.flops == pytest.approx(110e12)
+    assert lora.cost is None
+
+
+def test_a_price_of_an_hour_is_one_of_each_run(lines: list[Line], tmp_path: Path) -> None:
+    rows = [Row.of(fake.run(tmp_path, f"arm-seed{n}", "full", seconds=seconds)) for n, seconds in ((0, 900), (1, 2700))]
+    (priced,) = tables.comparison_rows(rows, 3.0)
+    assert priced.cost == pytest.approx(1.5)
+    assert "| cost |" in tables.to_markdown([priced])
+    assert "1.50" in shown(tables.comparison_table([priced]))
+    assert tables.records([priced])[0]["cost"] == pytest.approx(1.5)
+    assert "cost" not in tables.to_markdown(lines)
 
 
 def test_one_seed_keeps_its_own_interval_and_has_no_spread(lines: list[Line]) -> None:
@@ -71,7 +83,7 @@ def test_equal_names_of_another_size_are_another_arm(tmp_path: Path) -> None:
 def test_a_wide_table_has_every_number(lines: list[Line]) -> None:
     differences = {"head": Difference(-0.04, -0.05, -0.03, 1000)}
     text = shown(tables.comparison_table(lines, ["accuracy", "f1_macro"], differences))
-    for part in ("0.890 [0.880–0.900]", "0.870", "20.0 s", "300 MiB", "29.6k", "2.0 MiB", "10,000"):
+    for part in ("0.890 [0.880–0.900]", "0.870", "20.0 s", "300 MiB", "29.6k", "2.0 MiB", "10,000", "20.0T", "900 MiB"):
         assert part in text
     assert "-0.040 [-0.050, -0.030]" in text
     assert "2 (±0.014)" in text
@@ -131,6 +143,8 @@ def test_csv_comes_back_with_full_precision(lines: list[Line]) -> None:
     assert float(rows[2]["accuracy_spread"]) == lines[2].metrics["accuracy"].spread
     assert rows[2]["runs"] == "lora-seed0 lora-seed1"
     assert float(rows[1]["difference_low"]) == -0.05
+    assert float(rows[1]["flops"]) == 20e12
+    assert rows[0]["flops"] == ""
     assert rows[0]["peak_live_bytes"] == rows[-1]["seconds"] == rows[-1]["accuracy"] == ""
     assert rows[-1]["state"] == "oom"
 
@@ -154,6 +168,7 @@ def test_a_run_shows_what_it_scored_and_cost(tmp_path: Path) -> None:
         "0.900 [0.890–0.910]",
         "60.0 s",
         "train 54.0 s",
+        "60.0TFLOP",
         "300 MiB",
     ):
         assert part in text
@@ -185,6 +200,13 @@ def test_html_is_inline_and_escaped(tmp_path: Path, lines: list[Line]) -> None:
         (tables.size, 2**20, "1.0 MiB"),
         (tables.size, 300 * 2**20, "300 MiB"),
         (tables.size, 20 * 2**30, "20.0 GiB"),
+        (tables.money, 0.0, "0.00"),
+        (tables.money, 0.0031, "0.0031"),
+        (tables.money, 0.00001, "< 0.0001"),
+        (tables.money, 1234.5, "1,234.50"),
+        (tables.operations, 2.5e6, "2.5M"),
+        (tables.operations, 1.8e15, "1.80P"),
+        (tables.operations, 41.23e12, "41.2T"),
         (tables.count, 999, "999"),
         (tables.count, 590_000, "590k"),
         (tables.count, 999_960, "1.00M"),

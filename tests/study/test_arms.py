@@ -84,6 +84,43 @@ def test_an_arm_on_another_amount_of_data_says_so_in_its_name(limit: Any, own: A
     assert arm.recipe.data.model_dump()["limit"] == chosen
 
 
+def test_every_arm_is_run_on_every_amount_of_data() -> None:
+    block = {"arms": ["majority", "lora", {"name": "all", "strategy": {"kind": "head"}, "limit": "all"}]}
+    given = recipe({**block, "sizes": [{"per_class": 4}, 100, "all"]}, data={"source": "a.csv", "limit": 8})
+    arms = arms_of(given, FOLDER)
+    assert names(arms) == [
+        *("majority-4-per-class", "lora-4-per-class-seed0", "all-seed0"),
+        *("majority-100", "lora-100-seed0", "majority-all", "lora-all-seed0"),
+    ]
+    assert [(arm.family, arm.size) for arm in arms[1:4]] == [
+        ("lora", "4-per-class"),
+        ("all", None),
+        ("majority", "100"),
+    ]
+    limits = [arm.recipe.data.model_dump()["limit"] for arm in arms]
+    assert limits == [{"per_class": 4}, {"per_class": 4}, None, 100, 100, None, None]
+    asked = arms_of(recipe(block), FOLDER, ["lora"], sizes=[{"per_class": 2}, "all"])
+    assert names(asked) == ["lora-2-per-class-seed0", "lora-all-seed0"]
+
+
+def test_learning_rates_are_of_strategies_alone() -> None:
+    own = {"strategy": {"kind": "head"}, "lr": [1.0]}
+    arms = arms_of(recipe({"arms": ["tfidf", "lora", own], "lr": [1e-4, 3e-4]}), FOLDER)
+    assert [arm.rates for arm in arms] == [(), (1e-4, 3e-4), (1.0,)]
+
+
+def test_a_teacher_has_seen_as_much_as_its_student() -> None:
+    found = arms_of(recipe({"arms": ["full", "distill"], "sizes": [50, "all"]}), FOLDER)
+    teachers = {arm.recipe.name: arm.recipe.strategy.teacher for arm in found if arm.family == "distill"}
+    assert teachers == {"distill-50-seed0": "runs/x/full-50-seed0", "distill-all-seed0": "runs/x/full-all-seed0"}
+
+
+@pytest.mark.parametrize("sizes", [[0], ["some"], [{"per_class": 0}], [1.5], [10, 10]])
+def test_amounts_that_are_none(sizes: list[Any]) -> None:
+    with pytest.raises(RecipeError, match=r"no amounts of data|two arms are called"):
+        arms_of(recipe(), FOLDER, ["head"], sizes=sizes)
+
+
 def test_a_name_of_its_own_is_kept() -> None:
     block = {"arms": ["lora", {"name": "small", "strategy": {"kind": "lora", "r": 1}}]}
     assert names(arms_of(recipe(block), FOLDER)) == ["lora-seed0", "small-seed0"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils.flop_counter import FlopCounterMode
 
 import hfstrat as hf
 from hfstrat import execute, fitting
@@ -18,6 +17,7 @@ from hfstrat.recipe.loading import load
 from hfstrat.study import devices, trying
 from hfstrat.study.estimate import estimate
 from hfstrat.study.trying import Pass, Trial
+from hfstrat.training.arithmetic import Counter
 from hfstrat.training.machine import machine
 from tests import tiny
 from tests.strategies.table import TASKS, Workshop
@@ -284,9 +284,9 @@ def test_a_run_is_tried_by_the_code_that_trains(tiny_base, tmp_path):
         if str(options["stage"]).endswith("-measure"):
             yield from fit(model, optimizer, steps, *words, **options)
             return
-        with FlopCounterMode(display=False) as counter:
+        with Counter() as counter:
             yield from fit(model, optimizer, steps, *words, **options)
-        counted += counter.get_total_flops()
+        counted += counter.flops
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting.engine, "fit", counting)

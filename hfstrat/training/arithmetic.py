@@ -1,0 +1,172 @@
+"""Floating-point operations: of few batches counted by PyTorch, of all others told from their sizes.
+
+PyTorch's counter looks at each operation, which takes longer than many an operation itself. What a model computes for
+a batch is, but for few architectures, a sum of what its size has, so that three batches say what all take.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+import torch
+from torch._ops import HigherOrderOperator
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from hfstrat.data.batching import Batch
+from hfstrat.tasks.base import DECODER, FloatArray
+
+_APART = 1.5  # by which factor a batch is larger or smaller than those that were counted, to be counted as well
+_ROUNDING = 1e-9  # of a size, that is no size of its own
+
+
+class Counter(TorchDispatchMode):
+    """Counts floating-point operations while it is entered, a product with a sum as two.
+
+    It is PyTorch's `FlopCounterMode` without the count by module, whose hooks fail in inference mode on modules that
+    are given parameters, and with the operations that one does not know.
+
+    Attributes:
+        flops: The count.
+    """
+
+    supports_higher_order_operators = True  # such as flex attention
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0.0
+        self._formulas = {**flop_registry, **_more()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            return self._counted(func, func(*args, **kwargs), args, kwargs)
+        if func is not torch.ops.prim.device.default:  # which tensors that are not there are asked for
+            with self:  # in inference mode an operation may come whole that is made of others
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        return self._counted(func.overloadpacket, func(*args, **kwargs), args, kwargs)
+
+    def _counted(self, operation: Any, result: Any, args: Any, kwargs: Any) -> Any:
+        formula = self._formulas.get(operation)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+def _more() -> dict[Any, Any]:
+    """Formulas of operations that PyTorch has none for: attention on a CPU, and products with weights of 4 bits."""
+
+    def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+    def backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
+
+    def product(given: Any, packed: Any, shape: Any, *_: Any, **__: Any) -> int:
+        return 2 * int(given.numel()) * int(shape[0])
+
+    aten = torch.ops.aten
+    found = {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    if "bitsandbytes" in sys.modules:  # what registers the operation
+        found[torch.ops.bitsandbytes.gemm_4bit] = product
+    return found
+
+
+def rates(sizes: FloatArray, flops: FloatArray) -> FloatArray:
+    """Operations for each unit of each size, `(sizes,)`.
+
+    Args:
+        sizes: Of batches that were counted, `(batches, sizes)`.
+        flops: Of each of them, `(batches,)`.
+    """
+    scale = np.maximum(np.abs(sizes).max(axis=0, initial=0), 1)
+    found: FloatArray = np.linalg.lstsq(sizes / scale, flops, rcond=None)[0] / scale
+    return found
+
+
+def size_of(*batches: Batch) -> FloatArray:
+    """What the operations on batches grow with: tokens with padding, windows, squared lengths, outputs.
+
+    Of pictures and sounds numbers of the input take the place of tokens.
+    """
+    found: FloatArray = np.sum([_size_of_one(batch) for batch in batches], axis=0)
+    return found
+
+
+def _size_of_one(batch: Batch) -> FloatArray:
+    read = [batch.inputs[name] for name in ("input_ids", DECODER) if name in batch.inputs]
+    widest = read or [max(batch.inputs.values(), key=lambda tensor: tensor.numel())]
+    numbers = [float(tensor.numel()) for tensor in widest]
+    windows = len(widest[0])
+    # Each attends to itself, and what is written to what is read.
+    squares = [one * other / max(1, windows) for one, other in combinations_with_replacement(numbers, 2)]
+    return np.array([*numbers, windows, *squares, len(batch.units)], np.float64)
+
+
+class Meter:
+    """Counts what passes of one kind take: those of sizes that tell something new, as they are made.
+
+    The count is exact where what a model computes is a sum of what sizes have; where it is not, it lies between batches
+    that were counted, of which there is one for about each half more.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: list[FloatArray] = []
+        self._flops: list[float] = []
+        self._span: list[FloatArray] = []
+        self._near: set[int] = set()
+        self._scale: Any = None
+        self._whole: Any = 0.0
+        self._rates: Any = 0.0
+
+    @property
+    def flops(self) -> float:
+        """Of all passes so far."""
+        return float(np.sum(self._whole * self._rates))
+
+    @contextmanager
+    def told(self, hear: Callable[[float], None]) -> Iterator[None]:
+        """Tell what the passes in between take, once they are made."""
+        before = self.flops
+        yield
+        hear(self.flops - before)
+
+    @contextmanager
+    def around(self, size: FloatArray) -> Iterator[None]:
+        """Count a pass; one that does not end well counts for nothing.
+
+        Args:
+            size: What it grows with, `(sizes,)`, the same for all passes of this kind.
+        """
+        if self._scale is None:
+            self._scale = np.where(size > 0, size, 1.0)
+        place = round(math.log(max(size[0], 1.0), _APART))
+        rest = size / self._scale
+        length = float(np.linalg.norm(rest))
+        for direction in self._span:
+            rest = rest - (rest @ direction) * direction
+        left = float(np.linalg.norm(rest))
+        is_new = left > _ROUNDING * length
+        if is_new or place not in self._near:
+            with Counter() as counted:
+                yield
+            self._sizes.append(size)
+            self._flops.append(counted.flops)
+            self._rates = rates(np.stack(self._sizes), np.array(self._flops))
+            self._near.add(place)
+            if is_new:
+                self._span.append(rest / left)
+        else:
+            yield
+        self._whole = self._whole + size
