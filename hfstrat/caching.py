@@ -87,7 +87,8 @@ def _idle_adapter_off(model: nn.Module, data: Encoded, state: State) -> Iterator
             batch, device = collate(data, data.samples), state.accelerator.device
             with scoring.inferring(model, state.accelerator):
                 adapted = logits_of(model, batch, device)
-                stack.enter_context(switched_off(model))
+            stack.enter_context(switched_off(model))
+            with scoring.inferring(model, state.accelerator):
                 idle = torch.equal(adapted, logits_of(model, batch, device))
             if not idle:
                 stack.close()
