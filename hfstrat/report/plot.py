@@ -37,7 +37,7 @@ class Point:
 
     Args:
         line: The arm.
-        x: Seconds.
+        x: What it cost, such as seconds.
         y: Value of the metric.
         low: Lower end of its interval; the value itself when there is none.
         high: Upper end.
@@ -76,7 +76,7 @@ def quality_against_time(
     """
     if importlib.util.find_spec("matplotlib") is None:
         return None
-    points = _points(lines, metric)
+    points = points_of(lines, metric)
     if not points:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -98,7 +98,7 @@ def quality_against_time(
 
 
 def pareto_front(points: Sequence[Point], *, higher_is_better: bool = True) -> list[Point]:
-    """The points that no other one beats in both time and quality, by time."""
+    """The points that no other one beats in both cost and quality, by cost."""
     sign, front = (1 if higher_is_better else -1), []
     best = float("-inf")
     for point in sorted(points, key=lambda one: (one.x, -sign * one.y)):
@@ -113,15 +113,16 @@ def _higher_is_better(lines: Sequence[Line], metric: str) -> bool:
     return next((line.metrics[metric].higher_is_better for line in lines if metric in line.metrics), True)
 
 
-def _points(lines: Sequence[Line], metric: str) -> list[Point]:
+def points_of(lines: Sequence[Line], metric: str, cost: str = "seconds") -> list[Point]:
+    """The arms of which both the metric and a cost, which is a field of their lines, were measured."""
     found = []
     for line in lines:
-        measure = line.metrics.get(metric)
-        if line.state == "done" and line.seconds and measure is not None and measure.value is not None:
+        measure, x = line.metrics.get(metric), getattr(line, cost)
+        if line.state == "done" and x and measure is not None and measure.value is not None:
             value = measure.value
             low, high = (value if end is None else end for end in (measure.low, measure.high))
             # The mean of bounds always holds the mean of values, but rounding may say otherwise.
-            found.append(Point(line, line.seconds, value, min(low, value), max(high, value)))
+            found.append(Point(line, x, value, min(low, value), max(high, value)))
     return found
 
 
@@ -130,7 +131,7 @@ def _usual_rows(points: Sequence[Point]) -> int | None:
     return max(rows, key=rows.count) if rows else None
 
 
-def _frame(points: Sequence[Point], higher: bool) -> tuple[float, float]:
+def frame(points: Sequence[Point], higher: bool) -> tuple[float, float]:
     """Lowest and highest value to show: all arms and the best floor, and other floors unless they are far away.
 
     With many classes a majority vote is so far off that the arms would lie on one line.
@@ -150,7 +151,7 @@ def _set_axes(axes: Axes, points: Sequence[Point], metric: str, higher: bool) ->
     axes.set_xscale("log")
     least, most = min(point.x for point in points), max(point.x for point in points)
     axes.set_xlim(least / 1.8, most * 2.6)  # labels stand on the right
-    bottom, top = _frame(points, higher)
+    bottom, top = frame(points, higher)
     margin = 0.09 * (top - bottom) or 0.01
     axes.set_ylim(bottom - margin, top + margin)
     if most / least < 100:

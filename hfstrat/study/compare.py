@@ -20,10 +20,12 @@ from hfstrat.execute import quiet
 from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, lookup
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
+from hfstrat.recipe.loading import dump
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
 from hfstrat.report import tables
+from hfstrat.report.page import write_report
 from hfstrat.report.plot import quality_against_time
 from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
@@ -117,6 +119,17 @@ class Comparison:
         target = path or self.path / PICTURE
         return quality_against_time(self.lines, target, self.metrics[0], train_rows=self.train_rows)
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write all that the comparison's directory says as one HTML file, which needs nothing else.
+
+        Args:
+            path: Where to; None: `report.html` in the directory, with a README.md.
+
+        Returns:
+            The file.
+        """
+        return write_report(self.path, path)
+
     def __rich__(self) -> Any:
         """The table."""
         return tables.comparison_table(self.lines, self.metrics, self.differences, title=self.path.name)
@@ -175,6 +188,10 @@ def compare(
                 observer.note(f"arm {number} of {len(planned)}: {arm.recipe.name}")
                 _run(arm, folder, data, context, listener, overwrite=overwrite)
     observer.finished()
+    asked = parsed.compare.model_copy(
+        update={"arms": tuple(arms or parsed.compare.arms), "seeds": tuple(seeds or parsed.compare.seeds)}
+    )
+    write_text(folder / "recipe.yaml", dump(parsed.model_copy(update={"compare": asked})))
     return _conclude(folder, [arm.recipe.name for arm in planned], observer)
 
 
@@ -319,6 +336,7 @@ def _conclude(folder: Path, names: Sequence[str], observer: Observer) -> Compari
     write_json(folder / "verdicts.json", {"best": found.best, "pairs": [one.to_json() for one in found.verdicts]})
     if found.plot() is None and any(line.state == "done" for line in lines):
         observer.note("no picture was drawn: `pip install 'hfstrat[plots]'` brings matplotlib")
+    found.report()
     return found
 
 

@@ -28,6 +28,8 @@ def run(
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.study.compare import PICTURE, compare
+    from hfstrat.report.page import REPORT
+
     found = compare(recipe, overrides, arms=words, seeds=numbers, runs=runs, overwrite=overwrite, observer=listener)
     if as_json:
         print(json.dumps({"comparison": str(found.path), "arms": json.loads(found.table().to_json(orient="records"))}))
@@ -38,7 +40,7 @@ def run(
         tied = f"; {', '.join(others)} cannot be told from it" if others else ", and all others can be told from it"
         show(f"\nBest by {found.metrics[0]}: {best}{tied} (every pair tested, p raised by Holm's rule: verdicts.json).")
     picture = f", {PICTURE} draws them" if (found.path / PICTURE).exists() else ""
-    show(f"\n{found.path} holds the runs and table.md{picture}.")
+    show(f"\n{found.path} holds the runs and table.md{picture}; {found.path / REPORT} has all on one page.")
     show(f"Next: `hfstrat show {found.path / found.runs[-1].name}` draws what trained,")
     show("or the same on your own data: `hfstrat init my.csv -o my.yaml && hfstrat compare my.yaml`.")
 
