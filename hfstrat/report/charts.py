@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hfstrat.report.markup import Markup, tag
-from hfstrat.report.svg import text_width
+from hfstrat.report.svg import fitted, text_width
 
 # In units of the picture, which is as wide as its box.
 WIDTH, HEIGHT = 760, 420
@@ -22,6 +22,7 @@ LOOKS = 8
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
 SHAPES = ("circle", "square", "diamond", "triangle", "cross")
 _CAP, _RADIUS = 4, 5
+_ROOM = 200  # of a label
 # Where a label may stand: its nearer end, from its mark, nearest first. Right comes before left.
 _PLACES = sorted(
     ((right, up) for right in (10, -10, 34, -34, 66, -66) for up in (4, -6, 14, -18, 26, -30, 40, -44, 58, -62)),
@@ -336,7 +337,7 @@ def _labels(frame: Frame, marks: Sequence[Mark]) -> list[Markup]:
     taken = [_own(frame, mark, *anchor) for mark, anchor in zip(marks, anchors, strict=True)]
     chosen: dict[int, Markup] = {}
     for number in sorted(range(len(marks)), key=lambda one: anchors[one][1]):
-        (x, y), label = anchors[number], marks[number].label
+        (x, y), label = anchors[number], fitted(marks[number].label, _ROOM)
         boxes = [_box(x, y, label, place) for place in _PLACES]
         # Of the box of its own mark no label is clear, which costs all places alike.
         costs = [_covered(box, taken) for box in boxes]

@@ -55,7 +55,9 @@ def _disputed(found: Disagreement, compared: Compared, links: Links) -> Markup:
         tag("label", {}, "is ", tag("select", {"data-filter": "answer"}, states)),
         tag("span", {"role": "status"}),
     )
-    return join([tag("p", {}, counts), tools, tag("div", {"class": "tall"}, scrolled(table, "Test items")), source])
+    return join(
+        [tag("p", {}, counts), tools, tag("div", {"class": "tall"}, scrolled(table, "Table of test items")), source]
+    )
 
 
 def _row(item: Item, arms: list[str]) -> Markup:
@@ -160,7 +162,7 @@ def _made_with(compared: Compared) -> Markup:
         )
         rows.append(tag("tr", {}, tag("th", {"scope": "row"}, name), tag("td", {"class": "text"}, cells)))
     heading = caption("Where runs differ, those that are named have their own value.")
-    return scrolled(tag("table", {}, heading, tag("tbody", {}, rows)), "Made with")
+    return scrolled(tag("table", {}, heading, tag("tbody", {}, rows)), "Table of versions")
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:

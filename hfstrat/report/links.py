@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -31,10 +31,9 @@ class Links:
     def source(self, runs: Sequence[Run], *files: str) -> Markup:
         """Which files a figure is made from, to unfold."""
         several = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
-        listed = (
-            tag(
-                "li", {}, self.run(run.path, run.name), ": ", join((self.run(run.path, one, one) for one in files), " ")
-            )
-            for run in runs
-        )
+        listed = (tag("li", {}, self.run(run.path, run.name), ": ", join(self._files(run, files), " ")) for run in runs)
         return tag("details", {"class": "source"}, tag("summary", {}, f"Made from {several}"), tag("ul", {}, listed))
+
+    def _files(self, run: Run, files: Sequence[str]) -> Iterator[Markup]:
+        """A run that ended early has not all of them."""
+        return (self.run(run.path, file, file) for file in files if (run.path / file).is_file())

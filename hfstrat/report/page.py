@@ -164,7 +164,9 @@ def _arms(compared: Compared, links: Links) -> Markup:
     tools = _tools(
         "arms-table", {"kind": [line.kind for line in lines], "state": [line.state or "not run" for line in lines]}
     )
-    return join([tools, scrolled(table, "Arms"), _every_metric(compared), links.source(compared.runs, "metrics.json")])
+    return join(
+        [tools, scrolled(table, "Table of arms"), _every_metric(compared), links.source(compared.runs, "metrics.json")]
+    )
 
 
 def _tools(table: str, choices: dict[str, Sequence[str]]) -> Markup:
@@ -191,7 +193,7 @@ def _every_metric(compared: Compared) -> Markup:
     heading = caption("Each metric with its 95 % interval over test items, and ± over seeds.")
     table = tag("table", {}, heading, tag("thead", {}, tag("tr", {}, head)), tag("tbody", {}, rows))
     summary = tag("summary", {}, "Every metric with its interval")
-    return tag("details", {}, summary, scrolled(table, "Every metric"))
+    return tag("details", {}, summary, scrolled(table, "Table of metrics"))
 
 
 def _measured(line: tables.Line, name: str) -> str:
@@ -221,7 +223,7 @@ def _pairs(compared: Compared) -> Markup:
         f"=: they cannot be told apart, with p raised by Holm's rule for all {len(compared.pairs)} pairs, at 0.05.",
     )
     table = tag("table", {"class": "matrix"}, heading, tag("thead", {}, tag("tr", {}, head)), tag("tbody", {}, rows))
-    return join([scrolled(table, "Pairs"), tag("p", {"class": "source"}, "From verdicts.json.")])
+    return join([scrolled(table, "Table of pairs"), tag("p", {"class": "source"}, "From verdicts.json.")])
 
 
 def _cell(pair: Pair | None) -> Markup:
@@ -254,7 +256,7 @@ def _failures(compared: Compared, links: Links) -> Markup:
     head = (tag("th", {"scope": "col"}, title) for title in ("run", "state", "reason"))
     heading = caption("Runs that did not end well, from their status.json.")
     table = tag("table", {}, heading, tag("thead", {}, tag("tr", {}, head)), tag("tbody", {}, rows))
-    return scrolled(table, "Failures")
+    return scrolled(table, "Table of failures")
 
 
 def magnitude(text: str) -> str | None:

@@ -236,7 +236,8 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     inside = axes.get_window_extent()
     taken = [box for point in points for box in _own_boxes(figure, axes, point)]
     for point in sorted(points, key=lambda one: -one.y):
-        boxes = [_label_box(figure, axes, point, place) for place in _PLACES]
+        width = _label_width(figure, axes, point)
+        boxes = [_label_box(figure, axes, point, place, width) for place in _PLACES]
         costs = [_cost(box, inside, taken) for box in boxes]
         chosen = min(range(len(costs)), key=lambda place: (costs[place], place))
         taken.append(boxes[chosen])
@@ -253,15 +254,20 @@ def _anchor(axes: Axes, point: Point) -> tuple[float, float]:
     return point.x, edge[0] if edge else point.y
 
 
-def _label_box(figure: Figure, axes: Axes, point: Point, place: tuple[int, int]) -> Any:
-    """What a label would cover, in pixels."""
+def _label_width(figure: Figure, axes: Axes, point: Point) -> float:
+    """How wide a label is, in pixels."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
+
+    letters = TextPath((0, 0), _text_of(axes, point), size=_FONT_SIZE, prop=FontProperties(weight="bold"))
+    return float((letters.get_extents().width + 2) * figure.dpi / 72)
+
+
+def _label_box(figure: Figure, axes: Axes, point: Point, place: tuple[int, int], width: float) -> Any:
+    """What a label would cover, in pixels."""
     from matplotlib.transforms import Bbox
 
     scale = figure.dpi / 72
-    letters = TextPath((0, 0), _text_of(axes, point), size=_FONT_SIZE, prop=FontProperties(weight="bold"))
-    width = (letters.get_extents().width + 2) * scale
     x, y = axes.transData.transform(_anchor(axes, point))
     x, y, half = x + place[0] * scale, y + place[1] * scale, 0.62 * _FONT_SIZE * scale
     return Bbox([[x - width * (place[0] < 0), y - half], [x + width * (place[0] > 0), y + half]])

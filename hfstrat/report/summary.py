@@ -43,14 +43,17 @@ def _answer(compared: Compared) -> str:
     measure = best.metrics[compared.metric]
     ahead = "highest" if measure.higher_is_better else "lowest"
     said = f"{best.arm} has the {ahead} {compared.metric}, {score(measure)}"
-    tested = len(compared.differences)
-    if not tested:
+    others = [line for line in compared.done if line.arm in compared.differences]
+    if not others:
         return f"{said}; there is no other arm that it could be tested against."
-    under = f"with p raised by Holm's rule for all {_several(len(compared.pairs), 'pair', 'pairs')}"
+    pairs = len(compared.pairs)
+    under = f"with p raised by Holm's rule for all {pairs} pairs" if pairs > 1 else "by a paired test"
+    worse = [line for line in others if line not in ties]
+    # Few are named; many are all others.
+    listed = names(worse) if len(worse) < 4 else f"{'the' if ties else 'all'} {len(worse)} others"
     if not ties:
-        return f"{said}, and {under} it is better than each of the {tested} others."
-    rest = tested - len(ties)
-    better = f"; it is better than the other {rest}" if rest else ""
+        return f"{said}, and {under} it is better than {listed}."
+    better = f"; it is better than {listed}" if worse else ""
     return f"{said}, but {under} it cannot be told from {names(ties)}{better}."
 
 
