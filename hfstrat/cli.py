@@ -200,6 +200,20 @@ def show(
 
 
 @app.command()
+def report(
+    comparison: Annotated[Path, typer.Argument(metavar="COMPARISON", help="The directory of a comparison.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to; left out: report.html and README.md in it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a comparison as one HTML page, from its directory alone."""
+    from hfstrat.verbs import report as verb
+
+    verb.run(comparison, output, json)
+
+
+@app.command()
 def verify(
     run: RunFolder,
     updates: Annotated[int, typer.Option("--updates", min=1, help="Updates to make again.")] = 20,

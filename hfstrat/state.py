@@ -147,6 +147,7 @@ class State:
         values = {name: found.value for name, found in measured.items()}
         record = {"stage": stage, "update": update, "split": "validation", "metrics": values, "loss": -score[1]}
         self.log.write("score", record)
+        self.ledger.at_scores.append(self.ledger.seconds)
         self.observer.scored(stage, "validation", values)
         self.track({f"validation/{name}": value for name, value in values.items() if value is not None}, update)
         if self.best_score is None or score > self.best_score:

@@ -23,6 +23,7 @@ VERBS = [
     "evaluate",
     "predict",
     "show",
+    "report",
     "verify",
     "merge",
     "push",

@@ -527,6 +527,28 @@ class TestCompare:
             hf.compare(recipe(base), overrides, quiet=True, **options)
         assert said in str(caught.value)
 
+    def test_leaves_a_page_and_a_recipe_that_makes_it_again(self, base: Path, here: Path) -> None:
+        given = recipe(base, compare={"arms": ["majority", "head", {"strategy": {"kind": "full"}}]})
+        write_recipe(here, given)
+        done = hfstrat("compare", "my.yaml", "--arms", "tfidf,head", "--seeds", "3", "--quiet")
+        assert "runs/mine/report.html has all on one page." in done.out
+        folder = here / "runs" / "mine"
+        page = (folder / "report.html").read_text("utf-8")
+        assert (folder / "README.md").is_file()
+        texts = hf.open_run(folder / "head-seed3").predictions()["text"]
+        assert set(texts) <= {row["text"] for row in tiny.reviews(60)}
+
+        done = hfstrat("compare", folder / "recipe.yaml", "--runs", "again", "--quiet", "--json")
+        assert done.code == 0
+        again = here / "again" / "mine"
+        assert json.loads((again / "comparison.json").read_text())["runs"] == ["tfidf", "head-seed3"]
+        scores = [json.loads((one / "head-seed3" / "metrics.json").read_text()) for one in (folder, again)]
+        assert scores[0] == scores[1]
+
+        (folder / "report.html").unlink()
+        assert hfstrat("report", folder).code == 0
+        assert (folder / "report.html").read_text("utf-8") == page
+
     def test_is_refused_under_a_launcher(self, base: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_recipe(here, recipe(base))
         monkeypatch.setenv("WORLD_SIZE", "2")

@@ -37,7 +37,7 @@ class Point:
 
     Args:
         line: The arm.
-        x: Seconds.
+        x: What it cost, such as seconds.
         y: Value of the metric.
         low: Lower end of its interval; the value itself when there is none.
         high: Upper end.
@@ -78,7 +78,7 @@ def quality_against_time(
     """
     if importlib.util.find_spec("matplotlib") is None:
         return None
-    points = _points(lines, metric)
+    points = points_of(lines, metric)
     if not points:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -143,14 +143,14 @@ def _curve(lines: Sequence[Line], name: str, arms: Sequence[str], metric: str) -
     """The points of a curve from left to right."""
     found = [
         replace(point, x=float(point.line.train_rows), name=name)
-        for point in _points([line for line in lines if line.arm in arms], metric)
+        for point in points_of([line for line in lines if line.arm in arms], metric)
         if point.line.train_rows
     ]
     return sorted(found, key=lambda point: point.x)
 
 
 def pareto_front(points: Sequence[Point], *, higher_is_better: bool = True) -> list[Point]:
-    """The points that no other one beats in both time and quality, by time."""
+    """The points that no other one beats in both cost and quality, by cost."""
     sign, front = (1 if higher_is_better else -1), []
     best = float("-inf")
     for point in sorted(points, key=lambda one: (one.x, -sign * one.y)):
@@ -165,15 +165,16 @@ def _higher_is_better(lines: Sequence[Line], metric: str) -> bool:
     return next((line.metrics[metric].higher_is_better for line in lines if metric in line.metrics), True)
 
 
-def _points(lines: Sequence[Line], metric: str) -> list[Point]:
+def points_of(lines: Sequence[Line], metric: str, cost: str = "seconds") -> list[Point]:
+    """The arms of which both the metric and a cost, which is a field of their lines, were measured."""
     found = []
     for line in lines:
-        measure = line.metrics.get(metric)
-        if line.state == "done" and line.seconds and measure is not None and measure.value is not None:
+        measure, x = line.metrics.get(metric), getattr(line, cost)
+        if line.state == "done" and x and measure is not None and measure.value is not None:
             value = measure.value
             low, high = (value if end is None else end for end in (measure.low, measure.high))
             # The mean of bounds always holds the mean of values, but rounding may say otherwise.
-            found.append(Point(line, line.seconds, value, min(low, value), max(high, value), line.arm))
+            found.append(Point(line, x, value, min(low, value), max(high, value), line.arm))
     return found
 
 
@@ -182,7 +183,7 @@ def _usual_rows(points: Sequence[Point]) -> int | None:
     return max(rows, key=rows.count) if rows else None
 
 
-def _frame(points: Sequence[Point], higher: bool) -> tuple[float, float]:
+def frame(points: Sequence[Point], higher: bool) -> tuple[float, float]:
     """Lowest and highest value to show: all arms and the best floor, and other floors unless they are far away.
 
     With many classes a majority vote is so far off that the arms would lie on one line.
@@ -202,7 +203,7 @@ def _set_axes(axes: Axes, points: Sequence[Point], metric: str, higher: bool, ac
     axes.set_xscale("log")
     least, most = min(point.x for point in points), max(point.x for point in points)
     axes.set_xlim(least / 1.8, most * 2.6)  # labels stand on the right
-    bottom, top = _frame(points, higher)
+    bottom, top = frame(points, higher)
     margin = 0.09 * (top - bottom) or 0.01
     axes.set_ylim(bottom - margin, top + margin)
     if most / least < 100:
@@ -289,7 +290,8 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     inside = axes.get_window_extent()
     taken = [box for point in points for box in _own_boxes(figure, axes, point)]
     for point in sorted(points, key=lambda one: -one.y):
-        boxes = [_label_box(figure, axes, point, place) for place in _PLACES]
+        width = _label_width(figure, axes, point)
+        boxes = [_label_box(figure, axes, point, place, width) for place in _PLACES]
         costs = [_cost(box, inside, taken) for box in boxes]
         chosen = min(range(len(costs)), key=lambda place: (costs[place], place))
         taken.append(boxes[chosen])
@@ -306,15 +308,20 @@ def _anchor(axes: Axes, point: Point) -> tuple[float, float]:
     return point.x, edge[0] if edge else point.y
 
 
-def _label_box(figure: Figure, axes: Axes, point: Point, place: tuple[int, int]) -> Any:
-    """What a label would cover, in pixels."""
+def _label_width(figure: Figure, axes: Axes, point: Point) -> float:
+    """How wide a label is, in pixels."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
+
+    letters = TextPath((0, 0), _text_of(axes, point), size=_FONT_SIZE, prop=FontProperties(weight="bold"))
+    return float((letters.get_extents().width + 2) * figure.dpi / 72)
+
+
+def _label_box(figure: Figure, axes: Axes, point: Point, place: tuple[int, int], width: float) -> Any:
+    """What a label would cover, in pixels."""
     from matplotlib.transforms import Bbox
 
     scale = figure.dpi / 72
-    letters = TextPath((0, 0), _text_of(axes, point), size=_FONT_SIZE, prop=FontProperties(weight="bold"))
-    width = (letters.get_extents().width + 2) * scale
     x, y = axes.transData.transform(_anchor(axes, point))
     x, y, half = x + place[0] * scale, y + place[1] * scale, 0.62 * _FONT_SIZE * scale
     return Bbox([[x - width * (place[0] < 0), y - half], [x + width * (place[0] > 0), y + half]])

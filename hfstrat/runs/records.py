@@ -46,12 +46,14 @@ class Ledger:
         started: When this process began.
         earlier: Seconds of the processes whose run this one goes on with.
         first_update: Seconds until the first update began; None where there was none.
+        at_scores: Seconds until each validation score of the log, which has none itself: its lines are the same again.
     """
 
     phases: dict[str, Phase] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
     earlier: float = 0.0
     first_update: float | None = None
+    at_scores: list[float] = field(default_factory=list)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
@@ -73,6 +75,7 @@ class Ledger:
         return {
             "seconds": self.seconds,
             "first_update": self.first_update,
+            "at_scores": list(self.at_scores),
             "phases": {name: dict(vars(phase)) for name, phase in self.phases.items()},
         }
 
@@ -80,6 +83,7 @@ class Ledger:
         """Add the costs up to a checkpoint."""
         self.earlier += stored["seconds"]
         self.first_update = stored["first_update"]
+        self.at_scores = list(stored["at_scores"])
         for name, values in stored["phases"].items():
             phase, before = self.phases.setdefault(name, Phase()), Phase(**values)
             phase.seconds += before.seconds
@@ -99,6 +103,7 @@ class Ledger:
             "phases": phases,
             "seconds": self.seconds,
             "seconds_before_first_update": self.first_update,
+            "seconds_at_scores": self.at_scores,
             "peak_live_bytes": max(peaks) if peaks else None,
             **totals,
         }

@@ -17,11 +17,14 @@ from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, loo
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.compare import seconds_of, suffix
+from hfstrat.recipe.loading import dump
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
 from hfstrat.report import tables
+from hfstrat.report.comparison import lines_of
 from hfstrat.report.factors import Factors, factors, needed
+from hfstrat.report.page import write_report
 from hfstrat.report.plot import quality_against_rows, quality_against_time
 from hfstrat.runs.directory import Run, write_json, write_text
 from hfstrat.runs.events import Observer
@@ -51,34 +54,27 @@ class Comparison:
     Args:
         path: The directory; each run is a directory in it.
         runs: The runs, in order.
+        lines: A line for each arm, over its seeds.
         metrics: Names of the metrics to show, the deciding one first.
         verdicts: For each pair of arms, their paired difference on the test items, and whether it can be told.
         train_rows: Training examples that the recipe asks for; arms on other amounts are marked.
-        price: Of an hour.
         curves: Arms on several amounts of data.
-        tuned: How learning rates were chosen, by arm.
         rungs: Which strategies went on to more data within a budget.
     """
 
     path: Path
     runs: tuple[Run, ...]
+    lines: list[tables.Line]
     metrics: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     train_rows: int | None
-    price: float | None = None
     curves: Curves = field(default_factory=dict)
-    tuned: Mapping[str, tables.Tuned] = field(default_factory=dict)
     rungs: tuple[Rung, ...] = ()
 
     @cached_property
     def rows(self) -> list[Row]:
         """A Row for each run."""
         return [Row.of(run) for run in self.runs]
-
-    @cached_property
-    def lines(self) -> list[tables.Line]:
-        """A line for each arm, over its seeds."""
-        return _lines(self.rows, self.price, self.curves, self.tuned, self.rungs)
 
     @property
     def differences(self) -> dict[str, Difference]:
@@ -196,6 +192,17 @@ class Comparison:
         table = tables.to_markdown(self.lines, self.metrics, self.differences)
         return "\n".join(part for part in (self.factors.markdown(), table, "".join(told)) if part)
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write all that the comparison's directory says as one HTML file, which needs nothing else.
+
+        Args:
+            path: Where to; None: `report.html` in the directory, with a README.md.
+
+        Returns:
+            The file.
+        """
+        return write_report(self.path, path)
+
     def __rich__(self) -> Any:
         """What decides between the strategies, and the table."""
         from rich.console import Group
@@ -272,6 +279,16 @@ def compare(
                 observer.note(f"arm {number} of {len(rest)}: {arm.recipe.name}")
                 running.run(arm)
     observer.finished()
+    asked = parsed.compare.model_copy(
+        update={
+            "arms": tuple(arms or parsed.compare.arms),
+            "seeds": tuple(seeds or parsed.compare.seeds),
+            "sizes": parsed.compare.sizes if sizes is None else given(sizes=sizes).sizes,
+            "budget": budget or parsed.compare.budget,
+            "price": price,
+        }
+    )
+    write_text(folder / "recipe.yaml", dump(parsed.model_copy(update={"compare": asked})))
     return _conclude(folder, _asked(planned, running, price, reached), observer)
 
 
@@ -381,6 +398,7 @@ def _conclude(folder: Path, asked: Mapping[str, Any], observer: Observer) -> Com
     found.plot_curves()
     if found.plot() is None and any(line.state == "done" for line in lines):
         observer.note("no picture was drawn: `pip install 'hfstrat[plots]'` brings matplotlib")
+    found.report()
     return found
 
 
@@ -398,37 +416,16 @@ def load(folder: str | Path) -> Comparison:
 
 def _read(folder: Path, asked: Mapping[str, Any]) -> Comparison:
     runs = tuple(Run(folder / name) for name in asked["runs"])
-    price, curves = asked.get("price"), asked.get("curves", {})
     rows = [Row.of(run) for run in runs]
     done = [row for row in rows if row.state == "done" and row.metrics]
     metrics = tuple(next(iter(done)).metrics) if done else ("accuracy",)
-    tuned = {arm: _tuned(folder, **tuning) for arm, tuning in asked.get("tuned", {}).items()}
     reached = tuple(Rung(**{**rung, "kept": tuple(rung["kept"])}) for rung in asked.get("rungs", ()))
-    lines = _lines(rows, price, curves, tuned, reached)
+    lines = lines_of(folder, asked)
     sizes = [row.train_rows for row in rows if row.train_rows]
     usual = max(sorted(set(sizes)), key=sizes.count, default=None)
     # What is compared on one amount of data is a family of tests of its own.
     told = tuple(one for group in tables.by_size(lines).values() for one in _verdicts(folder, group, metrics[0]))
-    return Comparison(folder, runs, metrics, told, usual, price, curves, tuned, reached)
-
-
-def _lines(
-    rows: Sequence[Row],
-    price: float | None,
-    curves: Curves,
-    tuned: Mapping[str, tables.Tuned],
-    reached: Sequence[Rung],
-) -> list[tables.Line]:
-    sizes = {arm: size for arms in curves.values() for size, arm in arms.items()}
-    ends = {curves[name][rung.size]: rung.part for rung in reached for name in rung.losses if name not in rung.kept}
-    return tables.comparison_rows(rows, price, sizes, tuned, ends)
-
-
-def _tuned(folder: Path, lr: float, runs: Sequence[str]) -> tables.Tuned:
-    """What choosing a learning rate took; None where not all of it was measured."""
-    rows = [Row.of(Run(folder / name)) for name in runs]
-    seconds, flops = ([getattr(row, name) for row in rows] for name in ("seconds", "flops"))
-    return tables.Tuned(lr, None if None in seconds else sum(seconds), None if None in flops else sum(flops))
+    return Comparison(folder, runs, lines, metrics, told, usual, asked.get("curves", {}), reached)
 
 
 def _verdicts(folder: Path, lines: Sequence[tables.Line], metric: str) -> tuple[Verdict, ...]:

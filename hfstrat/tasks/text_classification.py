@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hfstrat.tasks.base import Encoded, Examples, Labels
+from hfstrat.tasks.base import Decoded, Encoded, Examples, Labels
 from hfstrat.tasks.classification import Classification
 from hfstrat.tasks.task import Columns, TextsSpec, ids_of, texts_of
 from hfstrat.tasks.windows import tokens_of
@@ -48,6 +48,11 @@ class TextClassification(Classification, TextsSpec):
         pairs = texts_of(split, columns["text_pair"]) if "text_pair" in columns else None
         targets = self.targets_of(split, name, columns["label"], labels) if labels is not None else None
         return Examples(ids_of(split, name, columns), texts_of(split, columns["text"]), pairs, targets)
+
+    def table(self, decoded: Decoded, examples: Examples, labels: Labels) -> dict[str, list[Any]]:
+        """What is read, scores and logits."""
+        pairs = {"text_pair": [str(text) for text in examples.pairs]} if examples.pairs is not None else {}
+        return {"text": [str(text) for text in examples.texts], **pairs, **super().table(decoded, examples, labels)}
 
     # --- tokens ---------------------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ def run(
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.study.compare import CURVES, PICTURE, compare
+    from hfstrat.report.page import REPORT
+
     found = compare(
         recipe,
         overrides,
@@ -58,7 +60,7 @@ def run(
         show(f"\nBest by {found.metrics[0]}: {best}{tied} (every pair tested, p raised by Holm's rule: verdicts.json).")
     drawn = [name for name in (PICTURE, CURVES) if (found.path / name).exists()]
     picture = f", {' and '.join(drawn)} {'draw' if len(drawn) > 1 else 'draws'} them" if drawn else ""
-    show(f"\n{found.path} holds the runs and table.md{picture}.")
+    show(f"\n{found.path} holds the runs and table.md{picture}; {found.path / REPORT} has all on one page.")
     show(f"Next: `hfstrat show {found.path / found.runs[-1].name}` draws what trained,")
     show("or the same on your own data: `hfstrat init my.csv -o my.yaml && hfstrat compare my.yaml`.")
 

@@ -36,6 +36,10 @@ def check_goes_on(given, rows, folder):
     assert stops >= 2
     assert substance(found) == substance(whole)
     assert files_of(found) == files_of(whole)
+    for run in (found, whole):
+        times = run.ledger["seconds_at_scores"]
+        assert times == sorted(times)
+        assert len(times) == sum(line["kind"] == "score" for line in run.log()) > 0
 
 
 @pytest.fixture(scope="module")

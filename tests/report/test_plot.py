@@ -96,9 +96,9 @@ def test_labels_do_not_cover_each_other(tmp_path: Path, monkeypatch: pytest.Monk
 
 @needs_matplotlib
 def test_a_floor_far_below_does_not_squeeze_the_arms(tmp_path: Path) -> None:
-    points = plot._points(arms(tmp_path, 5), "accuracy")
-    assert plot._frame(points, higher=True) == pytest.approx((0.79, 0.916))
-    assert plot._frame(points[:1], higher=True) == pytest.approx((0.01, 0.03))
+    points = plot.points_of(arms(tmp_path, 5), "accuracy")
+    assert plot.frame(points, higher=True) == pytest.approx((0.79, 0.916))
+    assert plot.frame(points[:1], higher=True) == pytest.approx((0.01, 0.03))
 
 
 @needs_matplotlib
@@ -120,7 +120,7 @@ def test_the_front_has_what_no_arm_beats_in_both(tmp_path: Path) -> None:
         fake.run(tmp_path, name, "head", accuracy=accuracy, seconds=seconds)
         for name, accuracy, seconds in (("fast", 0.8, 10), ("good", 0.9, 20), ("worse", 0.85, 30), ("best", 0.95, 40))
     ]
-    points = plot._points(comparison_rows([Row.of(run) for run in runs]), "accuracy")
+    points = plot.points_of(comparison_rows([Row.of(run) for run in runs]), "accuracy")
     assert [point.line.arm for point in plot.pareto_front(points)] == ["fast", "good", "best"]
     assert [point.line.arm for point in plot.pareto_front(points, higher_is_better=False)] == ["fast"]
 
