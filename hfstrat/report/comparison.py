@@ -14,6 +14,7 @@ from typing import Any, Literal
 from hfstrat.errors import Problem, UsageError
 from hfstrat.recipe.compare import FLOORS
 from hfstrat.report import tables
+from hfstrat.report.factors import Factors
 from hfstrat.runs.directory import Run
 from hfstrat.runs.rows import Row
 
@@ -62,6 +63,7 @@ class Compared:
         lines: A line for each arm, over its seeds.
         metrics: Names of the metrics, the deciding one first.
         pairs: All pairs of arms that were tested.
+        factors: What decides between the strategies; None in directories without it.
     """
 
     path: Path
@@ -69,6 +71,7 @@ class Compared:
     lines: list[tables.Line]
     metrics: tuple[str, ...]
     pairs: tuple[Pair, ...]
+    factors: Factors | None = None
 
     @classmethod
     def read(cls, folder: str | Path) -> Compared:
@@ -84,10 +87,12 @@ class Compared:
             pairs = tuple(map(Pair.of, verdicts["pairs"]))
             metrics = tuple(stored["metrics"])
             lines = lines_of(path, stored)
+            decides = Run(path).read("factors.json")
+            factors = None if decides is None else Factors.of(decides)
         except (KeyError, TypeError):
             hint = "`hfstrat compare RECIPE` writes its files again; arms that are done are not run again"
             raise UsageError(Problem(f"the files of {path} are not those of a comparison", hint=hint)) from None
-        return cls(path, runs, lines, metrics, pairs)
+        return cls(path, runs, lines, metrics, pairs, factors)
 
     @property
     def name(self) -> str:

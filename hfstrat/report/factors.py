@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from hfstrat.recipe.compare import FLOORS
 from hfstrat.report import tables
@@ -41,6 +41,16 @@ class Factors:
 
     strategies: tuple[str, ...]
     rows: tuple[Factor, ...]
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Factors:
+        """From plain data."""
+        rows = (Factor(row["name"], tuple(row["cells"])) for row in stored["rows"])
+        return cls(tuple(stored["strategies"]), tuple(rows))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
 
     def markdown(self) -> str:
         """As a Markdown table; empty with fewer than two strategies, between which there is nothing to choose."""

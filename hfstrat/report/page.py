@@ -26,6 +26,7 @@ from hfstrat.runs.directory import write_text
 REPORT, README = "report.html", "README.md"
 SECTIONS = {
     "answer": "Answer",
+    "factors": "What decides",
     "arms": "Arms",
     "fronts": "Quality against cost",
     "curves": "Curves",
@@ -73,6 +74,7 @@ def page(compared: Compared, links: Links) -> str:
     """
     contents = {
         "answer": _answer(compared),
+        "factors": _factors(compared),
         "arms": _arms(compared, links),
         "fronts": fronts(compared, links),
         "curves": curves(compared, links),
@@ -132,6 +134,21 @@ def _hash(text: str) -> str:
 def _answer(compared: Compared) -> Markup:
     what, *said = summary(compared)
     return join([tag("p", {"class": "what"}, what), *(tag("p", {}, sentence) for sentence in said)])
+
+
+def _factors(compared: Compared) -> Markup:
+    """What is often said of strategies in adjectives, as it was measured."""
+    factors = compared.factors
+    if factors is None or len(factors.strategies) < 2:
+        return Markup()
+    head = [tag("td", {}), *(tag("th", {"scope": "col", "class": "number"}, name) for name in factors.strategies)]
+    rows = [
+        tag("tr", {}, tag("th", {"scope": "row"}, row.name), (tag("td", {"class": "number"}, one) for one in row.cells))
+        for row in factors.rows
+    ]
+    heading = caption("What is often said of strategies in adjectives, as measured here, with 95 % intervals.")
+    table = tag("table", {}, heading, tag("thead", {}, tag("tr", {}, head)), tag("tbody", {}, rows))
+    return join([scrolled(table, "Table of factors"), tag("p", {"class": "source"}, "From factors.json.")])
 
 
 def _arms(compared: Compared, links: Links) -> Markup:

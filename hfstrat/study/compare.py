@@ -395,6 +395,7 @@ def _conclude(folder: Path, asked: Mapping[str, Any], observer: Observer) -> Com
     write_text(folder / "table.json", tables.to_json(lines, found.metrics, found.differences) + "\n")
     pairs = [one.to_json() for one in found.verdicts]
     write_json(folder / "verdicts.json", {"best": found.best, "pairs": pairs, **found.shape.to_json()})
+    write_json(folder / "factors.json", found.factors.to_json())
     found.plot_curves()
     if found.plot() is None and any(line.state == "done" for line in lines):
         observer.note("no picture was drawn: `pip install 'hfstrat[plots]'` brings matplotlib")

@@ -76,7 +76,7 @@ def write_log(run: Run, accuracy: float) -> None:
 def conclude(root: Path, runs: Sequence[Run]) -> Path:
     """Write the comparison's own files, but for the picture, which takes the longest."""
     with mock.patch.object(Comparison, "plot", return_value=None):
-        _conclude(root, [run.name for run in runs], Observer())
+        _conclude(root, {"runs": [run.name for run in runs]}, Observer())
     return root
 
 

@@ -142,6 +142,15 @@ def test_failed_runs_are_listed_with_their_reasons(usual: Path) -> None:
     }
 
 
+def test_factors_are_those_of_the_table(usual: Path) -> None:
+    factors = Compared.read(usual).factors
+    assert factors is not None
+    assert factors.markdown() in (usual / "table.md").read_text("utf-8")
+    section = read((usual / "report.html").read_text("utf-8")).one("section", aria_labelledby="factors")
+    cells = [node.text for node in section.all("td")]
+    assert [cell for cell in cells if cell] == [cell for row in factors.rows for cell in row.cells if cell]
+
+
 def test_curves_tell_of_crossings_only_where_tests_do(usual: Path) -> None:
     compared = Compared.read(usual)
     grown = families(compared)
@@ -154,6 +163,7 @@ def test_curves_tell_of_crossings_only_where_tests_do(usual: Path) -> None:
     tied = Compared(
         compared.path,
         compared.runs,
+        compared.lines,
         compared.metrics,
         tuple(type(pair)(**{**vars(pair), "better": "tie"}) for pair in compared.pairs),
     )

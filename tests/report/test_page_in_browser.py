@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hfstrat.report.page import REPORT
+from hfstrat.report.page import REPORT, SECTIONS
 from tests.report import comparisons
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def test_it_fits_and_is_drawn_in_the_colours_that_are_asked_for(
     assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(21, 25, 30)")
     # The mark of a known kind is filled, so the style was not refused.
     assert page.evaluate("getComputedStyle(document.querySelector('.kind-head .mark')).fill") != "rgb(0, 0, 0)"
-    assert page.locator("h2").count() == 9
+    assert page.locator("h2").count() == len(SECTIONS)
 
 
 def test_axe_finds_nothing(browser: Browser, usual: Path) -> None:
