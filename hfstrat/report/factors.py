@@ -79,21 +79,23 @@ def factors(lines: Sequence[Line], metric: str, gain: Gain, needed: Mapping[str,
     """Put what was measured of each strategy under the factors that are asked for.
 
     Args:
-        lines: The arms, floors among them, all on as much data.
+        lines: The arms, floors among them.
         metric: What decides.
         gain: How much better one arm is than another.
         needed: The data that each arm needs to be as good as the best one, in words.
     """
     strategies = _strategies(lines)
-    floor = tables.best_line([line for line in lines if line.kind in FLOORS], metric)
-    scratch = tables.best_line([line for line in strategies if line.architecture == "any"], metric)
+    floors = [line for line in lines if line.kind in FLOORS]
+    scratch = [line for line in strategies if line.architecture == "any"]
 
     def each(name: str, answer: Callable[[Line], str]) -> Factor:
         return Factor(name, tuple(answer(line) for line in strategies))
 
-    def over(other: Line | None) -> Callable[[Line], str]:
+    def over(others: Sequence[Line]) -> Callable[[Line], str]:
         def text(line: Line) -> str:
-            found = None if other is None or line is other else gain(line, other)
+            alike = [one for one in others if one.train_rows == line.train_rows and one is not line]
+            other = tables.best_line(alike, metric)
+            found = None if other is None else gain(line, other)
             return "" if found is None else f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
         return text
@@ -108,7 +110,7 @@ def factors(lines: Sequence[Line], metric: str, gain: Gain, needed: Mapping[str,
         each("time of a run", _of("seconds", tables.duration)),
         each("cost of a run", _of("cost", tables.money)),
         each("similarity: gain over random weights", over(scratch)),
-        each(f"similarity: gain over the floor {floor.arm}" if floor else "", over(floor)),
+        each("similarity: gain over the best floor", over(floors)),
         each("flexibility: architecture", lambda line: line.architecture or ""),
         each("deployed: artefact", _of("artifact_bytes", tables.size)),
         each("deployed: parameters stored", _of("stored_parameters", tables.count)),

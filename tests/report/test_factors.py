@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,16 @@ def test_each_factor_is_what_was_measured(lines: list[Line]) -> None:
     assert told["flexibility: architecture"] == ("any", "the base's", "the base's", "the base's")
     random = told["similarity: gain over random weights"]
     assert random == ("", "+0.200 [-1.000, +1.000]", "+0.300 [-1.000, +1.000]", "")
-    assert told["similarity: gain over the floor tfidf"][0].startswith("-0.100 [")
+    assert told["similarity: gain over the best floor"][0].startswith("-0.100 [")
+
+
+def test_gains_are_over_arms_on_as_much_data(lines: list[Line]) -> None:
+    told = rows(
+        factors([replace(line, train_rows=9) if line.kind == "scratch" else line for line in lines], "accuracy", gain)
+    )
+    assert "similarity: gain over random weights" not in told
+    assert told["similarity: gain over the best floor"][0] == ""
+    assert told["similarity: gain over the best floor"][1].startswith("+0.100")
 
 
 def test_what_was_not_measured_is_left_out(lines: list[Line]) -> None:
