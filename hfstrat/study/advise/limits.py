@@ -124,9 +124,7 @@ def beyond(option: Option, limits: Limits) -> list[Excluded]:
     return found
 
 
-def at_once(
-    recipe: Recipe, limits: Limits, arms: Sequence[str] | None = None
-) -> tuple[list[str], list[Excluded]]:
+def at_once(recipe: Recipe, limits: Limits, arms: Sequence[str] | None = None) -> tuple[list[str], list[Excluded]]:
     """Strategies that may be thought of, and those that need no figures to be out of the question.
 
     Args:
