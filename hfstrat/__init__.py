@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 # Public name: the module that has it. Names whose implementation should show progress come from `hfstrat.api`.
 _PUBLIC = {
+    "Advice": "hfstrat.study.advise.advice",
     "Comparison": "hfstrat.study.compare",
     "DataError": "hfstrat.errors",
     "Diverged": "hfstrat.errors",
@@ -28,6 +29,7 @@ _PUBLIC = {
     "Run": "hfstrat.report.display",
     "RunError": "hfstrat.errors",
     "UsageError": "hfstrat.errors",
+    "advise": "hfstrat.api",
     "compare": "hfstrat.api",
     "estimate": "hfstrat.api",
     "evaluate": "hfstrat.api",
@@ -41,6 +43,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Advice",
     "Comparison",
     "DataError",
     "Diverged",
@@ -58,6 +61,7 @@ __all__ = [
     "RunError",
     "UsageError",
     "__version__",
+    "advise",
     "compare",
     "estimate",
     "evaluate",
@@ -71,7 +75,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hfstrat.api import compare, estimate, evaluate, load, merge, open_run, plan, predict, push, train
+    from hfstrat.api import advise, compare, estimate, evaluate, load, merge, open_run, plan, predict, push, train
     from hfstrat.errors import (
         DataError,
         Diverged,
@@ -87,6 +91,7 @@ if TYPE_CHECKING:
     )
     from hfstrat.recipe.recipe import Recipe
     from hfstrat.report.display import Run
+    from hfstrat.study.advise.advice import Advice
     from hfstrat.study.compare import Comparison
     from hfstrat.study.estimate import Estimate, Estimates
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hfstrat.hub.push import Pushed
     from hfstrat.inference import Predictor
     from hfstrat.merging import Dtype, How, Merged
+    from hfstrat.study.advise.advice import Advice
     from hfstrat.study.compare import Comparison
     from hfstrat.study.estimate import Estimates
 
@@ -218,6 +219,81 @@ def estimate(
         price=price,
         calibrate=calibrate,
         data=data,
+        observer=observer(quiet=quiet),
+    )
+
+
+def advise(
+    recipe: AnyRecipe,
+    overrides: Overrides = (),
+    *,
+    arms: Sequence[str] | None = None,
+    time: str | float | None = None,
+    memory: str | int | None = None,
+    price: str | float | None = None,
+    max_cost: float | None = None,
+    max_artifact: str | int | None = None,
+    must_change_architecture: bool = False,
+    tolerance: float = 1.0,
+    expect_rows: int | None = None,
+    pilots: bool = True,
+    device: str | None = None,
+    calibrate: bool = True,
+    data: Any = None,
+    runs: str | Path = "runs",
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Advice:
+    """Recommend a strategy, with its evidence; the test split is counted and not looked at.
+
+    Args:
+        recipe: A file, plain data, or a Recipe.
+        overrides: As for `train`.
+        arms: Kinds of strategies to choose from; None: all that go with the task and the base.
+        time: Time that a run may take, such as `2h`, or seconds.
+        memory: Memory that a run may take, such as `16GB`, or bytes; the machine's, if left out.
+        price: Of an hour, such as `2.5/h`.
+        max_cost: What a run may cost, at that price.
+        max_artifact: Size of the weights that may be left, such as `50MB`, or bytes.
+        must_change_architecture: Whether the model may not have the base's shape.
+        tolerance: Points of the deciding metric that do not matter.
+        expect_rows: Training examples that there will be; None: those at hand.
+        pilots: Whether short runs are made where they can change the answer.
+        device: Another device than this machine, such as `h100`, for what runs take.
+        calibrate: Time some batches on random weights.
+        data: As for `train`.
+        runs: Where pilots go, under the recipe's name with `-pilots`.
+        output: The file of the recommended recipe; None: none is written.
+        overwrite: Replace that file.
+        quiet: Show warnings only.
+
+    Returns:
+        The advice, which draws itself: `.recommended`, `.probability`, `.recipe`, `.table()`, `.to_json()`.
+
+    Raises:
+        UsageError: Recipe, data or model cannot be used, or no strategy keeps within the limits.
+    """
+    from hfstrat.study import devices
+    from hfstrat.study.advise.advising import advise as advised
+    from hfstrat.study.advise.limits import asked
+
+    hour, limits = asked(time, memory, price, max_cost, max_artifact, must_change_architecture)
+    return advised(
+        recipe,
+        overrides,
+        arms=arms,
+        limits=limits,
+        price=hour,
+        tolerance=tolerance,
+        expect_rows=expect_rows,
+        pilots=pilots,
+        device=devices.device(device) if device else None,
+        calibrate=calibrate,
+        data=data,
+        runs=runs,
+        output=output,
+        overwrite=overwrite,
         observer=observer(quiet=quiet),
     )
 

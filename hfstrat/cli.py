@@ -141,6 +141,76 @@ def estimate(
 
 
 @app.command()
+def advise(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    arms: Annotated[
+        str | None, typer.Option("--arms", help="Strategies to choose from, such as head,lora,full; else all.")
+    ] = None,
+    time: Annotated[str | None, typer.Option("--time", help="Time that a run may take, such as 2h.")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Memory that a run may take, such as 16GB; else the machine's.")
+    ] = None,
+    price: Annotated[str | None, typer.Option("--price", help="Price of an hour, such as 2.5/h.")] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", min=0, help="What a run may cost, at that price.")
+    ] = None,
+    max_artifact: Annotated[
+        str | None, typer.Option("--max-artifact", help="Size of the weights that may be left, such as 50MB.")
+    ] = None,
+    must_change: Annotated[
+        bool, typer.Option("--must-change-architecture", help="The model may not have the base's shape.")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Points of the deciding metric that do not matter.")
+    ] = 1.0,
+    expect_rows: Annotated[
+        int | None, typer.Option("--expect-rows", help="Training examples that there will be; else those at hand.")
+    ] = None,
+    pilots: Annotated[
+        bool, typer.Option("--pilots/--no-pilots", help="Short runs, where they can change the answer.")
+    ] = True,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Another device than this machine, such as h100, for what runs take.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help="Time some batches on random weights.")
+    ] = True,
+    runs: Annotated[Path, typer.Option("--runs", help="Where pilots go.")] = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The recommended recipe; left out: NAME-advised.yaml.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Recommend a strategy with its evidence, and write the recipe that trains by it. The test split is not used."""
+    from hfstrat.verbs import advise as verb
+
+    verb.run(
+        recipe,
+        overrides or [],
+        arms,
+        time,
+        memory,
+        price,
+        max_cost,
+        max_artifact,
+        must_change,
+        tolerance,
+        expect_rows,
+        pilots,
+        device,
+        calibrate,
+        runs,
+        out,
+        overwrite,
+        json,
+        quiet,
+    )
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     data: Annotated[

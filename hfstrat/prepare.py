@@ -436,17 +436,10 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
     """
     if memory is not None and not isinstance(recipe.data, MemoryData):
         raise RecipeError(Problem("data was handed over, but the recipe names another source", "data.source"))
-    folder = Path(source.file).parent if source is not None and Path(source.file).is_file() else None
     if recipe.data.streaming:
-        return _read_stream(recipe, folder)
-    loaded = sources.load(recipe.data, memory, folder=folder)
+        return _read_stream(recipe, _folder(source))
+    loaded, splits, columns, skipped = read_splits(recipe, memory, source)
     task = recipe.task
-    train = loaded.splits[train_name(loaded, recipe.data)]
-    columns = task.columns(recipe.data.columns, train.column_names)
-    if task.files in columns:
-        loaded = sources.with_files(loaded, str(columns[task.files]), folder)
-    splits = split(loaded, recipe.data, task.strata(columns), task.texts)
-    splits, skipped = readable(splits, recipe, columns)
     problem, reason = task.find_problem(splits.train, columns)
     audit = auditing.audit(task, splits, columns, problem)
     if audit.problems:
@@ -466,6 +459,30 @@ def read_data(recipe: Recipe, memory: Any = None, source: Source | None = None) 
         splits.chosen,
         columns,
     )
+
+
+def read_splits(
+    recipe: Recipe, memory: Any = None, source: Source | None = None
+) -> tuple[sources.Loaded, Splits, dict[str, Any], list[str]]:
+    """The data of a recipe, its splits, the column of each role, and what was left out.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    folder, task = _folder(source), recipe.task
+    loaded = sources.load(recipe.data, memory, folder=folder)
+    train = loaded.splits[train_name(loaded, recipe.data)]
+    columns = task.columns(recipe.data.columns, train.column_names)
+    if task.files in columns:
+        loaded = sources.with_files(loaded, str(columns[task.files]), folder)
+    splits = split(loaded, recipe.data, task.strata(columns), task.texts)
+    splits, skipped = readable(splits, recipe, columns)
+    return loaded, splits, columns, skipped
+
+
+def _folder(source: Source | None) -> Path | None:
+    """Where a recipe's file lies, if it has one."""
+    return Path(source.file).parent if source is not None and Path(source.file).is_file() else None
 
 
 def readable(splits: Splits, recipe: Recipe, columns: Mapping[str, Any]) -> tuple[Splits, list[str]]:

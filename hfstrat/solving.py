@@ -15,6 +15,7 @@ from hfstrat.data.batching import Batch, evaluation_batches
 from hfstrat.models.anatomy import module_at, named_parameters
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
+from hfstrat.runs.events import Observer
 from hfstrat.state import State
 from hfstrat.strategies.plan import Solve
 from hfstrat.tasks.base import FloatArray
@@ -29,10 +30,10 @@ def run_solve(stage: Solve, state: State) -> None:
     model = state.placed()
     layer: Any = module_at(model, stage.output)[2]
     with state.ledger.phase("solve") as phase:
-        features = _features(stage.output, model, state)
+        features = features_of_splits(stage.output, model, state)
         observer.phase(stage.name, len(stage.l2), "strengths")
         if accelerator.is_main_process:
-            solution = _solution(stage, features, layer, state)
+            solution = _told(stage, features, layer, state)
             phase.computed(solution.flops)
             _put_in(layer, solution)
         for parameter in layer.parameters():
@@ -47,32 +48,62 @@ def run_solve(stage: Solve, state: State) -> None:
     state.checkpoints.save(state, state.prepared.plan.place_of(stage) + 1, 0)
 
 
-def _features(output: str, model: nn.Module, state: State) -> dict[str, torch.Tensor]:
-    """What the output layer gets, for the training and validation splits, float32 `(units, features)`."""
+def features_of_splits(output: str, model: nn.Module, state: State) -> dict[str, torch.Tensor]:
+    """What the output layer gets, for the training and validation splits, float32 `(units, features)`.
+
+    Args:
+        output: Canonical path of that layer.
+        model: The model, where it is run.
+        state: The run, in whose phase `solve` this is.
+    """
     splits = {name: part for name, part in state.prepared.encoded.items() if name != "test"}
     state.observer.phase("features", sum(map(len, splits.values())), "texts")
     return {name: features_of(model, output, part, state) for name, part in splits.items()}
 
 
-def _solution(stage: Solve, features: Mapping[str, torch.Tensor], layer: Any, state: State) -> Solution:
-    """The output layer, at the strength with the lowest loss on what was held out."""
+def _told(stage: Solve, features: Mapping[str, torch.Tensor], layer: Any, state: State) -> Solution:
+    """The solution of a stage, with its path in the run's log."""
+    solution = solution_of(stage, features, state, bias=layer.bias is not None, observer=state.observer)
+    path = [{"l2": l2, "loss": -score} for l2, score in solution.path]
+    state.log.write("solve", {"stage": stage.name, "l2": solution.l2, "path": path})
+    return solution
+
+
+def solution_of(
+    stage: Solve,
+    features: Mapping[str, torch.Tensor],
+    state: State,
+    *,
+    bias: bool,
+    among: torch.Tensor | None = None,
+    observer: Observer | None = None,
+) -> Solution:
+    """The output layer, at the strength with the lowest loss on what was held out.
+
+    Args:
+        stage: The strengths, and how long each is sought.
+        features: Of the training and validation splits, as `features_of_splits` gives them.
+        state: The run, of which the data and the judge are needed.
+        bias: Whether the layer has a bias.
+        among: The units of the training split that are learned from, bool `(units,)`; None for all.
+        observer: Hears of each strength.
+    """
     name = "validation" if "validation" in features else "train"
     examples = state.prepared.material.examples[name]
+    listener = observer or Observer()
     seen = ~torch.isnan(features["train"][:, 0])
-    solution = solve(
+    seen = seen if among is None else seen & among.to(seen.device)
+    return solve(
         features["train"] if bool(seen.all()) else features["train"][seen],
         _mean_loss(state.prepared, seen),
         len(state.judge.labels.names),
         stage.l2,
         # By loss, which is smooth where few validation items make steps of accuracy.
         lambda predict: -state.judge.loss(_numpy(predict(features[name])), examples),
-        bias=layer.bias is not None,
+        bias=bias,
         max_iterations=stage.max_iterations,
-        progress=lambda l2, score: state.observer.advance(1, l2=l2, loss=-score),
+        progress=lambda l2, score: listener.advance(1, l2=l2, loss=-score),
     )
-    path = [{"l2": l2, "loss": -score} for l2, score in solution.path]
-    state.log.write("solve", {"stage": stage.name, "l2": solution.l2, "path": path})
-    return solution
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

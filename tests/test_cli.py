@@ -20,6 +20,7 @@ VERBS = [
     "train",
     "compare",
     "estimate",
+    "advise",
     "evaluate",
     "predict",
     "show",

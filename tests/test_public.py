@@ -12,6 +12,7 @@ import hfstrat
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
+    "Advice",
     "Comparison",
     "Estimate",
     "Estimates",
@@ -29,6 +30,7 @@ NAMES = {
     "RunError",
     "UsageError",
     "__version__",
+    "advise",
     "compare",
     "estimate",
     "evaluate",

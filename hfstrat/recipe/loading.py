@@ -345,7 +345,11 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """A recipe as YAML, every field written out."""
-    data = json.loads(recipe.model_dump_json())
+    return as_yaml(json.loads(recipe.model_dump_json()))
+
+
+def as_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML that is read as the same again."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 

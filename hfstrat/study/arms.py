@@ -15,7 +15,7 @@ from hfstrat.errors import Problem, RecipeError, did_you_mean
 from hfstrat.recipe.compare import FLOORS, ArmSpec, CompareSpec, Floor, Limit, suffix
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.directory import Run
-from hfstrat.strategies import STRATEGIES
+from hfstrat.strategies import STRATEGIES, Strategy
 
 ARM = "arm:"
 
@@ -130,12 +130,27 @@ def given(
         raise RecipeError([Problem(said[name][0], hint=said[name][1]) for name in said if name in wrong]) from None
 
 
-def _usual(recipe: Recipe) -> tuple[str, ...]:
-    """All floors and strategies that go with the task."""
+def kinds_of(recipe: Recipe) -> tuple[str, ...]:
+    """All strategies that go with the task and with what the recipe starts from."""
     kinds = [kind for kind in STRATEGIES if kind not in recipe.task.refused]
     if recipe.model.base is None:
         kinds = [kind for kind in kinds if kind == recipe.strategy.kind or _begins_at_random(_spec(kind, recipe, ""))]
-    return (*recipe.task.floors, *kinds)
+    return tuple(kinds)
+
+
+def strategy_of(kind: str, recipe: Recipe) -> Strategy:
+    """A strategy as the recipe has it, else with its defaults."""
+    if kind == recipe.strategy.kind:
+        return recipe.strategy
+    # A teacher is the one field that has no default, and in a comparison there is one at hand.
+    given = {"teacher": f"{ARM}full"} if "teacher" in STRATEGIES[kind].model_fields else {}
+    found: Strategy = STRATEGIES[kind].model_validate(given)
+    return found
+
+
+def _usual(recipe: Recipe) -> tuple[str, ...]:
+    """All floors and strategies that go with the task."""
+    return (*recipe.task.floors, *kinds_of(recipe))
 
 
 def _begins_at_random(spec: ArmSpec) -> bool:
@@ -153,12 +168,8 @@ def _spec(arm: str | ArmSpec, recipe: Recipe, path: str) -> ArmSpec:
         return arm
     if floor is not None:
         return ArmSpec.model_validate({"floor": floor})
-    if arm == recipe.strategy.kind:
-        return ArmSpec(strategy=recipe.strategy)
     if arm in STRATEGIES:
-        # A teacher is the one field that has no default, and here there is one at hand.
-        given = {"teacher": f"{ARM}full"} if "teacher" in STRATEGIES[arm].model_fields else {}
-        return ArmSpec(strategy=STRATEGIES[arm].model_validate(given))
+        return ArmSpec(strategy=strategy_of(arm, recipe))
     hint = did_you_mean(arm, [*recipe.task.floors, *STRATEGIES])
     raise RecipeError(Problem(f"'{arm}' is neither a strategy nor a floor", path, hint=hint))
 

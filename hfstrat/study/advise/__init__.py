@@ -1,0 +1,1 @@
+"""Advise: which strategy to train by, what speaks for it, and how sure that is."""
