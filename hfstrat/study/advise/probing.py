@@ -134,7 +134,9 @@ def _probed(
 
     given = recipe.strategy
     strategy = Head(l2=given.l2) if isinstance(given, Head) else Head()
-    head = recipe.model_copy(update={"strategy": strategy})
+    # A configuration beside a base is the shape of random weights.
+    model = recipe.model.model_copy(update={"config": None})
+    head = recipe.model_copy(update={"strategy": strategy, "model": model})
     if recipe.model.base is None:
         return prepared(recipe), _Reason("there are no pretrained weights, so no features")
     if not recipe.task.solvable:
