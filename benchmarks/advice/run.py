@@ -38,32 +38,32 @@ ARMS: dict[str, dict[str, Any]] = {
 CHOICES = ("head", "partial", "lora", "full", "scratch")
 VARIANTS = {"rules": False, "pilots": True}
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
-DATASETS: dict[str, dict[str, Any]] = {
-    "banking77": {
-        "task": {"kind": "text_classification"},
-        "data": {"source": "banking77/train.csv", "test": "banking77/test.csv", "columns": {"label": "category"}},
-    },
-    "python-docs": {"task": {"kind": "text_classification", "max_length": 32}, "data": {"source": "builtin:python-docs"}},
-    "wnut17": {"task": {"kind": "token_classification"}, "data": {"source": "wnut17/", "columns": {"tags": "ner_tags"}}},
-    "python-names": {"task": {"kind": "token_classification"}, "data": {"source": "builtin:python-names"}},
-    "restaurant8k": {"task": {"kind": "question_answering"}, "data": {"source": "restaurant8k/"}},
-    "python-questions": {"task": {"kind": "question_answering"}, "data": {"source": "builtin:python-questions"}},
-}  # fmt: skip
+TEXTS, WORDS = {"kind": "text_classification"}, {"kind": "token_classification"}
+ANSWERS = {"kind": "question_answering"}
+BANKING = {"source": "banking77/train.csv", "test": "banking77/test.csv", "columns": {"label": "category"}}
+DATASETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "banking77": (TEXTS, {**BANKING, "validation": 0.2}),
+    "python-docs": ({**TEXTS, "max_length": 32}, {"source": "builtin:python-docs"}),
+    "wnut17": (WORDS, {"source": "wnut17/", "columns": {"tags": "ner_tags"}}),
+    "python-names": (WORDS, {"source": "builtin:python-names"}),
+    "restaurant8k": (ANSWERS, {"source": "restaurant8k/", "validation": 0.2}),
+    "python-questions": (ANSWERS, {"source": "builtin:python-questions"}),
+}
+"""Task and data of each."""
 
 
 def recipe_of(name: str, rows: int, folder: Path | None, base: str, train: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe of a case; files are looked for in a folder."""
-    given = DATASETS[name]
-    data = {"validation": 0.2 if name in ("banking77", "restaurant8k") else "auto", **given["data"], "limit": rows}
-    for field in ("source", "test"):
-        if folder is not None and "/" in str(data.get(field, "")):
-            data[field] = f"{folder}/{data[field]}"
+    task, data = DATASETS[name]
+    moved = {
+        field: f"{folder}/{data[field]}" for field in ("source", "test") if folder and "/" in str(data.get(field, ""))
+    }
     return {
         "name": f"{name}-{rows}",
         "model": {"base": base, "config": SHAPE},
-        "task": given["task"],
-        "data": data,
-        "strategy": {"kind": "head"} if given["task"]["kind"] != "question_answering" else {"kind": "full"},
+        "task": task,
+        "data": {**data, **moved, "limit": rows},
+        "strategy": {"kind": "full" if task is ANSWERS else "head"},
         **({"train": dict(train)} if train else {}),
     }
 
@@ -86,15 +86,19 @@ def truth(recipe: Mapping[str, Any], seeds: Sequence[int], runs: Path, metric: s
     return whole, {arm: sum(seconds[arm]) / len(seconds[arm]) for arm in whole}
 
 
-def measured(name: str, rows: int, words: argparse.Namespace) -> Case:
-    """A case, from its file where it is done."""
+def measured(name: str, rows: int, words: argparse.Namespace) -> Case | None:
+    """A case, from its file where it is done; None where the data set has fewer examples."""
     file = words.folder / "cases" / f"{name}-{rows}.json"
     if file.exists():
         return case_of(json.loads(file.read_text("utf-8")))
     import hfstrat
+    from hfstrat.prepare import read_data
+    from hfstrat.recipe.loading import load
 
     train = {"max_steps": words.max_steps} if words.max_steps else {}
     recipe = recipe_of(name, rows, words.data, words.base, train)
+    if read_data(load(recipe)[0]).rows["train"] < rows:
+        return None
     advised, metric = {}, ""
     for variant, pilots in VARIANTS.items():
         found = hfstrat.advise(
@@ -127,11 +131,11 @@ def report(cases: Sequence[Case], tolerance: float, seeds: Sequence[int]) -> str
     sets = sorted({case.dataset for case in cases})
     lines = [
         "# Advice beside what comparisons find\n",
-        f"`python benchmarks/advice/run.py`: {len(cases)} cases of {len(sets)} data sets ({', '.join(sets)}), the truth of "
-        f"each by {len(seeds)} seeds on its test split. A hit is within {tolerance:g} points of the best arm. Intervals of "
-        "95 % are over data sets. Cost is the time of advice and of the run that it leads to, by that of all arms and "
-        "seeds. Brier is of the probability that advice gives; beside it that of the share of hits on the other data sets, "
-        "which is lower where the probabilities say nothing.\n",
+        f"`python benchmarks/advice/run.py`: {len(cases)} cases of {len(sets)} data sets ({', '.join(sets)}), the "
+        f"truth of each by {len(seeds)} seeds on its test split. A hit is within {tolerance:g} points of the best arm. "
+        "Intervals of 95 % are over data sets. Cost is the time of advice and of the run that it leads to, by that of "
+        "all arms and seeds. Brier is of the probability that advice gives; beside it that of the share of hits on the "
+        "other data sets, which is the lower one where the probabilities say nothing.\n",
         "| policy | cases | hits | mean regret | p90 regret | cost | Brier | Brier of the share |",
         "| --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
@@ -140,7 +144,8 @@ def report(cases: Sequence[Case], tolerance: float, seeds: Sequence[int]) -> str
         found = result(policy, cases, tolerance, variants.get(name))
         if found is not None:
             lines.append(_line(name, found))
-    lines += ["\n| case | best | advised | P | regret | without pilots | P | regret |", "| --- | --- | --- | --: | --: | --- | --: | --: |"]  # fmt: skip
+    lines.append("\n| case | best | advised | P | regret | without pilots | P | regret |")
+    lines.append("| --- | --- | --- | --: | --: | --- | --: | --: |")
     for case in cases:
         best = max(case.scores, key=case.mean)
         cells = [f"{case.dataset}, {case.rows:,}", f"{best} {case.mean(best):.1f}"]
@@ -177,8 +182,9 @@ def main(given: Sequence[str] | None = None) -> None:
     cases = []
     for name in words.only:
         for rows in words.rows:
-            cases.append(measured(name, rows, words))
-            print(f"{name}, {rows}: {dict(cases[-1].advised)}", flush=True)
+            case = measured(name, rows, words)
+            print(f"{name}, {rows}: {'too few examples' if case is None else dict(case.advised)}", flush=True)
+            cases += [] if case is None else [case]
     words.report.write_text(report(cases, words.tolerance, words.seeds), "utf-8")
     print(words.report.read_text("utf-8"))
 
