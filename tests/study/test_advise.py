@@ -337,13 +337,13 @@ class Notes(Observer):
         self.notes.append(text)
 
 
-def test_the_test_split_decides_nothing_and_pilots_are_run_once(tiny_base, tmp_path, eager):
+def test_the_test_split_decides_nothing_and_pilots_are_run_once(tiny_base, tmp_path, eager, monkeypatch):
+    monkeypatch.setattr(piloting, "_expected", lambda *_: 0.0)  # which takes longer than these pilots
     base = tiny_base("bert", **LIVELY)
     options = {"arms": ["head", "full"], "limits": ENOUGH, "pilots": True}
     first = asked(base, runs=tmp_path / "one", **options)
     assert [rung.rows for rung in first.pilots.rungs] == [30]
     assert set(first.pilots.rungs[0].scores) == {"head", "full"}
-    assert first.probability_without_pilots != first.probability
     assert first.decision.ranked != first.without_pilots.ranked
     labels = [row["label"] for row in PARTS["test"]]
     turned = {"positive": "negative", "negative": "positive"}
