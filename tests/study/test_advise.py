@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -374,12 +375,46 @@ def test_pilots_that_take_too_long_are_not_run(tiny_base, tmp_path, monkeypatch)
     assert "on all examples" in asked(tiny_base("bert", **LIVELY), arms=["head", "full"], pilots=True).pilots.reason
 
 
-def test_the_halves_of_successive_halving(monkeypatch):
-    known = question()
-    assert piloting.why_not(known, decide(known), 4000) == "" or decide(known).ranked[0].probability >= piloting.SURE
-    alike = question(tolerance=50.0)
+def test_pilots_are_made_where_they_can_change_the_answer():
+    near, far, alike = question(validation=0.9, train=0.97), question(), question(tolerance=50.0)
+    near = replace(near, options=OPTIONS[1:])
+    assert piloting.why_not(near, decide(near), 4000) == ""
+    far = replace(far, options=(OPTIONS[0], OPTIONS[2]))
+    assert "sure enough" in piloting.why_not(far, decide(far), 4000)
     assert "whichever" in piloting.why_not(alike, decide(alike), 4000)
-    assert [one.kind for one in piloting.contenders(decide(known))] == [one.kind for one in decide(known).ranked]
+    one = replace(near, options=OPTIONS[:1])
+    assert piloting.why_not(one, decide(one), 4000) == "there is one strategy alone"
+
+
+def test_the_better_half_goes_on_to_more_examples(tiny_base, tmp_path, monkeypatch):
+    """Three on an eighth of the examples, and of them the likelier two on a quarter."""
+    asked_for: list[list[str]] = []
+
+    def compared(given, *, data, runs, observer):
+        asked_for.append([arm.name for arm in given.compare.arms])
+        assert set(data) == {"train", "validation", "test"}
+        assert data["test"]["text"] == data["validation"]["text"] == [row["text"] for row in PARTS["validation"]]
+        return SimpleNamespace(path=tmp_path, rows=[SimpleNamespace(seconds=2.0)] * len(given.compare.arms))
+
+    def read(found, kinds, size, known):
+        return Rung(size, {kind: {"head": 90.0, "lora": 60.0, "full": 80.0}[kind] for kind in kinds}, 0.01)
+
+    monkeypatch.setattr(piloting, "compare", compared)
+    monkeypatch.setattr(piloting, "read_rung", read)
+    monkeypatch.setattr(piloting, "_expected", lambda *_: 0.0)
+    parsed, source = load(recipe(tiny_base("bert"), "head", **AUTO))
+    wanted = question(rows=120)
+    found = piloting.run(
+        parsed, wanted, decide(wanted), rows=120, source=source, data=memory(PARTS), runs=tmp_path, observer=Observer()
+    )
+    first, second = asked_for
+    assert sorted(first) == ["full-15", "head-15", "lora-15"]
+    assert sorted(second) == sorted([*first, "full-30", "head-30"])
+    assert [(rung.rows, set(rung.scores)) for rung in found.rungs] == [
+        (15, {"head", "lora", "full"}),
+        (30, {"head", "full"}),
+    ]
+    assert found.seconds == 10.0
 
 
 def test_the_probe_is_what_a_head_scores_on_validation(tiny_base, tmp_path, advice):
