@@ -178,13 +178,15 @@ class Advice:
 
 def _headline(advice: Advice) -> str:
     question, chosen = advice.question, advice.chosen
-    others = [one for one in advice.decision.ranked if one is not chosen]
     text = f"{advice.name}: train by {chosen.kind}. "
     text += f"Within {question.margin:.1f} points of the best: {chosen.probability:.2f}"
     if advice.pilots.rungs:
         text += f" ({advice.probability_without_pilots:.2f} without pilots)"
-    if others:
-        text += f"; next {others[0].kind}, {others[0].probability:.2f}"
+    likeliest = advice.decision.ranked[0]
+    if chosen is not likeliest:
+        text += f"; likeliest is {likeliest.kind}, {likeliest.probability:.2f}"
+    elif len(advice.decision.ranked) > 1:
+        text += f"; next is {advice.decision.ranked[1].kind}, {advice.decision.ranked[1].probability:.2f}"
     return f"{text}. Of those at least {LEVEL} as likely as the likeliest it is the cheapest."
 
 
@@ -204,7 +206,6 @@ def _strategies(advice: Advice) -> RenderableType:
         "memory",
         *(["cost"] if priced else []),
         "artefact",
-        "because",
     ):
         table.add_column(title, justify="left" if title == "strategy" else "right")
     for one in advice.decision.ranked:

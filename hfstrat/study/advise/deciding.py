@@ -25,7 +25,7 @@ LEVEL = 0.8
 """How likely a cheaper strategy has to be within the tolerance of the best, by the likeliest: a fifth of that chance is
 what its time and memory are worth. With 1 cost would break exact ties alone, and with 0 it would decide everything."""
 ALIKE = 1.25
-"""Times that differ by less are the same, for they are estimates: then memory decides."""
+"""Times that differ by less are the same, for they are estimates: then memory decides, and then the probability."""
 DRIFT = 1.0
 """Points of standard deviation that a difference of two strategies changes with each doubling of the examples. In the
 runs of SetFit the winner with a quarter of the examples was within a point of the best in 33 of 40 cases, with an
@@ -181,9 +181,10 @@ def decide(question: Question) -> Decision:
 def cheapest(ranked: Sequence[Ranked]) -> Ranked:
     """Of the strategies that are about as likely as the likeliest the one with least time, then least memory."""
     likely = [one for one in ranked if one.probability >= LEVEL * max(each.probability for each in ranked)]
-    shortest = min(_known(one.option.seconds) for one in likely)
-    quick = [one for one in likely if _known(one.option.seconds) <= ALIKE * shortest]
-    return min(quick, key=lambda one: (_known(one.option.memory), -one.probability, one.kind))
+    for figure in ("seconds", "memory"):
+        least = min(_known(getattr(one.option, figure)) for one in likely)
+        likely = [one for one in likely if _known(getattr(one.option, figure)) <= ALIKE * least]
+    return min(likely, key=lambda one: (-one.probability, -one.mean, one.kind))
 
 
 def believe(question: Question, kinds: Sequence[str]) -> Belief:

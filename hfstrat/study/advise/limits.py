@@ -105,7 +105,9 @@ def _mebibytes(value: float) -> str:
 MEASURED = {
     "memory": Measured("memory", "of memory", tables.size, _mebibytes, "--memory"),
     "time": Measured("seconds", "of time", tables.duration, lambda value: f"{math.ceil(value)}s", "--time"),
-    "cost": Measured("cost", "of money", "{:,.2f}".format, lambda value: f"{value + 0.005:.2f}", "--max-cost"),
+    "cost": Measured(
+        "cost", "of money", "{:,.2f}".format, lambda value: f"{math.ceil(100 * value) / 100:.2f}", "--max-cost"
+    ),
     "artifact": Measured("artifact", "of weights", tables.size, _mebibytes, "--max-artifact"),
 }
 """The limits by their name."""

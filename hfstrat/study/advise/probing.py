@@ -134,8 +134,11 @@ def _probed(
 
     given = recipe.strategy
     strategy = Head(l2=given.l2) if isinstance(given, Head) else Head()
-    # A shape is that of random weights, and a probe is on pretrained ones.
-    head = recipe.model_copy(update={"strategy": strategy, "model": recipe.model.model_copy(update={"config": None})})
+    # A configuration beside a base is the shape of random weights, which is what another strategy begins with.
+    shapeless = {"model": recipe.model.model_copy(update={"config": None})}
+    head = recipe.model_copy(update={"strategy": strategy, **shapeless})
+    if given.body().weights == "pretrained":
+        recipe = recipe.model_copy(update=shapeless)
     if recipe.model.base is None:
         return prepared(recipe), _Reason("there are no pretrained weights, so no features")
     if not recipe.task.solvable:

@@ -82,12 +82,14 @@ def tuned_share(evidence: Evidence) -> float:
 
 
 def _gain(evidence: Evidence, part: float) -> float:
-    """So much of what full fine-tuning gains: its share of the loss, and no less than random weights would.
+    """So much of what full fine-tuning gains: its share of the loss, and a point more than random weights at least.
 
-    On COCO random weights reach what pretrained ones do, given data and time, and do not exceed it (He et al. 2018).
+    On COCO random weights reach what pretrained ones do, given data and time, and do not exceed it (He et al. 2018); on
+    SST-2 with 6 920 examples they are eight points behind.
     """
     assert evidence.probe is not None, "there is a probe"
-    return part * max(tuned_share(evidence) * evidence.lost(evidence.probe.validation), _scratch(evidence)[0])
+    shared = tuned_share(evidence) * evidence.lost(evidence.probe.validation)
+    return part * max(shared, _scratch(evidence)[0] + 1)
 
 
 def _doubt(evidence: Evidence, share: float = 0.08) -> float:
@@ -118,7 +120,7 @@ def _full(evidence: Evidence) -> tuple[float, float, str]:
     gain = _gain(evidence, 1.0)
     why = f"of the probe's loss {bias:.0%} is there in training too; {share:.0%} of it may go once weights move"
     if gain > share * evidence.lost(evidence.probe.validation if evidence.probe else 0.0):
-        why = "no less than random weights are expected to reach"
+        why = "a point more than random weights are expected to reach"
     return gain, _doubt(evidence), why
 
 
