@@ -178,7 +178,9 @@ def test_the_measuring_pass_leaves_no_trace(tiny_base, tmp_path, monkeypatch, st
         assert torch.equal(value, unmeasured.after[name]), name
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "llama", "t5", "deberta-v2"])
+@pytest.mark.parametrize(
+    "family", ["bert", "gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)]
+)
 def test_frozen_weights_that_are_held_in_bf16_give_the_same_bits(tiny_base, tmp_path, family):
     found = {}
     for held in (True, False):
