@@ -1,6 +1,6 @@
 """LoRA's layers in fewer operations: PEFT's own layer goes over the whole output three times to add its product.
 
-On a CPU that takes as long as a third of the layer's arithmetic. Here the product is added where it is computed, in
+On a CPU that shows in the time of an update. Here the product is added where it is computed, in
 the forward pass and in the backward pass, and what comes in is rounded to bfloat16 once.
 """
 
