@@ -143,17 +143,31 @@ class Compared:
 
     @property
     def differences(self) -> dict[str, Pair]:
-        """For each arm its difference to the best one."""
-        if self.best is None:
-            return {}
-        found = {line.arm: self.pair(line.arm, self.best.arm) for line in self.done}
-        return {arm: pair for arm, pair in found.items() if pair is not None}
+        """For each arm its difference to the best one on as much data."""
+        found: dict[str, Pair] = {}
+        for lines in tables.by_size(self.done).values():
+            best = tables.best_line(lines, self.metric)
+            pairs = {line.arm: self.pair(line.arm, best.arm) for line in lines} if best is not None else {}
+            found |= {arm: pair for arm, pair in pairs.items() if pair is not None}
+        return found
+
+    @property
+    def others(self) -> list[tables.Line]:
+        """Arms that were tested against the best one."""
+        best = self.best
+        return [] if best is None else [line for line in self.done if self.pair(line.arm, best.arm) is not None]
+
+    @property
+    def together(self) -> list[Pair]:
+        """The pairs for which p was raised together with those of the best arm: all on as much data as it."""
+        size = None if self.best is None else self.best.size
+        arms = {line.arm for line in self.lines if line.size == size}
+        return [pair for pair in self.pairs if pair.first in arms]
 
     @property
     def ties(self) -> list[tables.Line]:
         """Arms that cannot be told from the best one."""
-        found = self.differences
-        return [line for line in self.done if line.arm in found and found[line.arm].better == "tie"]
+        return [line for line in self.others if self.differences[line.arm].better == "tie"]
 
     def detectable(self) -> tuple[float, float] | None:
         """About which difference is told from none: of one pair alone, and of all pairs together.
@@ -162,12 +176,12 @@ class Compared:
         is wider by as much as the normal quantile of Holm's first step.
         """
         floors = {line.arm for line in self.lines if is_floor(line)}
-        own = [pair for pair in self.pairs if not {pair.first, pair.second} & floors] or self.pairs
+        own = [pair for pair in self.together if not {pair.first, pair.second} & floors] or self.together
         halves = [(pair.high - pair.low) / 2 for pair in own if pair.high > pair.low]
         if not halves:
             return None
         alone, quantile = statistics.median(halves), NormalDist().inv_cdf
-        return alone, alone * quantile(1 - 0.025 / len(self.pairs)) / quantile(0.975)
+        return alone, alone * quantile(1 - 0.025 / len(self.together)) / quantile(0.975)
 
 
 def lines_of(folder: Path, stored: Mapping[str, Any]) -> list[tables.Line]:

@@ -235,9 +235,11 @@ def _pairs(compared: Compared) -> Markup:
         tag("tr", {}, tag("th", {"scope": "row"}, row), (_cell(compared.pair(row, column)) for column in arms))
         for row in arms
     ]
+    parted = len(compared.together) < len(compared.pairs)
+    these = "pairs on as much data" if parted else f"{len(compared.pairs)} pairs"
     heading = caption(
         f"Score of the row minus that of the column on the same test items. ▲: the row is better, ▼: the column is, "
-        f"=: they cannot be told apart, with p raised by Holm's rule for all {len(compared.pairs)} pairs, at 0.05.",
+        f"=: they cannot be told apart, with p raised by Holm's rule for all {these}, at 0.05.",
     )
     table = tag("table", {"class": "matrix"}, heading, tag("thead", {}, tag("tr", {}, head)), tag("tbody", {}, rows))
     return join([scrolled(table, "Table of pairs"), tag("p", {"class": "source"}, "From verdicts.json.")])

@@ -43,10 +43,10 @@ def _answer(compared: Compared) -> str:
     measure = best.metrics[compared.metric]
     ahead = "highest" if measure.higher_is_better else "lowest"
     said = f"{best.arm} has the {ahead} {compared.metric}, {score(measure)}"
-    others = [line for line in compared.done if line.arm in compared.differences]
+    others = compared.others
     if not others:
         return f"{said}; there is no other arm that it could be tested against."
-    pairs = len(compared.pairs)
+    pairs = len(compared.together)
     under = f"with p raised by Holm's rule for all {pairs} pairs" if pairs > 1 else "by a paired test"
     worse = [line for line in others if line not in ties]
     # Few are named; many are all others.
@@ -84,7 +84,7 @@ def _detectable(compared: Compared) -> str:
         return ""
     unit = next(line.metrics[compared.metric].unit for line in compared.done if compared.metric in line.metrics)
     alone, together = (number(value, unit) for value in found)
-    pairs = len(compared.pairs)
+    pairs = len(compared.together)
     more = f", and about {together} when all {pairs} pairs are tested together" if pairs > 1 else ""
     return (
         f"The smallest difference that this test set can tell from none is about {alone} for one pair alone{more} "

@@ -83,7 +83,7 @@ class Ledger:
         """Add the costs up to a checkpoint."""
         self.earlier += stored["seconds"]
         self.first_update = stored["first_update"]
-        self.at_scores = list(stored["at_scores"])
+        self.at_scores = list(stored.get("at_scores", ()))  # which checkpoints of before have not
         for name, values in stored["phases"].items():
             phase, before = self.phases.setdefault(name, Phase()), Phase(**values)
             phase.seconds += before.seconds

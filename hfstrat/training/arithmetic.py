@@ -47,8 +47,10 @@ class Counter(TorchDispatchMode):
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
             return self._counted(func, func(*args, **kwargs), args, kwargs)
-        if func is not torch.ops.prim.device.default:  # which tensors that are not there are asked for
-            with self:  # in inference mode an operation may come whole that is made of others
+        # In inference mode an operation may come whole that is made of others; which device tensors that are not
+        # there are on is not one.
+        if torch.is_inference_mode_enabled() and func is not torch.ops.prim.device.default:
+            with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts

@@ -85,8 +85,8 @@ def logits(
 def inferring(model: nn.Module, accelerator: Accelerator | None) -> Iterator[None]:
     """Eval mode without gradients, in the run's precision; on a CPU weights are rounded once for all batches.
 
-    Autocast keeps the rounded copy of a weight that trains and rounds a frozen one in each pass, which on a CPU takes
-    a twentieth of the time.
+    Autocast keeps the rounded copy of a weight that trains and rounds a frozen one in each pass, which shows on a
+    CPU.
     """
     with evaluating(model), torch.inference_mode(), accelerator.autocast() if accelerator else nullcontext():
         frozen = [one for one in model.parameters() if not one.requires_grad and one.dtype == torch.float32]

@@ -236,7 +236,7 @@ def test_a_tracker_that_does_not_start_or_end_is_no_reason_to_fail(tiny_base, tm
 # --- disks ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["checkpoint", "artifact"])
+@pytest.mark.parametrize("where", ["checkpoint", pytest.param("artifact", marks=pytest.mark.slow)])
 def test_a_disk_that_is_full_ends_in_3_and_the_run_goes_on_later(tiny_base, tmp_path, monkeypatch, where):
     """The operating system refuses files above a size, as a full disk does."""
     given = {

@@ -94,6 +94,13 @@ def test_an_adapter_that_is_off_or_merged_is_left_out():
     assert torch.allclose(model(x), with_it, atol=1e-5)
 
 
+def test_what_it_gives_may_be_changed_in_place():
+    model = fused(adapted())
+    out = model(torch.randn(2, 5, 6))
+    out[:, 0] = 0
+    out.sum().backward()
+
+
 def test_only_plain_layers_are_changed():
     model = fused(adapted())
     kinds = {type(module) for module in model.modules() if isinstance(module, Linear)}

@@ -73,10 +73,10 @@ def write_log(run: Run, accuracy: float) -> None:
     write_json(run.path / "ledger.json", {**run.ledger, "seconds_at_scores": [5.0, 30.0, 55.0]})
 
 
-def conclude(root: Path, runs: Sequence[Run]) -> Path:
+def conclude(root: Path, runs: Sequence[Run], **asked: Any) -> Path:
     """Write the comparison's own files, but for the picture, which takes the longest."""
     with mock.patch.object(Comparison, "plot", return_value=None):
-        _conclude(root, {"runs": [run.name for run in runs]}, Observer())
+        _conclude(root, {"runs": [run.name for run in runs], **asked}, Observer())
     return root
 
 

@@ -20,6 +20,7 @@ from hfstrat.report.comparison import Compared
 from hfstrat.report.curves import crossings, families, leaders, moments
 from hfstrat.report.disagreement import disagreement
 from hfstrat.report.page import REPORT, magnitude, write_report
+from hfstrat.report.summary import summary
 from hfstrat.report.tables import count, duration, size
 from hfstrat.runs.directory import Run, write_json
 from tests.command import hfstrat
@@ -149,6 +150,25 @@ def test_factors_are_those_of_the_table(usual: Path) -> None:
     section = read((usual / "report.html").read_text("utf-8")).one("section", aria_labelledby="factors")
     cells = [node.text for node in section.all("td")]
     assert [cell for cell in cells if cell] == [cell for row in factors.rows for cell in row.cells if cell]
+
+
+def test_amounts_of_data_are_families_of_tests_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        comparisons.arm(tmp_path, f"{name}-{rows}-seed0", name, value, seconds=9, rows=rows)
+        for rows, values in ((100, (0.5, 0.6, 0.55)), (900, (0.8, 0.95, 0.9)))
+        for name, value in zip(("head", "lora", "full"), values, strict=True)
+    ]
+    curves = {name: {str(rows): f"{name}-{rows}" for rows in (100, 900)} for name in ("head", "lora", "full")}
+    comparisons.conclude(tmp_path, runs, curves=curves)
+    compared = Compared.read(tmp_path)
+    assert len(compared.pairs) == 6
+    assert len(compared.together) == 3
+    assert "for all 3 pairs" in summary(compared)[1]
+    best = {"head-100": "lora-100", "full-100": "lora-100", "head-900": "lora-900", "full-900": "lora-900"}
+    assert {arm: pair.second for arm, pair in compared.differences.items()} == best
+    assert (tmp_path / "table.md").read_text("utf-8").split("\n\n")[1].strip() in (tmp_path / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_curves_tell_of_crossings_only_where_tests_do(usual: Path) -> None:

@@ -23,6 +23,8 @@ from tests import tiny
 from tests.strategies.table import TASKS, Workshop
 from tests.training.helpers import LIVELY, memory, recipe
 
+QUICK = ("text_classification", "causal_lm", "object_detection")
+
 ROWS = tiny.reviews(80)
 KINDS: dict[str, dict[str, Any]] = {
     "scratch": {"kind": "scratch"},
@@ -62,7 +64,7 @@ def predicted(given: dict[str, Any], rows: Any, **options: Any) -> Any:
 
 
 PAIRS = [
-    pytest.param(family, kind, marks=[pytest.mark.slow] * (family != "bert" and kind != "lora"))
+    pytest.param(family, kind, marks=[pytest.mark.slow] * (family != "bert" and (family, kind) != ("gpt2", "lora")))
     for family in ("bert", "gpt2", "deberta-v2", "roberta")
     for kind in KINDS
 ]
@@ -91,7 +93,7 @@ def test_precision_counts(tiny_base, tmp_path, strategy, precision):
     assert predicted(given, ROWS).live.value == pytest.approx(measured(given, ROWS, tmp_path)[0], rel=0.02)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [pytest.param(task, marks=[pytest.mark.slow] * (task not in QUICK)) for task in TASKS])
 @pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_every_task_is_estimated(shop, tmp_path, task, kind):
     given, rows = TASKS[task](shop, {"kind": kind})

@@ -111,7 +111,7 @@ def phases(run: Run) -> dict[str, float]:
     return {name: phase["flops"] for name, phase in found.items() if "flops" in phase}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("strategy", KINDS)
 def test_a_run_counts_what_pytorch_counts(tiny_base, tmp_path, monkeypatch, strategy, precision):
     base = tiny_base("bert", num_hidden_layers=3, **LIVELY)
@@ -127,6 +127,7 @@ def test_a_run_counts_what_pytorch_counts(tiny_base, tmp_path, monkeypatch, stra
     assert Row.of(run).flops == sum(found.values()) == pytest.approx(sum(true.values()), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_of_every_task(shop, tmp_path, monkeypatch, task):
     given, rows = TASKS[task](shop, {"kind": "full"})

@@ -34,6 +34,9 @@ ROWS = tiny.reviews(40)
 NO_GRADIENT = ("*.key.bias", "*.k_lin.bias")
 
 
+MORE_FAMILIES = ("distilbert", "modernbert", "llama", "t5", "deberta-v2")
+
+
 # --- what moves ---------------------------------------------------------------------------------------------------
 
 
@@ -112,7 +115,7 @@ def test_micro_batches_do_not_matter(tiny_base, family, strategy, task):
     assert fitted(few, micro=4, dtype=torch.float32)[1] == pytest.approx(losses, rel=1e-5)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("t5", marks=pytest.mark.slow)])
 def test_passes_of_little_padding_do_not_matter(tiny_base, tmp_path, family):
     """Fifty updates of AdamW, and what the model says about each text in the end."""
     found = {}
@@ -127,7 +130,7 @@ def test_passes_of_little_padding_do_not_matter(tiny_base, tmp_path, family):
     assert len(few[0]) < len(few[1]), "there was something to part"
 
 
-@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("t5", marks=pytest.mark.slow)])
 def test_weights_rounded_once_for_all_batches_say_the_same_bits(tiny_base, tmp_path, family):
     found = train(recipe(tiny_base(family), "full-random", train={"precision": "bf16"}), ROWS, tmp_path)
     AcceleratorState._reset_state()
@@ -175,7 +178,9 @@ def test_the_measuring_pass_leaves_no_trace(tiny_base, tmp_path, monkeypatch, st
         assert torch.equal(value, unmeasured.after[name]), name
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "llama", "t5", "deberta-v2"])
+@pytest.mark.parametrize(
+    "family", ["bert", "gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)]
+)
 def test_frozen_weights_that_are_held_in_bf16_give_the_same_bits(tiny_base, tmp_path, family):
     found = {}
     for held in (True, False):
@@ -189,7 +194,10 @@ def test_frozen_weights_that_are_held_in_bf16_give_the_same_bits(tiny_base, tmp_
     assert sha256(found[True].run) == sha256(found[False].run)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "gpt2", "llama", "t5", "deberta-v2"])
+@pytest.mark.parametrize(
+    "family",
+    ["bert", "gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)],
+)
 def test_fused_lora_trains_the_same_weights(tiny_base, tmp_path, family):
     """Fifty updates of AdamW in float64; fewer roundings in bf16 are another matter."""
     found = {}
