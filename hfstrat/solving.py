@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate.utils import broadcast
 from torch import nn
@@ -92,18 +93,39 @@ def solution_of(
     examples = state.prepared.material.examples[name]
     listener = observer or Observer()
     seen = ~torch.isnan(features["train"][:, 0])
-    seen = seen if among is None else seen & among.to(seen.device)
+    new = None
+    if among is not None:
+        seen &= among.to(seen.device)
+        new = _new_classes(state.prepared, name, seen)
+
+    def held_out(predict: Any) -> float:
+        logits = _numpy(predict(features[name]))
+        if new is not None:
+            logits[new] = np.nan
+        return -state.judge.loss(logits, examples)
+
     return solve(
         features["train"] if bool(seen.all()) else features["train"][seen],
         _mean_loss(state.prepared, seen),
         len(state.judge.labels.names),
         stage.l2,
-        # By loss, which is smooth where few validation items make steps of accuracy.
-        lambda predict: -state.judge.loss(_numpy(predict(features[name])), examples),
+        held_out,  # by loss, which is smooth where few validation items make steps of accuracy
         bias=bias,
         max_iterations=stage.max_iterations,
         progress=lambda l2, score: listener.advance(1, l2=l2, loss=-score),
     )
+
+
+def _new_classes(prepared: Prepared, name: str, learned: torch.Tensor) -> npt.NDArray[np.bool_] | None:
+    """The units of a split whose class is not among those that are learned, bool `(units,)`; None for other targets.
+
+    A class without examples has a loss without bound, which the strongest penalty has least of whatever it does to the
+    other classes.
+    """
+    targets = [np.asarray(prepared.encoded[split].targets) for split in ("train", name)]
+    if targets[0].ndim != 1:
+        return None
+    return ~np.isin(targets[1], targets[0][learned.cpu().numpy()])
 
 
 def _numpy(tensor: torch.Tensor) -> FloatArray:

@@ -332,10 +332,10 @@ def _counted(prepared: Prepared, asked: _Asked) -> Tried:
     if size > memory_here() // 2:
         what = f"{prepared.base.name} can be tried with its tensors in memory only, and is too large for that here"
         raise UsageError(Problem(what, "model", hint="Estimate it on the machine that trains it"))
-    return _real(prepared, asked)
+    return _real(prepared, asked, None)
 
 
-def _real(prepared: Prepared, asked: _Asked) -> Tried:
+def _real(prepared: Prepared, asked: _Asked, counted: Tried | None) -> Tried:
     """The same with its time, on random weights.
 
     Raises:
@@ -343,7 +343,7 @@ def _real(prepared: Prepared, asked: _Asked) -> Tried:
     """
     accelerator = accelerator_for(prepared.recipe, asked.folder)
     try:
-        return Trial(prepared, accelerator, real=True).tried()
+        return Trial(prepared, accelerator, real=True, counted=counted).tried()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -362,7 +362,7 @@ def _seconds(tried: Tried, prepared: Prepared, asked: _Asked, resident: Figure, 
     elif not asked.calibrate or resident.value > memory_here() or _slow(tried, asked.rate):
         computed = Figure.within(tried.flops / (_REACHED * asked.rate), "guessed", 2.0)
     else:
-        timed = _real(prepared, asked).seconds if tried.seconds is None else tried.seconds
+        timed = _real(prepared, asked, tried).seconds if tried.seconds is None else tried.seconds
         assert timed is not None, "each pass of a real trial is timed"
         computed = Figure.within(timed, "calibrated", 1.25)
     # The model is loaded twice: to be trained, and to be scored as it was saved.

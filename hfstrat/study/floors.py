@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -203,7 +204,10 @@ def _path(features: Any, targets: Any, labels: Labels, strengths: tuple[float, .
     # Each strength starts from the one before, which halves the time.
     model = LogisticRegression(max_iter=1000, warm_start=True)
     for strength in strengths:
-        model.set_params(C=strength).fit(features, targets)
+        with warnings.catch_warnings():
+            # It takes few rows of many classes for numbers that are to be predicted.
+            warnings.filterwarnings("ignore", "The number of unique classes is greater than")
+            model.set_params(C=strength).fit(features, targets)
         yield _widened(model.coef_.copy(), model.intercept_.copy(), model.classes_, len(labels.names))
 
 

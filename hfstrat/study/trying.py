@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 3  # batches of different sizes that are tried of each kind of pass
 _LOOKED_AT = 2000  # batches whose sizes are looked at; of more, as many at even distances
-_TIMES = 3  # that a batch is timed; the median counts
+_TIMES = 3  # that a batch is timed at most; the median counts
+_TIMED_FOR = 0.6  # seconds after which a batch is not timed again: one that takes long varies less
 Run = Callable[[int], Iterator[Any]]
 """Makes so many equal passes, one a turn."""
 T = TypeVar("T")
@@ -61,6 +62,7 @@ class Pass:
         flops: Floating-point operations of each that was tried, a product with a sum counted as two.
         seconds: What each took; empty where no time was measured.
         times: How often all of them are made.
+        timed: Another pass, whose batches take as long for their arithmetic and were timed in place of these.
     """
 
     count: int
@@ -69,6 +71,7 @@ class Pass:
     flops: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     times: float = 1.0
+    timed: Pass | None = None
 
     @property
     def total_flops(self) -> float:
@@ -78,19 +81,24 @@ class Pass:
     @property
     def total_seconds(self) -> float | None:
         """Of all batches, by a line through what was measured; None where nothing was."""
-        if not self.seconds:
+        timed = self.timed or self
+        if not timed.seconds:
             return None
+        start, rate = timed.line()
+        return self._over_all(start + rate * self._flops_of_each())
+
+    def line(self) -> tuple[float, float]:
+        """Seconds of a batch without arithmetic, and of each floating-point operation."""
+        flops, seconds = np.array(self.flops), np.array(self.seconds)
+        scale = flops.max()
         if len({*self.flops}) < 2:
-            return self.times * self.count * statistics.median(self.seconds)
+            return (0.0, float(np.median(seconds)) / scale) if scale else (float(np.median(seconds)), 0.0)
         from scipy.optimize import nnls
 
         # Relative errors count: a short batch is as often wrong by a tenth as a long one.
-        flops, seconds = np.array(self.flops), np.array(self.seconds)
-        scale = flops.max()
-        (start, rate), _ = nnls(
-            np.stack([np.ones(len(flops)), flops / scale], axis=1) / seconds[:, None], np.ones(len(flops))
-        )
-        return self._over_all(start + rate * self._flops_of_each() / scale)
+        columns = np.stack([np.ones(len(flops)), flops / scale], axis=1)
+        (start, rate), _ = nnls(columns / seconds[:, None], np.ones(len(flops)))
+        return float(start), float(rate) / scale
 
     def _flops_of_each(self) -> FloatArray:
         sizes = self.sizes[:, : len(self.samples)]  # as many as can be told apart
@@ -139,13 +147,18 @@ class Trial:
         prepared: The run.
         accelerator: Where, and in which precision.
         real: Whether tensors are there, of random weights, so that time can be measured.
+        counted: What the same trial without tensors found, so that nothing is counted twice.
 
     Raises:
         Untriable: Its model cannot be made of shapes alone.
     """
 
-    def __init__(self, prepared: Prepared, accelerator: Accelerator, *, real: bool) -> None:
+    def __init__(
+        self, prepared: Prepared, accelerator: Accelerator, *, real: bool, counted: Tried | None = None
+    ) -> None:
         self._prepared, self._accelerator, self._real = prepared, accelerator, real
+        self._counted = {} if counted is None else counted.passes
+        self._looked: Pass | None = None
         self._mode: Any = None if real else pretender()
         recipe = prepared.recipe
         made = imitate(
@@ -172,21 +185,21 @@ class Trial:
         splits = [part for name, part in encoded.items() if name != "test"]
         evaluations = 0
         if "test" in encoded:  # some of its tokens may have no row once the vocabulary is compacted
-            self._tried.passes["test"] = self._looks(encoded["test"])
+            self._look("test", encoded["test"])
         if plan.distillation is not None:
             # As if the teacher were the student with all of its blocks, which is what a student is cut from by default.
-            self._tried.passes["teacher"] = self._looks(self._state.training, plan.body.every)
+            self._look("teacher", self._state.training, plan.body.every)
         for stage in plan.stages:
             if isinstance(stage, Solve):
                 self._tried.live = max(self._tried.live, self._solve(stage))
                 for place, part in enumerate(splits):
-                    self._tried.passes[f"features {place}"] = self._looks(part)
+                    self._look(f"features {place}", part)
             else:
                 evaluations += self._fit(stage)
         validation = encoded.get("validation")
         settled = recipe.task.calibrates or recipe.task.thresholded(self._prepared.material.labels.problem)
         if validation is not None and evaluations + settled:
-            self._tried.passes["validation"] = self._looks(validation, evaluations + settled)
+            self._look("validation", validation, evaluations + settled)
         return self._tried
 
     def _in_mode(self) -> AbstractContextManager[Any]:
@@ -216,14 +229,12 @@ class Trial:
             compact_for(stage.train, state, None)
         state.trained |= {*freeze(state.model, stage)}
         depth = cached_blocks(state, len(steps) / steps.per_epoch)
-        if depth:
+        form = self._form(depth) if depth else None
+        if form is not None:
             share = depth / len(self._prepared.anatomy.stacks[0])
-            parts = [part for name, part in self._prepared.encoded.items() if name != "test"]
-            below = [self._looks(part, share) for part in parts]
-        with self._stubbed(depth) as stubbed:
-            if stubbed:
-                for place, one in enumerate(below):
-                    self._tried.passes[f"{stage.name}: cache {place}"] = one
+            for place, part in enumerate(part for name, part in self._prepared.encoded.items() if name != "test"):
+                self._look(f"{stage.name}: cache {place}", part, share)
+        with nullcontext() if form is None else self._stubbed(depth, form):
             self._updates(stage, steps)
         every = recipe.evaluate.every
         if every == "epoch":
@@ -266,37 +277,34 @@ class Trial:
             self._tried.live_of_one = max(0.0, live_of(pass_) - live_of(pass_[half:])) / max(1, half)
         rows, count = _some(steps)
         own = [each.rows[:: accelerator.num_processes] for each in rows]
-        self._tried.passes[stage.name] = self._pass(data, own, count, budget, updates)
+        self._tried.passes[stage.name] = self._pass(stage.name, data, own, count, budget, updates)
         state.model = fitting.bare(accelerator.unwrap_model(model))
         accelerator.free_memory()
 
+    def _form(self, depth: int) -> Form | None:
+        """How what the first blocks give is kept; None where they hand on more than one tensor."""
+        state, block = self._state, self._prepared.anatomy.stacks[0][depth - 1]
+        batch = collate(state.training, state.training.samples[:1])
+        with self._in_mode(), scoring.evaluating(state.model), torch.no_grad(), self._accelerator.autocast():
+            said = partial(engine.logits_of, state.model, batch, self._accelerator.device)
+            return Form.of(prefix.output_of(state.model, block, said), state.training)
+
     @contextmanager
-    def _stubbed(self, depth: int) -> Iterator[bool]:
-        """Stubs for what is computed once, where the model's blocks give one tensor."""
-        state, form = self._state, None
+    def _stubbed(self, depth: int, form: Form) -> Iterator[None]:
+        """Stubs for what is computed once."""
+        state = self._state
         training = state.training
-        if depth:
-            blocks = self._prepared.anatomy.stacks[0][:depth]
-            batch, device = collate(training, training.samples[:1]), self._accelerator.device
-            with self._in_mode(), scoring.evaluating(state.model), torch.no_grad(), self._accelerator.autocast():
-                output = prefix.output_of(
-                    state.model, blocks[-1], partial(engine.logits_of, state.model, batch, device)
-                )
-            form = Form.of(output, training)
-        if form is None:
-            yield False
-            return
         stored = np.broadcast_to(np.zeros((), form.stored), form.whole(training))
         self._tried.cached = max(self._tried.cached, stored.dtype.itemsize * stored.size)
         state.training = training.with_hidden(Hidden(stored, form.dtype))
         try:
-            with prefix.stubbed(state.model, blocks, form.wrap):
-                yield True
+            with prefix.stubbed(state.model, self._prepared.anatomy.stacks[0][:depth], form.wrap):
+                yield
         finally:
             state.training = training
 
-    def _looks(self, data: Encoded, times: float = 1.0) -> Pass:
-        """Batches of a split that the model says something about, so many times."""
+    def _look(self, name: str, data: Encoded, times: float = 1.0) -> None:
+        """Try batches of a split that the model says something about, so many times."""
         state, size = self._state, self._prepared.recipe.evaluate.batch_size
 
         def looks(rows: IntArray) -> Run:
@@ -311,35 +319,61 @@ class Trial:
             return run
 
         rows, count = _some([*evaluation_rows(data, size)])
-        return replace(self._pass(data, rows, count, size * data.longest, looks), times=times)
+        found = self._pass(name, data, rows, count, size * data.longest, looks, like=self._looked)
+        self._tried.passes[name] = replace(found, times=times)
+        self._looked = self._looked or found
 
     def _pass(
-        self, data: Encoded, rows: Sequence[IntArray], count: int, budget: int, runs: Callable[[IntArray], Run]
+        self,
+        name: str,
+        data: Encoded,
+        rows: Sequence[IntArray],
+        count: int,
+        budget: int,
+        runs: Callable[[IntArray], Run],
+        like: Pass | None = None,
     ) -> Pass:
-        """Count the arithmetic of some of the batches; where tensors are there, take their time as well."""
+        """Count the arithmetic of some of the batches; where tensors are there, take their time as well.
+
+        Args:
+            name: Of the pass.
+            data: What batches are made of.
+            rows: Samples of each batch that is looked at.
+            count: How many batches there are.
+            budget: Tokens of a forward pass.
+            runs: Makes a batch's passes.
+            like: A pass whose batches take as long for their arithmetic as these, and were timed.
+        """
         sizes = np.array([sum(_size(data, part) for part in cut(data, which, budget)) for which in rows], np.float64)
-        found = Pass(count, sizes, _samples(sizes))
-        for place in found.samples:
+        found = Pass(count, sizes, _samples(sizes), timed=like)
+        known = self._counted.get(name)
+        for number, place in enumerate(found.samples):
             run = runs(rows[place])
-            with self._in_mode(), arithmetic.Counter() as counter:
-                for _ in run(1):
-                    pass
-            found.flops.append(counter.flops)
-            if self._real:
-                found.seconds.append(statistics.median(_durations(run(1 + _TIMES))[1:]))
+            found.flops.append(self._flops(run) if known is None else known.flops[number])
+            if self._real and like is None:
+                found.seconds.append(_duration(run(1 + _TIMES)))
         return found
 
+    def _flops(self, run: Run) -> float:
+        with self._in_mode(), arithmetic.Counter() as counter:
+            for _ in run(1):
+                pass
+        return counter.flops
 
-def _durations(updates: Iterator[Any]) -> list[float]:
-    """Seconds until each."""
-    found, start = [], time.perf_counter()
-    for _ in updates:
+
+def _duration(passes: Iterator[Any]) -> float:
+    """Seconds that each of some equal passes takes, the first of which is not counted."""
+    found: list[float] = []
+    start = time.perf_counter()
+    for _ in passes:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
         found.append(now - start)
         start = now
-    return found
+        if sum(found[1:]) > _TIMED_FOR:
+            break
+    return statistics.median(found[1:])
 
 
 def _training(prepared: Prepared) -> Encoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -109,14 +110,15 @@ class Advice:
         }
 
     def _scores(self, one: Ranked) -> tuple[float, float, float] | None:
-        """Expected score with its 95 % interval in the metric; None where only differences are expected."""
+        """Expected score with its 95 % interval in the metric; None where only differences are expected.
+
+        The probe's own score, from which differences are counted, is as unsure as the validation split is small.
+        """
         evidence = self.question.evidence
         if evidence.probe is None:
             return None
-        zero = evidence.points(evidence.probe.validation)
-        value, *ends = (
-            evidence.value(min(100.0, zero + one.mean + sign * INTERVAL * one.sd)) for sign in (0.0, -1.0, 1.0)
-        )
+        zero, half = evidence.points(evidence.probe.validation), INTERVAL * math.hypot(one.sd, evidence.noise)
+        value, *ends = (evidence.value(min(100.0, zero + one.mean + sign * half)) for sign in (0.0, -1.0, 1.0))
         return value, min(ends), max(ends)
 
     def table(self) -> pandas.DataFrame:
