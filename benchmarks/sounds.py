@@ -213,14 +213,14 @@ def _speakers(options: argparse.Namespace) -> list[str]:
         "strategy": {"kind": "head"},
         "train": {"epochs": 4, "batch_size": 32, "precision": "fp32", "threads": options.threads},
         "evaluate": {"metrics": ["accuracy", "f1_macro"]},
-        "compare": {"arms": list(ARMS)},
+        "compare": {"arms": list(ARMS), "seeds": options.seeds},
     }
     found = _call("compare", recipe, options)
     return [
         "## Who speaks",
         "",
-        "The model of digits (seed 0) goes on with six speakers as labels, with each strategy's own learning rate, for "
-        "four epochs; `scratch` is the same model from random weights.",
+        f"The model of digits (seed {options.seeds[0]}) goes on with six speakers as labels, with each strategy's own "
+        "learning rate, for four epochs; `scratch` is the same model from random weights.",
         "",
         (found / "table.md").read_text("utf-8").strip(),
     ]

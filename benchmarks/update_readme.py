@@ -1,39 +1,49 @@
-"""Put the tables of finished comparisons into README.md and recipes/README.md, and their pictures into docs/.
+"""Put what finished comparisons found into README.md and recipes/README.md, and their pictures into docs/.
 
     hfstrat compare recipes/demo.yaml
     hfstrat compare recipes/text-classification/banking77-compare.yaml name=banking77
     hfstrat compare recipes/text-classification/banking77-adapters.yaml
-    python benchmarks/update_readme.py
+    hfstrat compare recipes/text-classification/banking77-curves.yaml --seeds 0,1,2
+    python benchmarks/pictures.py cifar transfer --data DIR --folder runs/pictures
+    python benchmarks/sounds.py --data DIR --folder runs/sounds
+    python benchmarks/update_readme.py [RUNS]
 
-A block between `<!-- table: NAME -->` and `<!-- /table -->` is replaced by `runs/NAME/table.md`.
+A block between `<!-- table: NAME -->` and `<!-- /table -->` gets the arms of the comparison RUNS/NAME, one between
+`<!-- factors: NAME -->` and `<!-- /factors -->` what decides between its strategies.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
 from pathlib import Path
 
+from hfstrat.report.factors import Factors
+
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "recipes/README.md")
 PICTURES = {"demo": "demo.png", "banking77": "banking77.png"}
-BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.S)
+BLOCK = re.compile(r"(<!-- (?P<what>table|factors): (?P<name>[\w/-]+) -->\n).*?(<!-- /(?P=what) -->)", re.S)
 
 
 def main(runs: Path) -> None:
     """Update every block whose comparison is there, and every picture."""
 
-    def table(block: re.Match[str]) -> str:
-        file = runs / block["name"] / "table.md"
-        if not file.is_file():
-            print(f"{file} is not there: the block stays as it is")
+    def written(block: re.Match[str]) -> str:
+        found = runs / block["name"]
+        if not (found / "table.md").is_file():
+            print(f"{found} is not there: the block stays as it is")
             return block[0]
-        return f"{block[1]}{file.read_text('utf-8').strip()}\n{block[3]}"
+        factors = Factors.of(json.loads((found / "factors.json").read_text("utf-8"))).markdown()
+        # The file begins with what decides, where there are two strategies at least.
+        arms = (found / "table.md").read_text("utf-8").removeprefix(factors)
+        return f"{block[1]}{(factors if block['what'] == 'factors' else arms).strip()}\n{block[4]}"
 
     for page in PAGES:
         path = ROOT / page
-        path.write_text(BLOCK.sub(table, path.read_text("utf-8")), "utf-8")
+        path.write_text(BLOCK.sub(written, path.read_text("utf-8")), "utf-8")
     for name, target in PICTURES.items():
         picture = runs / name / "quality-against-time.png"
         if picture.is_file():
