@@ -28,7 +28,6 @@ from hfstrat.models.anatomy import (
 )
 from hfstrat.models.base import Base
 from hfstrat.models.cutting import cut
-from hfstrat.models.fused import fuse
 from hfstrat.models.growing import grow, set_rows
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
@@ -251,6 +250,8 @@ def _arranged(adapted: nn.Module, arithmetic: Arithmetic) -> nn.Module:
     if arithmetic.hold_bf16:
         _halve(adapted)
     if arithmetic.fused_lora:
+        from hfstrat.models.fused import fuse
+
         fuse(adapted)
     return adapted
 

@@ -64,7 +64,12 @@ def test_words_and_questions_in_windows_go_on_as_well(kind, rows, windows, tiny_
     [
         ("bert", {"kind": "masked_lm", "max_length": 16}, ["perplexity"]),
         ("gpt2", {"kind": "causal_lm", "max_length": 16}, ["perplexity"]),
-        ("t5", {"kind": "seq2seq", "generation": {"max_new_tokens": 5}}, ["chrf", "perplexity"]),
+        pytest.param(
+            "t5",
+            {"kind": "seq2seq", "generation": {"max_new_tokens": 5}},
+            ["chrf", "perplexity"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda value: value["kind"] if isinstance(value, dict) else None,
 )

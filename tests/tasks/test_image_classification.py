@@ -261,7 +261,14 @@ def test_a_run_from_a_shape_alone_and_a_student_of_it(pictures, tmp_path):
 @pytest.mark.parametrize(
     "strategy", [pytest.param({"kind": "head"}, marks=pytest.mark.slow), {"kind": "full"}], ids=str
 )
-@pytest.mark.parametrize("vary", [{"flip": True, "crop": 0.5, "erase": 0.2}, {"mixup": 0.3, "cutmix": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "vary",
+    [
+        pytest.param({"flip": True, "crop": 0.5, "erase": 0.2}, marks=pytest.mark.slow),
+        {"flip": True, "mixup": 0.3, "cutmix": 1.0},
+    ],
+    ids=str,
+)
 def test_a_run_with_varied_pictures_goes_on(strategy, vary, tiny_base, tmp_path):
     rows = [{"image": picture(label, number), "label": label} for number in range(12) for label in COLOURS]
     given = recipe(tiny_base("vit"), strategy, "memory", augmentation=vary)
@@ -397,7 +404,7 @@ def test_numerals_need_no_network(tiny_base, tmp_path):
         ("vit", {"kind": "partial", "last_n": 1, "head_init": "random"}),
         pytest.param("vit", {"kind": "head", "solver": "adamw"}, marks=pytest.mark.slow),
         pytest.param("convnext", {"kind": "partial", "last_n": 1, "head_init": "random"}, marks=pytest.mark.slow),
-        ("resnet", {"kind": "partial", "last_n": 1, "head_init": "random"}),
+        pytest.param("resnet", {"kind": "partial", "last_n": 1, "head_init": "random"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -686,6 +686,7 @@ def test_metrics_of_others_are_given_what_was_written():
     assert not of_texts(["wer"], "single_label")
 
 
+@pytest.mark.slow
 def test_strategies_are_compared_on_the_same_tokens(tiny_base, tmp_path):
     rows = [{"prompt": text, "completion": " great"} for text in TEXTS]
     task = {"kind": "causal_lm", "generation": {"max_new_tokens": 4}}

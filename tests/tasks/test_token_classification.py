@@ -519,6 +519,7 @@ def test_tags_that_stand_for_themselves(tiny_base, tmp_path):
 # --- comparisons ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_strategies_are_compared_on_the_f1_of_entities(tiny_base, tmp_path):
     given = recipe(tiny_base("bert", **helpers.LIVELY), train={"epochs": 2, "lr": 3e-3})
     given["compare"] = {"arms": ["majority", "lookup", "head", "full"]}
