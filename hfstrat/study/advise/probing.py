@@ -151,14 +151,20 @@ def _probed(
         found = prepared(head)
     except UsageError:
         return prepared(recipe), _Reason("the base's head cannot train alone")
-    if isinstance(found.plan.stages[0], Solve):
+    if _is_probe(found):
         return found, _Reason()
     if isinstance(recipe.task, TextClassification):
         pooled = prepared(head.model_copy(update={"task": recipe.task.model_copy(update={"pooling": "mean"})}))
-        if isinstance(pooled.plan.stages[0], Solve):
+        if _is_probe(pooled):
             observer.note("the base's head has several layers: the probe is on means over its tokens")
             return pooled, _Reason(pooled=True)
     return found, _Reason("the base's head has several layers, of which the lower ones would stay random")
+
+
+def _is_probe(prepared: Prepared) -> bool:
+    """Whether a head is solved and nothing else is trained, so that what it gets is what the base gives."""
+    stages = prepared.plan.stages
+    return len(stages) == 1 and isinstance(stages[0], Solve)
 
 
 def _draws(rows: int, generator: np.random.Generator) -> list[IntArray]:
