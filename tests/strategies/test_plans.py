@@ -82,6 +82,8 @@ def test_the_stages_of_each_strategy(anatomy, family):
         "rslora": ["fit"],
         "dora": ["solve", "fit"],
     }
+    written = Head(solver="lbfgs" if linear else "lbfgs+adamw")  # what auto becomes is written down
+    assert written.plan(found, 100) == Head().plan(found, 100)
     assert Head(solver="adamw").plan(found, 100).stages == (Fit("fit", found.head_patterns),)
     assert isinstance(Head(solver="lbfgs").plan(found, 100).stages[0], Solve)
 
