@@ -17,7 +17,7 @@ from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, loo
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.compare import seconds_of, suffix
-from hfstrat.recipe.loading import dump
+from hfstrat.recipe.loading import dump, names_none
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
@@ -252,7 +252,7 @@ def compare(
     observer = observer or Observer()
     if "ACCELERATE_MIXED_PRECISION" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(Problem("compare starts processes itself", hint="Run `hfstrat compare` without a launcher"))
-    parsed, source = load_recipe(recipe, overrides)
+    parsed, source = load_recipe(recipe, overrides, of_any_strategy=True)
     folder = folder_of(Path(runs), parsed)
     price = parsed.compare.price if price is None else given(price=price).price
     with located(source):
@@ -288,7 +288,9 @@ def compare(
             "price": price,
         }
     )
-    write_text(folder / "recipe.yaml", dump(parsed.model_copy(update={"compare": asked})))
+    write_text(
+        folder / "recipe.yaml", dump(parsed.model_copy(update={"compare": asked}), strategy=not names_none(source))
+    )
     return _conclude(folder, _asked(planned, running, price, reached), observer)
 
 

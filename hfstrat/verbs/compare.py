@@ -29,7 +29,7 @@ def run(
     numbers = [_seed(word) for word in seeds.split(",")] if seeds else None
     amounts = [_size(word.strip()) for word in sizes.split(",")] if sizes else None
     words = [word.strip() for word in arms.split(",")] if arms else None
-    load(recipe, overrides)
+    load(recipe, overrides, of_any_strategy=True)
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.study.compare import CURVES, PICTURE, compare
