@@ -289,9 +289,18 @@ def _texts(value: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
 
 
 def load(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Iterable[str] | Mapping[str, Any] = ()
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    of_any_strategy: bool = False,
 ) -> tuple[Recipe, Source]:
     """A recipe from a file, plain data or a Recipe, with overrides applied.
+
+    Args:
+        recipe: The recipe.
+        overrides: `dotted.path=value` words, or a mapping.
+        of_any_strategy: Whether what is asked is about strategies, so that none has to be named: one that goes with
+            every task stands in for it, and not in the plain data that are returned.
 
     Returns:
         The recipe and where its fields stand.
@@ -306,8 +315,20 @@ def load(
     else:
         source = read(recipe)
     source = override(source, overrides)
-    found = build(source)
+    found = build(_with_strategy(source) if of_any_strategy and names_none(source) else source)
     return (_anchored(found, Path(recipe).parent) if isinstance(recipe, str | Path) else found), source
+
+
+def names_none(source: Source) -> bool:
+    """Whether a recipe names no strategy."""
+    return "strategy" not in source.data
+
+
+def _with_strategy(source: Source) -> Source:
+    """With a strategy, which has no fields of its own: random weights where there are no others."""
+    model = source.data.get("model")
+    has_base = isinstance(model, dict) and model.get("base") is not None
+    return replace(source, data={**source.data, "strategy": {"kind": "full" if has_base else "scratch"}})
 
 
 def _written(recipe: Recipe) -> dict[str, Any]:
@@ -343,9 +364,9 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"data": data.model_copy(update=moved)}) if moved else recipe
 
 
-def dump(recipe: Recipe) -> str:
-    """A recipe as YAML, every field written out."""
-    return as_yaml(json.loads(recipe.model_dump_json()))
+def dump(recipe: Recipe, *, strategy: bool = True) -> str:
+    """A recipe as YAML, every field written out; its strategy only where it was named."""
+    return as_yaml(json.loads(recipe.model_dump_json(exclude=None if strategy else {"strategy"})))
 
 
 def as_yaml(data: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ class Recipe(Spec):
     data: DataSpec
     """Where the examples come from."""
     strategy: Strategy
-    """How the model is trained."""
+    """How the model is trained; if you do not know, leave it out and ask `hfstrat advise` or `hfstrat compare`."""
     train: TrainSpec = TrainSpec()
     """Settings of the loop."""
     evaluate: EvaluateSpec = EvaluateSpec()

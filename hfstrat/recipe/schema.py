@@ -16,4 +16,6 @@ def schema() -> dict[str, Any]:
     # The kind of data is told by the look of `source`, which JSON Schema cannot say: several members may fit.
     data = found["properties"]["data"]
     data["anyOf"] = data.pop("oneOf")
+    # Whether a recipe needs a strategy is up to the command: those that help to choose one do not.
+    found["required"].remove("strategy")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from hfstrat.errors import Problem, UsageError
 from hfstrat.recipe.compare import FLOORS
 from hfstrat.report import tables
+from hfstrat.report.curves import Curves, Shape, curves_of, shape_of
 from hfstrat.report.factors import Factors
 from hfstrat.runs.directory import Run
 from hfstrat.runs.rows import Row
@@ -63,6 +64,7 @@ class Compared:
         lines: A line for each arm, over its seeds.
         metrics: Names of the metrics, the deciding one first.
         pairs: All pairs of arms that were tested.
+        curves: Arms on several amounts of data.
         factors: What decides between the strategies; None in directories without it.
     """
 
@@ -71,6 +73,7 @@ class Compared:
     lines: list[tables.Line]
     metrics: tuple[str, ...]
     pairs: tuple[Pair, ...]
+    curves: Curves
     factors: Factors | None = None
 
     @classmethod
@@ -87,12 +90,13 @@ class Compared:
             pairs = tuple(map(Pair.of, verdicts["pairs"]))
             metrics = tuple(stored["metrics"])
             lines = lines_of(path, stored)
+            curves = curves_of(path, stored, lines)
             decides = Run(path).read("factors.json")
             factors = None if decides is None else Factors.of(decides)
         except (KeyError, TypeError):
             hint = "`hfstrat compare RECIPE` writes its files again; arms that are done are not run again"
             raise UsageError(Problem(f"the files of {path} are not those of a comparison", hint=hint)) from None
-        return cls(path, runs, lines, metrics, pairs, factors)
+        return cls(path, runs, lines, metrics, pairs, curves, factors)
 
     @property
     def name(self) -> str:
@@ -118,6 +122,11 @@ class Compared:
     def best(self) -> tables.Line | None:
         """The arm that is ahead, whether or not that can be told."""
         return tables.best_line(self.done, self.metric)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Who is ahead on each amount of data, and which arms change places."""
+        return shape_of(self.curves, self.lines, self.metric, self.pair)
 
     @property
     def higher_is_better(self) -> bool:

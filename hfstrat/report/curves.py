@@ -3,94 +3,186 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations, pairwise, takewhile
-from pathlib import PurePath
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations, takewhile
+from pathlib import Path, PurePath
+from typing import Any, Literal, Protocol
 
-from hfstrat.report.comparison import Compared, is_floor
-from hfstrat.report.tables import Line, arm_of, best_line
+from hfstrat.recipe.compare import FLOORS
+from hfstrat.report.tables import Line, arm_of, best_line, plain
 from hfstrat.runs.directory import Run
+
+Curves = Mapping[str, Mapping[str, str]]
+"""Names of arms, by strategy or floor and by the amount of data as names of runs say it."""
+
+
+class Told(Protocol):
+    """What tests say about two arms."""
+
+    @property
+    def better(self) -> Literal["first", "second", "tie"]:
+        """Which of them is better, if that can be told."""
+
+
+Tests = Callable[[str, str], Told | None]
+"""What tests say about two arms by their names; None where nothing was tested."""
 
 
 @dataclass(frozen=True)
-class Family:
-    """Arms that differ by their amount of training data alone.
+class Winner:
+    """Who is ahead on an amount of data.
 
     Args:
-        name: What they have in common.
-        lines: By training rows, from few to many.
+        size: The amount, as names of runs say it.
+        train_rows: Training examples that it is.
+        best: Strategies and floors of which none can be told from the best one, itself the first.
     """
 
-    name: str
-    lines: dict[int, Line]
+    size: str
+    train_rows: int | None
+    best: tuple[str, ...]
 
 
-def families(compared: Compared) -> list[Family]:
-    """Arms by strategy, of those that were run on several amounts of data."""
-    found: dict[str, dict[int, Line]] = {}
-    for line in compared.done:
-        measure = line.metrics.get(compared.metric)
-        if line.train_rows and measure is not None and measure.value is not None:
-            found.setdefault(_strategy(line, compared), {}).setdefault(line.train_rows, line)
-    grown = (dict(sorted(lines.items())) for lines in found.values() if len(lines) > 1)
-    return [Family(_common([*lines.values()]), lines) for lines in grown]
+@dataclass(frozen=True)
+class Crossing:
+    """Two arms of which one is better on less data and the other one on more, where tests tell both.
+
+    Args:
+        before: What is better on less.
+        after: What is better on more.
+        until: The largest amount of data on which the one is.
+        since: The smallest one after it on which the other is.
+    """
+
+    before: str
+    after: str
+    until: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"{self.before} is better than {self.after} up to {self.until}, {self.after} from {self.since} on"
 
 
-def _strategy(line: Line, compared: Compared) -> str:
+@dataclass(frozen=True)
+class Shape:
+    """What tests say about curves.
+
+    Args:
+        winners: Who is ahead on each amount of data, from the smallest on.
+        crossings: Who changes places.
+    """
+
+    winners: tuple[Winner, ...]
+    crossings: tuple[Crossing, ...]
+
+    def sentences(self) -> Iterator[str]:
+        """The same in words."""
+        for winner in self.winners:
+            best, *others = winner.best
+            rows = "" if winner.train_rows is None else f" ({winner.train_rows:,} rows)"
+            tied = f"; {', '.join(others)} cannot be told from it" if others else ""
+            yield f"{winner.size}{rows}: {best} is ahead{tied}"
+        yield from map(str, self.crossings)
+        if len(self.winners) > 1 and not self.crossings:
+            yield "no two arms are seen to change places"
+
+    def markdown(self) -> str:
+        """The same as a Markdown list."""
+        return "".join(f"- {plain(sentence)}\n" for sentence in self.sentences())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {name: [asdict(one) for one in getattr(self, name)] for name in ("winners", "crossings")}
+
+
+def curves_of(folder: Path, stored: Mapping[str, Any], lines: Sequence[Line]) -> Curves:
+    """Arms on several amounts of data: those that were asked for as such, else those that differ in their data alone.
+
+    Args:
+        folder: The comparison's directory.
+        stored: What its `comparison.json` holds.
+        lines: Its arms.
+    """
+    if asked := stored.get("curves"):
+        return dict(asked)
+    alike: dict[str, dict[str, str]] = {}
+    for line in lines:
+        if line.train_rows:
+            alike.setdefault(_strategy(folder, line), {}).setdefault(str(line.train_rows), line.arm)
+    found: dict[str, dict[str, str]] = {}
+    for arms in alike.values():
+        if len(arms) > 1:
+            begun = takewhile(lambda letters: len(set(letters)) == 1, zip(*arms.values(), strict=False))
+            name = "".join(letters[0] for letters in begun).rstrip("-_.")
+            found[name if name and name not in found else ", ".join(arms.values())] = arms
+    return found
+
+
+def _strategy(folder: Path, line: Line) -> str:
     """What makes an arm what it is, beside its data; a teacher is its arm, whatever its seed."""
-    if is_floor(line):
+    if line.kind in FLOORS:
         return line.kind
-    asked = ((compared.run_of(line).read("env.json") or {}).get("requested") or {}).get("strategy") or {}
+    asked = ((Run(folder / line.runs[0]).read("env.json") or {}).get("requested") or {}).get("strategy") or {}
     teacher = {"teacher": arm_of(PurePath(asked["teacher"]).name)} if asked.get("teacher") else {}
     return json.dumps([line.kind, {**asked, **teacher}], sort_keys=True)
 
 
-def _common(lines: Sequence[Line]) -> str:
-    """What the names of some arms begin with, or their kind."""
-    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*(line.arm for line in lines), strict=False))
-    return "".join(letters[0] for letters in alike).rstrip("-_.") or lines[0].kind
+def shape_of(curves: Curves, lines: Sequence[Line], metric: str, verdict: Tests) -> Shape:
+    """Read curves by the tests of each amount of data.
+
+    Args:
+        curves: The arms.
+        lines: Their figures.
+        metric: What decides.
+        verdict: Which of two arms is better, if that can be told.
+    """
+    sizes = by_rows(curves, lines)
+    return Shape(
+        tuple(_winners(curves, lines, metric, verdict, sizes)),
+        tuple(one for pair in combinations(curves, 2) for one in _crossings(curves, *pair, verdict, [*sizes])),
+    )
 
 
-def leaders(compared: Compared, grown: Sequence[Family]) -> list[str]:
-    """For each amount of data that several families share who is ahead, as far as tests tell."""
-    said = []
-    for rows in _shared(grown):
-        there = [family.lines[rows] for family in grown if rows in family.lines]
-        best = best_line(there, compared.metric)
+def by_rows(curves: Curves, lines: Sequence[Line]) -> dict[str, int | None]:
+    """Amounts of data with their training examples, from the smallest on."""
+    rows = {line.arm: line.train_rows for line in lines if line.train_rows is not None}
+    sizes = dict.fromkeys(size for arms in curves.values() for size in arms)
+    known: dict[str, int | None] = {
+        size: next((rows[arms[size]] for arms in curves.values() if arms.get(size) in rows), None) for size in sizes
+    }
+    return dict(sorted(known.items(), key=lambda item: (item[1] is None, item[1] or 0)))
+
+
+def _winners(
+    curves: Curves,
+    lines: Sequence[Line],
+    metric: str,
+    verdict: Tests,
+    sizes: Mapping[str, int | None],
+) -> Iterator[Winner]:
+    for size, rows in sizes.items():
+        families = {arms[size]: family for family, arms in curves.items() if size in arms}
+        best = best_line([line for line in lines if line.arm in families], metric)
         if best is None:
             continue
-        pairs = {line.arm: compared.pair(best.arm, line.arm) for line in there if line is not best}
-        worse = [arm for arm, pair in pairs.items() if pair is not None and pair.better == "first"]
-        level = [arm for arm, pair in pairs.items() if pair is not None and pair.better == "tie"]
-        parts = [f"better than {', '.join(worse)}"] if worse else []
-        parts += [f"not to be told from {', '.join(level)}"] if level else []
-        if parts:
-            said.append(f"At {rows:,} rows {best.arm} is ahead: {'; '.join(parts)}.")
-    return said
+        told = {arm: verdict(best.arm, arm) for arm in families if arm != best.arm}
+        tied = [arm for arm, one in told.items() if one is not None and one.better == "tie"]
+        yield Winner(size, rows, tuple(families[arm] for arm in (best.arm, *tied)))
 
 
-def crossings(compared: Compared, grown: Sequence[Family]) -> list[str]:
-    """Pairs of families of which one is better at one amount of data and the other at a larger one, both told."""
-    said = []
-    for first, second in combinations(grown, 2):
-        told = []
-        for rows in sorted(first.lines.keys() & second.lines.keys()):
-            pair = compared.pair(first.lines[rows].arm, second.lines[rows].arm)
-            if pair is not None and pair.better != "tie":
-                told.append((rows, first if pair.better == "first" else second))
-        for (fewer, before), (more, after) in pairwise(told):
-            if before is not after:
-                said.append(
-                    f"{before.name} is better at {fewer:,} rows and {after.name} at {more:,}: they cross between."
-                )
-    return said
-
-
-def _shared(grown: Sequence[Family]) -> list[int]:
-    every = [rows for family in grown for rows in family.lines]
-    return sorted({rows for rows in every if every.count(rows) > 1})
+def _crossings(curves: Curves, first: str, second: str, verdict: Tests, sizes: Sequence[str]) -> Iterator[Crossing]:
+    told: tuple[str, str] | None = None  # who was better, and where
+    for size in sizes:
+        if size not in curves[first] or size not in curves[second]:
+            continue
+        found = verdict(curves[first][size], curves[second][size])
+        if found is None or found.better == "tie":
+            continue
+        ahead = first if found.better == "first" else second
+        if told is not None and told[0] != ahead:
+            yield Crossing(told[0], ahead, told[1], size)
+        told = ahead, size
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from hfstrat.report import charts
 from hfstrat.report.charts import Axis, Mark, Series
 from hfstrat.report.comparison import Compared, is_floor
-from hfstrat.report.curves import Family, Moment, crossings, families, leaders, moments
+from hfstrat.report.curves import Moment, moments
 from hfstrat.report.links import Links
 from hfstrat.report.markup import Markup, join, scrolled, tag
 from hfstrat.report.palette import KINDS
-from hfstrat.report.plot import Point, frame, pareto_front, points_of
+from hfstrat.report.plot import Point, curves_to_draw, frame, pareto_front, points_of
 from hfstrat.report.svg import svg
 from hfstrat.report.tables import Line, arm_of, count, duration, number, size
 from hfstrat.runs.directory import Run
@@ -105,29 +105,23 @@ def _mark(point: Point, usual: int | None, cost: Cost, y: Axis) -> Mark:
 
 def curves(compared: Compared, links: Links) -> Markup:
     """Quality over training rows, and validation over updates and time; empty without either."""
-    grown = families(compared)
-    rows = _over_rows(compared, grown, links) if grown else Markup()
-    return join([rows, _over_training(compared, links)])
+    return join([_over_rows(compared, links), _over_training(compared, links)])
 
 
-def _over_rows(compared: Compared, grown: Sequence[Family], links: Links) -> Markup:
-    series = []
-    for place, family in enumerate(grown):
-        points = []
-        for n, line in family.lines.items():
-            measure = line.metrics[compared.metric]
-            value = measure.value or 0.0
-            low, high = (value if end is None else end for end in (measure.low, measure.high))
-            points.append((float(n), value, low, high))
-        series.append(Series(family.name, points, place))
-    every = [point for one in series for point in one.points]
-    x = Axis.over("training rows (log scale)", [point[0] for point in every], lambda n: f"{n:,.0f}", is_log=True)
-    y = Axis.over(_upwards(compared), [end for point in every for end in point[2:]], _values(compared))
+def _over_rows(compared: Compared, links: Links) -> Markup:
+    drawn = curves_to_draw(compared.lines, compared.curves, compared.metric)
+    if not drawn:
+        return Markup()
+    every = [point for points in drawn.values() for point in points]
+    series = [
+        Series(name, [(point.x, point.y, point.low, point.high) for point in points], place)
+        for place, (name, points) in enumerate(drawn.items())
+    ]
+    x = Axis.over("training rows (log scale)", [point.x for point in every], lambda n: f"{n:,.0f}", is_log=True)
+    y = Axis.over(_upwards(compared), [end for one in every for end in (one.low, one.high)], _values(compared))
     title = f"{compared.metric} against training rows"
-    crossed = crossings(compared, grown) or ["No two curves are told to cross."]
-    said = tag("ul", {}, (tag("li", {}, sentence) for sentence in (*leaders(compared, grown), *crossed)))
-    lines = [line.runs for family in grown for line in family.lines.values()]
-    runs = [run for run in compared.runs if any(run.name in names for names in lines)]
+    said = tag("ul", {}, (tag("li", {}, sentence) for sentence in compared.shape.sentences()))
+    runs = [run for run in compared.runs if any(run.name in point.line.runs for point in every)]
     picture = join([charts.lines("curve-rows", title, series, x, y), _legend(series)])
     figure = _figure("", title, picture, links.source(runs, "metrics.json", "env.json"))
     return join([tag("h3", {}, "Amounts of training data"), figure, said])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.recipe.compare import FLOORS
+from hfstrat.report.curves import Curves
 from hfstrat.report.tables import Line
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ def quality_against_time(
     return Path(path)
 
 
-def quality_against_rows(
-    lines: Sequence[Line], curves: Mapping[str, Mapping[str, str]], path: str | Path, metric: str
-) -> Path | None:
+def quality_against_rows(lines: Sequence[Line], curves: Curves, path: str | Path, metric: str) -> Path | None:
     """Draw quality against training examples, a curve for each strategy and floor with its intervals, as a PNG.
 
     Args:
@@ -115,8 +114,8 @@ def quality_against_rows(
     """
     if importlib.util.find_spec("matplotlib") is None:
         return None
-    drawn = {name: _curve(lines, name, [*arms.values()], metric) for name, arms in curves.items()}
-    if not any(len(points) > 1 for points in drawn.values()):
+    drawn = curves_to_draw(lines, curves, metric)
+    if not drawn:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -127,26 +126,24 @@ def quality_against_rows(
     points = [point for curve in drawn.values() for point in curve]
     _set_axes(axes, points, metric, _higher_is_better(lines, metric), "training rows (log scale)")
     for curve in drawn.values():
-        if curve:
-            floor = curve[0].is_floor
-            style = (0, (5, 4)) if floor else "-"
-            axes.plot([p.x for p in curve], [p.y for p in curve], color=curve[0].colour, linestyle=style, zorder=2)
+        style = (0, (5, 4)) if curve[0].is_floor else "-"
+        axes.plot([p.x for p in curve], [p.y for p in curve], color=curve[0].colour, linestyle=style, zorder=2)
     _draw_points(axes, points, None)
     arms = {arm for family in curves.values() for arm in family.values()}
     _draw_notes(figure, axes, [line for line in lines if line.arm in arms], points, curves=True)
-    _place_labels(figure, axes, [curve[-1] for curve in drawn.values() if curve])
+    _place_labels(figure, axes, [curve[-1] for curve in drawn.values()])
     figure.savefig(path)
     return Path(path)
 
 
-def _curve(lines: Sequence[Line], name: str, arms: Sequence[str], metric: str) -> list[Point]:
-    """The points of a curve from left to right."""
-    found = [
-        replace(point, x=float(point.line.train_rows), name=name)
-        for point in points_of([line for line in lines if line.arm in arms], metric)
-        if point.line.train_rows
-    ]
-    return sorted(found, key=lambda point: point.x)
+def curves_to_draw(lines: Sequence[Line], curves: Curves, metric: str) -> dict[str, list[Point]]:
+    """The points of each curve that has any, from the fewest training rows on; empty where no curve has two."""
+    found: dict[str, list[Point]] = {}
+    for name, arms in curves.items():
+        points = points_of([line for line in lines if line.arm in arms.values()], metric, "train_rows")
+        if points:
+            found[name] = sorted((replace(point, name=name) for point in points), key=lambda point: point.x)
+    return found if any(len(points) > 1 for points in found.values()) else {}
 
 
 def pareto_front(points: Sequence[Point], *, higher_is_better: bool = True) -> list[Point]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from hfstrat.answers import exact_match
+from hfstrat.report.tables import plain
 from hfstrat.runs.directory import Run
 from hfstrat.tags import entities_of
 
@@ -14,7 +14,6 @@ SAMPLES = "samples.md"
 MOST = 8
 LONGEST = 60  # words of a text that are shown
 NEAR = 120  # characters of a context that are shown on each side of an answer
-_MARKUP = re.compile(r"([\\`*_\[\]<>|#])")
 
 
 def samples(run: Run, most: int = MOST) -> str:
@@ -50,7 +49,7 @@ def continuations(shown: Sequence[tuple[str, str, str]]) -> str:
     """
     lines = []
     for given, true, said in shown:
-        parts = [_plain(_shortened(text)) or "nothing" for text in (given, true, said)]
+        parts = [plain(_shortened(text)) or "nothing" for text in (given, true, said)]
         lines.append("- given: {}\n  <br>true: {}\n  <br>said: {}".format(*parts))
     return "\n".join(lines) + "\n" if lines else ""
 
@@ -79,26 +78,21 @@ def _of_questions(run: Run) -> Iterator[tuple[bool, str]]:
     frame = run.predictions()
     columns = ("question", "context", "start", "end", "prediction", "reference")
     for question, context, start, end, said, true in zip(*(frame[name] for name in columns), strict=True):
-        asked = f"*{_plain(question)}*<br>{_around(context, start, end)}"
+        asked = f"*{plain(question)}*<br>{_around(context, start, end)}"
         if exact_match(said, list(true)):
             yield True, f"- right: {asked}"
         else:
-            answers = " or ".join(f"**{_plain(answer)}**" for answer in dict.fromkeys(true)) or "no answer"
+            answers = " or ".join(f"**{plain(answer)}**" for answer in dict.fromkeys(true)) or "no answer"
             yield False, f"- wrong: {asked}\n  <br>true: {answers}"
 
 
 def _around(context: str, start: int, end: int) -> str:
     """A context with the answer in bold, and what stands about it."""
     if start < 0:
-        return f"{_plain(context[: 2 * NEAR])}{' …' * (len(context) > 2 * NEAR)} → no answer"
+        return f"{plain(context[: 2 * NEAR])}{' …' * (len(context) > 2 * NEAR)} → no answer"
     before, after = context[max(0, start - NEAR) : start], context[end : end + NEAR]
-    parts = [_plain(before), f"**{_plain(context[start:end])}**", _plain(after)]
+    parts = [plain(before), f"**{plain(context[start:end])}**", plain(after)]
     return "… " * (start > NEAR) + "".join(parts) + " …" * (end + NEAR < len(context))
-
-
-def _plain(text: str) -> str:
-    """A text that is no markup."""
-    return _MARKUP.sub(r"\\\1", re.sub(r"[\r\n]+", " ", text))
 
 
 def _text(words: Sequence[str], tags: Sequence[str], problem: str) -> str:
@@ -108,13 +102,13 @@ def _text(words: Sequence[str], tags: Sequence[str], problem: str) -> str:
 
 
 def _marked(words: Sequence[str], tags: Sequence[str], problem: str) -> Iterator[str]:
-    plain = [_plain(str(word)) for word in words]
+    shown = [plain(str(word)) for word in words]
     if problem == "tags":
-        yield from (f"{word}/{tag}" for word, tag in zip(plain, tags, strict=True))
+        yield from (f"{word}/{tag}" for word, tag in zip(shown, tags, strict=True))
         return
     place = 0
     for kind, first, end in entities_of(list(tags)):
-        yield from plain[place:first]
-        yield f"**{' '.join(plain[first:end])}**" + (f" ({_plain(kind)})" if kind else "")
+        yield from shown[place:first]
+        yield f"**{' '.join(shown[first:end])}**" + (f" ({plain(kind)})" if kind else "")
         place = end
-    yield from plain[place:]
+    yield from shown[place:]

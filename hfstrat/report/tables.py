@@ -22,6 +22,7 @@ STATE_STYLES = {"done": "green", "running": "cyan", "interrupted": "yellow"}
 """Colours of states; every other state is red."""
 HTML_WIDTH = 160
 _SEED = re.compile(r"-seed\d+$")
+_MARKUP = re.compile(r"([\\`*_\[\]<>|#])")
 T = TypeVar("T")
 
 
@@ -402,6 +403,11 @@ def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, righ
     return "\n".join(f"| {' | '.join(row)} |" for row in body) + "\n"
 
 
+def plain(text: str) -> str:
+    """A text that is no Markdown, in one line."""
+    return _MARKUP.sub(r"\\\1", re.sub(r"[\r\n]+", " ", text))
+
+
 def records(
     lines: Sequence[Line],
     metric_names: Sequence[str] | None = None,
@@ -409,12 +415,12 @@ def records(
 ) -> list[dict[str, Any]]:
     """A comparison as plain data in base units (seconds, bytes, parameters); not measured is None."""
     names = _names(lines, metric_names)
-    plain = ("arm", "kind", "state", "reason", "train_rows", "test_rows")
+    basic = ("arm", "kind", "state", "reason", "train_rows", "test_rows")
     cost = ("seconds", "training_seconds", "flops", "cost", "peak_live_bytes", "peak_rss_bytes")
     sizes = ("trainable_parameters", "stored_parameters", "artifact_bytes")
     found = []
     for line in lines:
-        record: dict[str, Any] = {name: getattr(line, name) for name in plain}
+        record: dict[str, Any] = {name: getattr(line, name) for name in basic}
         record["runs"] = list(line.runs)
         record["reached"] = line.reached
         record["lr"] = line.tuned.lr if line.tuned else None

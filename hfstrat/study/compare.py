@@ -17,12 +17,13 @@ from hfstrat.metrics import ANSWERS, BOXES, METRICS, TOKENS, WORDS, Outputs, loo
 from hfstrat.metrics.resampled import Statistic, statistic
 from hfstrat.prepare import check_strategy, folder_of, located, prepare, read_data
 from hfstrat.recipe.compare import seconds_of, suffix
-from hfstrat.recipe.loading import dump
+from hfstrat.recipe.loading import dump, names_none
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.recipe.resolve import check_metrics
 from hfstrat.report import tables
 from hfstrat.report.comparison import lines_of
+from hfstrat.report.curves import Curves, Shape, by_rows, curves_of, shape_of
 from hfstrat.report.factors import Factors, factors, needed
 from hfstrat.report.page import write_report
 from hfstrat.report.plot import quality_against_rows, quality_against_time
@@ -31,7 +32,6 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.rows import Row
 from hfstrat.strategies.plan import Fit
 from hfstrat.study.arms import Arm, arms_of, given, without_teacher
-from hfstrat.study.curves import Curves, Shape, by_rows, shape_of
 from hfstrat.study.halving import Rung, on_rungs, races, run_within, rungs_of, that_ran
 from hfstrat.study.running import Running
 from hfstrat.study.statistics import Difference, Resampled, detectable_difference, difference, of_items, of_statistics
@@ -188,9 +188,9 @@ class Comparison:
 
     def markdown(self) -> str:
         """What decides between the strategies, the table with every column, what tests say about amounts of data."""
-        told = [f"- {sentence}\n" for sentence in self.sentences()]
+        went_on = "".join(f"- {tables.plain(str(rung))}\n" for rung in self.rungs)
         table = tables.to_markdown(self.lines, self.metrics, self.differences)
-        return "\n".join(part for part in (self.factors.markdown(), table, "".join(told)) if part)
+        return "\n".join(part for part in (self.factors.markdown(), table, self.shape.markdown() + went_on) if part)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write all that the comparison's directory says as one HTML file, which needs nothing else.
@@ -252,7 +252,7 @@ def compare(
     observer = observer or Observer()
     if "ACCELERATE_MIXED_PRECISION" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(Problem("compare starts processes itself", hint="Run `hfstrat compare` without a launcher"))
-    parsed, source = load_recipe(recipe, overrides)
+    parsed, source = load_recipe(recipe, overrides, of_any_strategy=True)
     folder = folder_of(Path(runs), parsed)
     price = parsed.compare.price if price is None else given(price=price).price
     with located(source):
@@ -288,7 +288,9 @@ def compare(
             "price": price,
         }
     )
-    write_text(folder / "recipe.yaml", dump(parsed.model_copy(update={"compare": asked})))
+    write_text(
+        folder / "recipe.yaml", dump(parsed.model_copy(update={"compare": asked}), strategy=not names_none(source))
+    )
     return _conclude(folder, _asked(planned, running, price, reached), observer)
 
 
@@ -426,7 +428,7 @@ def _read(folder: Path, asked: Mapping[str, Any]) -> Comparison:
     usual = max(sorted(set(sizes)), key=sizes.count, default=None)
     # What is compared on one amount of data is a family of tests of its own.
     told = tuple(one for group in tables.by_size(lines).values() for one in _verdicts(folder, group, metrics[0]))
-    return Comparison(folder, runs, lines, metrics, told, usual, asked.get("curves", {}), reached)
+    return Comparison(folder, runs, lines, metrics, told, usual, curves_of(folder, asked, lines), reached)
 
 
 def _verdicts(folder: Path, lines: Sequence[tables.Line], metric: str) -> tuple[Verdict, ...]:

@@ -218,7 +218,7 @@ def estimate(
     """
     quiet()
     observer = observer or Observer()
-    parsed, source = load_recipe(recipe, overrides)
+    parsed, source = load_recipe(recipe, overrides, of_any_strategy=True)
     here = machine()
     if here.device == "cpu":
         keep_memory()

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
@@ -24,6 +25,7 @@ from hfstrat.tasks.base import DECODER, FloatArray
 
 _APART = 1.5  # by which factor a batch is larger or smaller than those that were counted, to be counted as well
 _ROUNDING = 1e-9  # of a size, that is no size of its own
+_COMPOSITE = DispatchKey.CompositeImplicitAutograd
 
 
 class Counter(TorchDispatchMode):
@@ -48,12 +50,12 @@ class Counter(TorchDispatchMode):
         if isinstance(func, HigherOrderOperator):
             return self._counted(func, func(*args, **kwargs), args, kwargs)
         # In inference mode an operation may come whole that is made of others; which device tensors that are not
-        # there are on is not one.
-        if torch.is_inference_mode_enabled() and func is not torch.ops.prim.device.default:
+        # there are on is not one. It is taken apart by PyTorch's own kernel: `decompose` prefers formulas in Python,
+        # which round otherwise.
+        may_be_whole = torch.is_inference_mode_enabled() and func is not torch.ops.prim.device.default
+        if may_be_whole and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
             with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
         return self._counted(func.overloadpacket, func(*args, **kwargs), args, kwargs)
 
     def _counted(self, operation: Any, result: Any, args: Any, kwargs: Any) -> Any:

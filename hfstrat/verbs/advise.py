@@ -38,7 +38,7 @@ def run(
     words = [word.strip() for word in arms.split(",")] if arms else None
     hour, limits = asked(time, memory, price, max_cost, max_artifact, must_change)
     target = device_of(device) if device else None
-    parsed, _ = load(recipe, overrides)
+    parsed, _ = load(recipe, overrides, of_any_strategy=True)
     listener = observer(quiet=quiet or as_json)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.study.advise.advising import advise

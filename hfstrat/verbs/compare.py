@@ -29,7 +29,7 @@ def run(
     numbers = [_seed(word) for word in seeds.split(",")] if seeds else None
     amounts = [_size(word.strip()) for word in sizes.split(",")] if sizes else None
     words = [word.strip() for word in arms.split(",")] if arms else None
-    load(recipe, overrides)
+    load(recipe, overrides, of_any_strategy=True)
     listener = observer(quiet=quiet)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.study.compare import CURVES, PICTURE, compare
@@ -55,7 +55,7 @@ def run(
     for sentence in found.sentences():
         show(f" {sentence}")
     best, *others = found.best or [""]
-    if best and not found.curves:
+    if best and all(line.size is None for line in found.lines):
         tied = f"; {', '.join(others)} cannot be told from it" if others else ", and all others can be told from it"
         show(f"\nBest by {found.metrics[0]}: {best}{tied} (every pair tested, p raised by Holm's rule: verdicts.json).")
     drawn = [name for name in (PICTURE, CURVES) if (found.path / name).exists()]

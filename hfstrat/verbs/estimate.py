@@ -27,7 +27,7 @@ def run(
     words = [word.strip() for word in arms.split(",")] if arms else None
     target = devices.device(device) if device else None
     limit = devices.bytes_of(memory) if memory else None
-    load(recipe, overrides)
+    load(recipe, overrides, of_any_strategy=True)
     listener = observer(quiet=quiet or as_json)
     with listener.working("loading torch, transformers and peft"):
         from hfstrat.study.estimate import estimate

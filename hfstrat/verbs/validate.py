@@ -12,9 +12,9 @@ from hfstrat.verbs.progress import observer, show
 
 def run(recipe: Path, overrides: Sequence[str], online: bool, as_json: bool, quiet: bool) -> None:
     """Prepare a run without writing anything, and say what would be done."""
-    from hfstrat.recipe.loading import dump, load
+    from hfstrat.recipe.loading import dump, load, names_none
 
-    parsed, source = load(recipe, overrides)
+    parsed, source = load(recipe, overrides, of_any_strategy=True)
     listener = observer(quiet=quiet or as_json)
     with listener.working("loading torch and transformers"):
         from hfstrat.execute import quiet as silence
@@ -27,18 +27,29 @@ def run(recipe: Path, overrides: Sequence[str], online: bool, as_json: bool, qui
 
         asked = check(parsed, listener)
     prepared = prepare(parsed, machine(), source=source, observer=listener)
-    stages = [stage.name for stage in prepared.plan.stages]
+    # Without a strategy there are neither stages nor decisions: those are of the one that stands in for it.
+    kind = None if names_none(source) else parsed.strategy.kind
+    stages = [stage.name for stage in prepared.plan.stages] if kind else []
     if as_json:
-        decisions = [asdict(decision) for decision in prepared.decisions]
-        said = {"recipe": str(recipe), "rows": prepared.material.rows, "stages": stages, "auto": decisions}
+        decisions = [asdict(decision) for decision in prepared.decisions] if kind else []
+        said = {
+            "recipe": str(recipe),
+            "rows": prepared.material.rows,
+            "strategy": kind,
+            "stages": stages,
+            "auto": decisions,
+        }
         print(json.dumps({**said, "hub": asked} if online else said))
         return
     rows = ", ".join(f"{count:,} {name}" for name, count in prepared.material.rows.items())
     outputs = len(prepared.material.labels.names)
     # What is predicted of text are its tokens, of which the model has as many outputs as there are entries.
     what = f"{outputs} outputs" if outputs else f"{prepared.encoded['train'].tokens:,} tokens to train on"
-    show(f"{recipe} is valid: {rows} rows; {what}; stages {' → '.join(stages)}")
+    does = f"stages {' → '.join(stages)}" if kind else "no strategy"
+    show(f"{recipe} is valid: {rows} rows; {what}; {does}")
+    if not kind:
+        show("It is a recipe for `hfstrat advise`, `estimate` and `compare`; what trains needs a strategy.")
     for sentence in asked:
         show(sentence)
-    if not quiet:
+    if kind and not quiet:
         show(dump(prepared.recipe))

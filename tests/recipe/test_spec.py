@@ -88,7 +88,8 @@ def test_what_is_left_out_is_said_with_what_it_is() -> None:
         "model": "Which model the run starts from",
         "task": "What the model learns",
         "data": "Where the examples come from",
-        "strategy": "How the model is trained",
+        "strategy": "How the model is trained; if you do not know, leave it out and ask `hfstrat advise` or "
+        "`hfstrat compare`",
     }
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ from hypothesis import strategies as st
 from hfstrat.errors import UsageError
 from hfstrat.report import palette
 from hfstrat.report.comparison import Compared
-from hfstrat.report.curves import crossings, families, leaders, moments
+from hfstrat.report.curves import moments
 from hfstrat.report.disagreement import disagreement
 from hfstrat.report.page import REPORT, magnitude, write_report
 from hfstrat.report.summary import summary
 from hfstrat.report.tables import count, duration, size
 from hfstrat.runs.directory import Run, write_json
+from hfstrat.study.compare import load
 from tests.command import hfstrat
 from tests.report import comparisons, fake
 from tests.report.html_tree import Node, read
@@ -173,22 +175,33 @@ def test_amounts_of_data_are_families_of_tests_of_their_own(tmp_path: Path) -> N
 
 def test_curves_tell_of_crossings_only_where_tests_do(usual: Path) -> None:
     compared = Compared.read(usual)
-    grown = families(compared)
-    assert {family.name: list(family.lines) for family in grown} == {"head": [1000, 9000], "lora": [1000, 9000]}
-    assert leaders(compared, grown) == [
-        "At 1,000 rows lora is ahead: better than head.",
-        "At 9,000 rows head-all is ahead: better than lora-all.",
+    assert compared.curves == {kind: {"1000": kind, "9000": f"{kind}-all"} for kind in ("head", "lora")}
+    said = [
+        "1000 (1,000 rows): lora is ahead",
+        "9000 (9,000 rows): head is ahead",
+        "lora is better than head up to 1000, head from 9000 on",
     ]
-    assert crossings(compared, grown) == ["lora is better at 1,000 rows and head at 9,000: they cross between."]
-    tied = Compared(
-        compared.path,
-        compared.runs,
-        compared.lines,
-        compared.metrics,
-        tuple(type(pair)(**{**vars(pair), "better": "tie"}) for pair in compared.pairs),
-    )
-    assert crossings(tied, grown) == []
-    assert leaders(tied, grown)[0] == "At 1,000 rows lora is ahead: not to be told from head."
+    assert [*compared.shape.sentences()] == said
+    tied = replace(compared, pairs=tuple(replace(pair, better="tie") for pair in compared.pairs))
+    assert tied.shape.crossings == ()
+    assert next(tied.shape.sentences()) == "1000 (1,000 rows): lora is ahead; head cannot be told from it"
+
+
+def test_curves_are_the_same_wherever_they_are_shown(usual: Path) -> None:
+    found, compared = load(usual), Compared.read(usual)
+    assert found.curves == compared.curves
+    assert found.shape == compared.shape
+    written = json.loads((usual / "verdicts.json").read_text("utf-8"))
+    assert {name: written[name] for name in ("winners", "crossings")} == json.loads(json.dumps(found.shape.to_json()))
+    curve = found.curve()
+    assert list(curve["train_rows"]) == [1000, 1000, 9000, 9000]
+    assert list(curve["arm"][curve["best"]]) == ["lora", "head"]
+    items = [item.text for item in tree(usual).one("section", aria_labelledby="curves").all("li")]
+    sentences = [*found.shape.sentences()]
+    assert len(sentences) == 3
+    assert [item for item in items if item in sentences] == sentences
+    for name in ("table.md", "README.md"):
+        assert "".join(f"- {sentence}\n" for sentence in sentences) in (usual / name).read_text("utf-8"), name
 
 
 def test_moments_count_updates_over_stages_and_have_times_only_where_they_were_measured(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_curves_are_drawn_where_there_are_two_amounts_of_data(tmp_path: Path) ->
     assert path == tmp_path / "rows.png"
     found = pixels(path)
     assert ((found - np.array([0, 0x9E, 0x73])) ** 2).sum(axis=2).min() < 50
-    assert [point.x for point in plot._curve(lines, "lora", ["lora-200", "lora-50"], "accuracy")] == [50, 200]
+    assert [point.x for point in plot.curves_to_draw(lines, curves, "accuracy")["lora"]] == [50, 200]
     one = {kind: {"200": f"{kind}-200"} for kind in ("lora", "tfidf")}
     assert plot.quality_against_rows(lines, one, tmp_path / "none.png", "accuracy") is None
     assert plot.quality_against_rows(lines, {}, tmp_path / "none.png", "accuracy") is None

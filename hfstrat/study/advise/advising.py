@@ -72,7 +72,7 @@ def advise(
     began = time.perf_counter()
     observer, limits = observer or Observer(), limits or Limits()
     _check(tolerance, expect_rows, output, overwrite)
-    parsed, source = load_recipe(recipe, overrides)
+    parsed, source = load_recipe(recipe, overrides, of_any_strategy=True)
     if parsed.train.lr != "auto":
         observer.warn("train.lr is given and holds for every strategy; auto gives each one what suits it")
     kinds, excluded = at_once(parsed, limits, arms)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hfstrat.report.curves import Crossing, Shape, by_rows, shape_of
 from hfstrat.report.tables import Line, comparison_rows
 from hfstrat.runs.rows import Row
-from hfstrat.study.curves import Crossing, Shape, by_rows, shape_of
 from hfstrat.study.statistics import Difference
 from hfstrat.study.verdicts import Verdict
 from tests.report import fake
