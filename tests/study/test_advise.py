@@ -324,8 +324,9 @@ def test_advice_is_the_same_each_time(tiny_base, advice):
 def test_what_is_expected_of_the_probe_is_as_unsure_as_its_own_score(advice):
     known = advice.question.evidence
     head = next(one for one in advice.to_json()["strategies"] if one["strategy"] == "head")
-    assert head["score"]["low"] <= known.probe.low + 0.01
-    assert head["score"]["low"] < head["score"]["value"] <= head["score"]["high"]
+    assert head["score"]["value"] == pytest.approx(known.probe.validation)
+    width = head["score"]["high"] - head["score"]["low"]
+    assert width == pytest.approx(known.probe.high - known.probe.low, rel=0.01)
 
 
 @pytest.fixture
