@@ -43,6 +43,14 @@ class Winner:
     train_rows: int | None
     best: tuple[str, ...]
 
+    @property
+    def amount(self) -> str:
+        """The amount in words, with its examples where its name does not tell them."""
+        if self.train_rows is None:
+            return self.size
+        rows = f"{self.train_rows:,} rows"
+        return rows if self.size == str(self.train_rows) else f"{self.size} ({rows})"
+
 
 @dataclass(frozen=True)
 class Crossing:
@@ -80,9 +88,8 @@ class Shape:
         """The same in words."""
         for winner in self.winners:
             best, *others = winner.best
-            rows = "" if winner.train_rows is None else f" ({winner.train_rows:,} rows)"
             tied = f"; {', '.join(others)} cannot be told from it" if others else ""
-            yield f"{winner.size}{rows}: {best} is ahead{tied}"
+            yield f"{winner.amount}: {best} is ahead{tied}"
         yield from map(str, self.crossings)
         if len(self.winners) > 1 and not self.crossings:
             yield "no two arms are seen to change places"

@@ -120,7 +120,7 @@ class Comparison:
         """What decides between the strategies; of arms on several amounts of data on the largest."""
         metric, lines = self.metrics[0], self._largest
         families = {arm: family for family, arms in self.curves.items() for arm in arms.values()}
-        told = [(f"{one.size} ({one.train_rows:,} rows)", one.best) for one in self.shape.winners if one.train_rows]
+        told = [(one.amount, one.best) for one in self.shape.winners if one.train_rows]
         smallest = needed(told, self.curves)
 
         def gain(first: tables.Line, second: tables.Line) -> Difference | None:

@@ -40,7 +40,7 @@ def test_who_changes_places_where_both_sides_are_told(tmp_path: Path) -> None:
     assert [winner.best for winner in found.winners] == [("head",), ("head", "full"), ("full", "head"), ("full",)]
     assert [winner.train_rows for winner in found.winners] == [*ROWS.values()]
     assert [*found.sentences()][-1] == "head is better than full up to 4, full from all on"
-    assert "8 (8 rows): head is ahead; full cannot be told from it" in found.sentences()
+    assert "8 rows: head is ahead; full cannot be told from it" in found.sentences()
 
 
 def test_curves_that_cross_within_chance_do_not(tmp_path: Path) -> None:

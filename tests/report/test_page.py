@@ -177,14 +177,14 @@ def test_curves_tell_of_crossings_only_where_tests_do(usual: Path) -> None:
     compared = Compared.read(usual)
     assert compared.curves == {kind: {"1000": kind, "9000": f"{kind}-all"} for kind in ("head", "lora")}
     said = [
-        "1000 (1,000 rows): lora is ahead",
-        "9000 (9,000 rows): head is ahead",
+        "1,000 rows: lora is ahead",
+        "9,000 rows: head is ahead",
         "lora is better than head up to 1000, head from 9000 on",
     ]
     assert [*compared.shape.sentences()] == said
     tied = replace(compared, pairs=tuple(replace(pair, better="tie") for pair in compared.pairs))
     assert tied.shape.crossings == ()
-    assert next(tied.shape.sentences()) == "1000 (1,000 rows): lora is ahead; head cannot be told from it"
+    assert next(tied.shape.sentences()) == "1,000 rows: lora is ahead; head cannot be told from it"
 
 
 def test_curves_are_the_same_wherever_they_are_shown(usual: Path) -> None:
