@@ -168,8 +168,13 @@ def _winners(
     verdict: Tests,
     sizes: Mapping[str, int | None],
 ) -> Iterator[Winner]:
+    of_curves = {arm for arms in curves.values() for arm in arms.values()}
     for size, rows in sizes.items():
         families = {arms[size]: family for family, arms in curves.items() if size in arms}
+        # Arms on this amount alone may be ahead on it as well.
+        tested = {line.size for line in lines if line.arm in families}
+        alone = [line.arm for line in lines if line.train_rows == rows and line.size in tested]
+        families |= {arm: arm for arm in alone if arm not in of_curves}
         best = best_line([line for line in lines if line.arm in families], metric)
         if best is None:
             continue

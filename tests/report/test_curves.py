@@ -43,6 +43,20 @@ def test_who_changes_places_where_both_sides_are_told(tmp_path: Path) -> None:
     assert "8 rows: head is ahead; full cannot be told from it" in found.sentences()
 
 
+def test_what_was_run_on_one_amount_alone_may_be_ahead_there(tmp_path: Path) -> None:
+    arms = {"lora": 0.9, **{f"head-{rows}": 0.8 for rows in (4, 8)}, "tfidf": 0.7}
+    rows = {"head-8": 8}
+    runs = [fake.run(tmp_path, name, name[:4], accuracy=one, rows=rows.get(name, 4)) for name, one in arms.items()]
+    lines = comparison_rows([Row.of(run) for run in runs])
+
+    def verdict(first: str, second: str) -> Verdict:
+        p = 0.5 if {first, second} == {"lora", "head-4"} else 0.01
+        return Verdict(first, second, Difference(0.1, 0.0, 0.2, 100, p), p)
+
+    found = shape_of({"head": {"4": "head-4", "8": "head-8"}}, lines, "accuracy", verdict)
+    assert [winner.best for winner in found.winners] == [("lora", "head"), ("head",)]
+
+
 def test_curves_that_cross_within_chance_do_not(tmp_path: Path) -> None:
     leads = {"4": 0.1, "8": 0.01, "16": -0.02, "all": -0.1}
     for place, told in enumerate((set(), {"4"}, {"all"}, {"4", "8"})):
