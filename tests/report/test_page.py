@@ -184,7 +184,7 @@ def test_curves_tell_of_crossings_only_where_tests_do(usual: Path) -> None:
     assert [*compared.shape.sentences()] == said
     tied = replace(compared, pairs=tuple(replace(pair, better="tie") for pair in compared.pairs))
     assert tied.shape.crossings == ()
-    assert next(tied.shape.sentences()) == "1,000 rows: lora is ahead; head cannot be told from it"
+    assert next(tied.shape.sentences()) == "1,000 rows: lora is ahead; head, majority, tfidf cannot be told from it"
 
 
 def test_curves_are_the_same_wherever_they_are_shown(usual: Path) -> None:
