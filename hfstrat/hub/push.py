@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class Pushed:
     branch: str
     private: bool
     created: bool
-    files: tuple[Sent, ...]
+    files: tuple[Sent, ...] = field(repr=False)
     deleted: tuple[str, ...]
     commit: str | None = None
     changed: bool | None = None

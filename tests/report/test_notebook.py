@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -17,30 +16,7 @@ from hfstrat.report.notebook import COLOURS, as_html
 from hfstrat.report.palette import contrast
 from hfstrat.runs.rows import Row
 from tests.report import fake
-
-
-class Cells(HTMLParser):
-    """The texts of a table's headings and cells, row by row."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self._inside = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        self._inside = tag in ("td", "th")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.rows[-1][-1] += data
+from tests.report.html_tree import read
 
 
 @pytest.fixture
@@ -56,7 +32,7 @@ def test_a_comparison_is_a_table_with_every_column(lines: list[tables.Line]) -> 
     names = tables._names(lines, None)
     html = as_html(tables.comparison_table(lines, title="<b>mine</b>"))
     columns = tables.columns(lines, names)
-    assert Cells(html).rows == [
+    assert read(html).rows == [
         [column.title for column in columns],
         *([column.cells[place] for column in columns] for place in range(len(lines))),
     ]
@@ -67,7 +43,7 @@ def test_a_comparison_is_a_table_with_every_column(lines: list[tables.Line]) -> 
 
 
 def test_a_run_is_a_table(tmp_path: Path) -> None:
-    rows = Cells(fake.run(tmp_path, "notebook", "lora")._repr_html_()).rows
+    rows = read(fake.run(tmp_path, "notebook", "lora")._repr_html_()).rows
     assert ["strategy", "lora"] in rows
     assert all(len(row) == 2 for row in rows)
 
