@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfstrat.environment import silence_imports
 from hfstrat.errors import Problem, UsageError
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.report.display import Drawing, Run
@@ -52,9 +53,9 @@ def train(
         RunError: Training failed; the run's directory says why.
         Interrupted: A signal ended it; `resume` goes on.
     """
+    listener = observer(quiet=quiet)  # before the imports, which would warn
     from hfstrat import execute
 
-    listener = observer(quiet=quiet)
     done = execute.train(recipe, overrides, data=data, runs=runs, overwrite=overwrite, resume=resume, observer=listener)
     return Run(done.path)
 
@@ -71,9 +72,10 @@ def plan(recipe: AnyRecipe, overrides: Overrides = (), *, data: Any = None, quie
     Raises:
         UsageError: Recipe, data or model cannot be used.
     """
+    listener = observer(quiet=quiet)
     from hfstrat import execute
 
-    return execute.plan(recipe, overrides, data=data, observer=observer(quiet=quiet))
+    return execute.plan(recipe, overrides, data=data, observer=listener)
 
 
 def compare(
@@ -111,9 +113,9 @@ def compare(
     Raises:
         UsageError: Recipe, data or model cannot be used; nothing was written.
     """
+    listener = observer(quiet=quiet)
     from hfstrat.study import compare as study
 
-    listener = observer(quiet=quiet)
     return study.compare(
         recipe,
         overrides,
@@ -161,6 +163,7 @@ def push(
         UsageError: The run cannot be sent, or the token may not write there; nothing was sent.
         HubError: The Hub could not be reached, or did not take it.
     """
+    listener = observer(quiet=quiet)
     from hfstrat.hub import push as hub
 
     return hub.push(
@@ -172,7 +175,7 @@ def push(
         with_base=with_base,
         published_as=published_as,
         dry_run=dry_run,
-        observer=observer(quiet=quiet),
+        observer=listener,
     )
 
 
@@ -207,6 +210,7 @@ def estimate(
     Raises:
         UsageError: Recipe, data or model cannot be used, or the device is not known.
     """
+    listener = observer(quiet=quiet)
     from hfstrat.study import devices
     from hfstrat.study.estimate import estimate as estimated
 
@@ -219,7 +223,7 @@ def estimate(
         price=price,
         calibrate=calibrate,
         data=data,
-        observer=observer(quiet=quiet),
+        observer=listener,
     )
 
 
@@ -274,6 +278,7 @@ def advise(
     Raises:
         UsageError: Recipe, data or model cannot be used, or no strategy keeps within the limits.
     """
+    listener = observer(quiet=quiet)
     from hfstrat.study import devices
     from hfstrat.study.advise.advising import advise as advised
     from hfstrat.study.advise.limits import asked
@@ -294,7 +299,7 @@ def advise(
         runs=runs,
         output=output,
         overwrite=overwrite,
-        observer=observer(quiet=quiet),
+        observer=listener,
     )
 
 
@@ -310,6 +315,7 @@ def load(run: str | Path | Run, *, revision: str | None = None, trust_remote_cod
         UsageError: There is no such run, and nothing of that name that hfstrat has pushed.
         HubError: The Hub could not be reached.
     """
+    silence_imports()
     from hfstrat.execute import quiet
     from hfstrat.hub.pulling import predictor_of
 
@@ -375,6 +381,7 @@ def merge(
         UsageError: There is nothing to merge, or not with each other.
         RunError: The merged model does not say what the adapter said.
     """
+    listener = observer(quiet=quiet)
     from hfstrat import merging
     from hfstrat.execute import quiet as silence
 
@@ -390,7 +397,7 @@ def merge(
         tolerance=tolerance,
         overwrite=overwrite,
         memory=memory,
-        observer=observer(quiet=quiet),
+        observer=listener,
     )
 
 

@@ -6,6 +6,7 @@ import logging
 import platform
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,12 @@ def describe() -> dict[str, Any]:
 
 
 def silence_imports() -> None:
-    """Keep bitsandbytes from warning about kernels that hfstrat does not use; peft imports it whatever is trained."""
+    """Keep libraries from warning, as they are imported, about what hfstrat does not use.
+
+    These are kernels of bitsandbytes, which peft imports whatever is trained, and bars that tqdm would draw by widgets.
+    """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def version(package: str) -> str | None:

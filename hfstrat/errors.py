@@ -23,6 +23,8 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hfstrat.redact import printable, redact
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -50,6 +52,10 @@ class HfstratError(Exception):
     """The root: everything that hfstrat raises on purpose."""
 
     exit_code = 3
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython shows in place of a traceback: what is wrong, not where in hfstrat it was noticed."""
+        return [printable(redact(f"{type(self).__name__}: {line}")) for line in str(self).splitlines()]
 
 
 class UsageError(HfstratError):

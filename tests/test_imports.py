@@ -16,7 +16,8 @@ HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", 
 
 # Each layer may import those before it, and within itself only its own package.
 TORCH_FREE = (
-    ("errors", "redact"),
+    ("redact",),
+    ("errors",),
     ("spec", "tags", "answers"),
     ("strategies", "tasks", "metrics"),
     ("recipe",),

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfstrat.environment import silence_imports
 from hfstrat.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def python_docs() -> dict[str, Dataset]:
     Raises:
         DataError: The standard library is not on disk as source files.
     """
+    silence_imports()  # a notebook may call this before anything else
     from datasets import Dataset, Features, Value
 
     features = Features({name: Value("string") for name in ("id", "text", "label")})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,13 @@ from hfstrat.errors import HubError, Problem, UsageError
 from hfstrat.hub.contents import CARD, Content, Facts, contents, problems_of
 from hfstrat.hub.talking import api, ask, is_offline, said, silent
 from hfstrat.hub.target import MAIN, Target, find, held_in
+from hfstrat.report.notebook import as_html
 from hfstrat.report.tables import size
 from hfstrat.runs.events import Observer
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from rich.console import RenderableType
 
 OFFLINE = Problem("HF_HUB_OFFLINE is set, so nothing can be sent", hint="Unset it, or add --dry-run")
 
@@ -57,7 +59,7 @@ class Pushed:
     branch: str
     private: bool
     created: bool
-    files: tuple[Sent, ...]
+    files: tuple[Sent, ...] = field(repr=False)
     deleted: tuple[str, ...]
     commit: str | None = None
     changed: bool | None = None
@@ -72,6 +74,33 @@ class Pushed:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+    def __str__(self) -> str:
+        what = f"{len(self.files)} files, {size(self.size)}"
+        where = f"{'private' if self.private else 'public'}{', new' if self.created and self.checked else ''}"
+        if self.dry_run:
+            asked = "" if self.checked else "; HF_HUB_OFFLINE is set, so nothing was asked of the Hub"
+            return f"dry run, nothing was sent: {what} would go to {self.url} ({where}{asked})"
+        if not self.changed:
+            return f"nothing has changed since the last push: {self.url} ({where})"
+        return f"{what} sent in one commit: {self.url} ({where})"
+
+    def __rich__(self) -> RenderableType:
+        """The files, and where they are."""
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+        table.add_column("file")
+        table.add_column("size", justify="right")
+        for file in self.files:
+            table.add_row(Text(file.path), size(file.size))
+        return Group(table, Text(str(self)))
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def push(

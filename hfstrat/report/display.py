@@ -1,13 +1,14 @@
-"""Runs and plans that show themselves in terminals and notebooks."""
+"""Runs, plans and pictures that show themselves in terminals and notebooks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfstrat.report.tables import as_html, run_table
+from hfstrat.report.notebook import as_html
+from hfstrat.report.tables import run_table
 from hfstrat.runs import directory
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Drawing:
         plan: The content of `plan.json`.
     """
 
-    plan: Mapping[str, Any]
+    plan: Mapping[str, Any] = field(repr=False)
 
     def save(self, path: str | Path) -> Path:
         """Write the picture as SVG."""
@@ -53,3 +54,25 @@ class Drawing:
         from hfstrat.report.svg import svg
 
         return svg(self.plan)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was written, and that a notebook shows; `open`, `Path` and others take it for its path.
+
+    Args:
+        path: The PNG.
+    """
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        # It has two pixels for each of the page's, so that letters are sharp.
+        content = self.path.read_bytes()
+        return content, {"width": int.from_bytes(content[16:20], "big") // 2}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 STATE_STYLES = {"done": "green", "running": "cyan", "interrupted": "yellow"}
 """Colours of states; every other state is red."""
-HTML_WIDTH = 160
 _SEED = re.compile(r"-seed\d+$")
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#])")
 T = TypeVar("T")
@@ -442,12 +441,12 @@ def to_json(
     return json.dumps(records(lines, metric_names, differences), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_csv(
+def flat_records(
     lines: Sequence[Line],
     metric_names: Sequence[str] | None = None,
     differences: Mapping[str, Interval] | None = None,
-) -> str:
-    """A comparison as CSV in base units, a line for each arm; not measured is empty."""
+) -> list[dict[str, Any]]:
+    """A comparison as records without anything nested: `accuracy`, `accuracy_low`, …, `difference_value`."""
     names = _names(lines, metric_names)
     parts = ("value", "low", "high", "spread")
     flat = []
@@ -459,6 +458,16 @@ def to_csv(
             record |= {name if part == "value" else f"{name}_{part}": measured.get(part) for part in parts}
         record |= {f"difference_{part}": difference.get(part) for part in ("value", "low", "high")}
         flat.append(record)
+    return flat
+
+
+def to_csv(
+    lines: Sequence[Line],
+    metric_names: Sequence[str] | None = None,
+    differences: Mapping[str, Interval] | None = None,
+) -> str:
+    """A comparison as CSV in base units, a line for each arm; not measured is empty."""
+    flat = flat_records(lines, metric_names, differences)
     stream = io.StringIO()
     if flat:
         writer = csv.DictWriter(stream, fieldnames=list(flat[0]), lineterminator="\n")
@@ -509,27 +518,6 @@ def rows_by_split(env: Mapping[str, Any]) -> str:
     """How many rows each split has, from `env.json`."""
     rows = (env.get("data") or {}).get("rows") or {}
     return ", ".join(f"{name} {number:,}" for name, number in rows.items() if number is not None)
-
-
-def as_html(obj: Any) -> str:
-    """Anything that rich can draw, as HTML for a notebook.
-
-    Args:
-        obj: A renderable, or an object with `__rich__`.
-    """
-    from rich.console import Console
-
-    console = Console(
-        record=True,
-        file=io.StringIO(),
-        width=HTML_WIDTH,
-        force_jupyter=False,
-        force_terminal=True,
-        color_system="truecolor",
-    )
-    console.print(obj)
-    style = "white-space:pre;overflow-x:auto;line-height:normal;font-family:Menlo,'DejaVu Sans Mono',monospace"
-    return console.export_html(inline_styles=True, code_format=f'<pre style="{style}">{{code}}</pre>')
 
 
 # --- numbers as text ---------------------------------------------------------------------------------------------

@@ -24,7 +24,9 @@ from hfstrat.recipe.resolve import check_metrics
 from hfstrat.report import tables
 from hfstrat.report.comparison import lines_of
 from hfstrat.report.curves import Curves, Shape, by_rows, curves_of, shape_of
+from hfstrat.report.display import Picture
 from hfstrat.report.factors import Factors, factors, needed
+from hfstrat.report.notebook import as_html
 from hfstrat.report.page import write_report
 from hfstrat.report.plot import quality_against_rows, quality_against_time
 from hfstrat.runs.directory import Run, write_json, write_text
@@ -63,13 +65,13 @@ class Comparison:
     """
 
     path: Path
-    runs: tuple[Run, ...]
-    lines: list[tables.Line]
+    runs: tuple[Run, ...] = field(repr=False)
+    lines: list[tables.Line] = field(repr=False)
     metrics: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Verdict, ...] = field(repr=False)
     train_rows: int | None
-    curves: Curves = field(default_factory=dict)
-    rungs: tuple[Rung, ...] = ()
+    curves: Curves = field(default_factory=dict, repr=False)
+    rungs: tuple[Rung, ...] = field(default=(), repr=False)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -160,27 +162,29 @@ class Comparison:
         return pandas.DataFrame(found)
 
     def table(self) -> pandas.DataFrame:
-        """The arms as a data frame."""
+        """The arms as a data frame, with the columns of `table.csv`."""
         import pandas
 
-        return pandas.DataFrame(tables.records(self.lines, self.metrics, self.differences))
+        return pandas.DataFrame(tables.flat_records(self.lines, self.metrics, self.differences))
 
-    def plot(self, path: str | Path | None = None) -> Path | None:
+    def plot(self, path: str | Path | None = None) -> Picture | None:
         """Draw quality against time; of arms on several amounts of data those on the largest.
 
         Returns:
-            The PNG; None without matplotlib.
+            The PNG, which a notebook shows; None without matplotlib.
         """
         target = path or self.path / PICTURE
-        return quality_against_time(self._largest, target, self.metrics[0], train_rows=self.train_rows)
+        drawn = quality_against_time(self._largest, target, self.metrics[0], train_rows=self.train_rows)
+        return None if drawn is None else Picture(drawn)
 
-    def plot_curves(self, path: str | Path | None = None) -> Path | None:
+    def plot_curves(self, path: str | Path | None = None) -> Picture | None:
         """Draw quality against training rows.
 
         Returns:
-            The PNG; None without matplotlib, and where arms are on one amount of data alone.
+            The PNG, which a notebook shows; None without matplotlib, and where arms are on one amount of data alone.
         """
-        return quality_against_rows(self.lines, self.curves, path or self.path / CURVES, self.metrics[0])
+        drawn = quality_against_rows(self.lines, self.curves, path or self.path / CURVES, self.metrics[0])
+        return None if drawn is None else Picture(drawn)
 
     def sentences(self) -> list[str]:
         """What tests say about amounts of data, and who went on to more of it."""
@@ -211,7 +215,7 @@ class Comparison:
         return Group(self.factors, table) if len(self.factors.strategies) > 1 else table
 
     def _repr_html_(self) -> str:
-        return tables.as_html(self)
+        return as_html(self)
 
 
 def compare(

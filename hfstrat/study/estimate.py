@@ -24,6 +24,7 @@ from hfstrat.prepare import Material, Prepared, folder_of, located, prepare, rea
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.report import tables
+from hfstrat.report.notebook import as_html
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.study.arms import arms_of, without_teacher
@@ -185,7 +186,7 @@ class Estimates:
         return table
 
     def _repr_html_(self) -> str:
-        return tables.as_html(self)
+        return as_html(self)
 
 
 def estimate(

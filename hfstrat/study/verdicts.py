@@ -69,7 +69,8 @@ class Verdict:
     def turned(self) -> Verdict:
         """The same with the arms in the other order."""
         found = self.difference
-        turned = replace(found, value=-found.value, low=-found.high, high=-found.low)
+        # Not by a minus sign, of which nothing has one too: -0.000.
+        turned = replace(found, value=0.0 - found.value, low=0.0 - found.high, high=0.0 - found.low)
         return Verdict(self.second, self.first, turned, self.p, self.up)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hfstrat.errors import Problem, UsageError
 from hfstrat.recipe.loading import load
+from hfstrat.report import tables
 from hfstrat.verbs.progress import observer, show
 
 
@@ -48,7 +49,7 @@ def run(
         budget=budget,
     )
     if as_json:
-        arms_found = json.loads(found.table().to_json(orient="records"))
+        arms_found = json.loads(tables.to_json(found.lines, found.metrics, found.differences))
         print(json.dumps({"comparison": str(found.path), "arms": arms_found, **found.shape.to_json()}))
         return
     show(found)

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run while it goes: bars where there is a terminal, plain lines where there is none.
+"""What is shown of a run while it goes: bars on a terminal, one output in a notebook, plain lines anywhere else.
 
 Progress goes to stderr and results to stdout, so that `hfstrat … --json > file` holds nothing but the result.
 """
@@ -9,14 +9,14 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.environment import silence_imports
 from hfstrat.redact import printable, redact
+from hfstrat.report.markup import Markup, Value, join, tag
 from hfstrat.runs.events import Observer
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ SHARE_BETWEEN_LINES = 0.05
 # Quarters that follow each other faster than this are not worth a line each.
 SECONDS_BETWEEN_QUARTERS = 1.0
 WIDTH_OF_FILES = 140
+WARNING = "warning: "
+# A notebook keeps the latest lines in sight, and is sent no more of them than a screen can show.
+LAST_LINES = 6
+SECONDS_BETWEEN_DRAWINGS = 0.25
 
 
 class Listener(Observer):
@@ -53,7 +57,9 @@ def observer(*, quiet: bool = False) -> Listener:
         return Listener()  # one process speaks for all
     if quiet:
         return Quiet()
-    return Live() if _is_live() else Plain()
+    if _in_notebook():
+        return Notebook()
+    return Live() if _is_terminal() else Plain()
 
 
 def show(result: Any) -> None:
@@ -72,9 +78,7 @@ def _rank() -> int:
     return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0)
 
 
-def _is_live() -> bool:
-    if _in_notebook():
-        return find_spec("ipywidgets") is not None  # without it rich cannot redraw a cell's output
+def _is_terminal() -> bool:
     return sys.stderr.isatty() and (os.environ.get("TERM") or "dumb") not in ("dumb", "unknown")
 
 
@@ -191,7 +195,7 @@ class Quiet(Listener):
 
     def warn(self, text: str) -> None:
         """Print it."""
-        _print(f"warning: {text}")
+        _print(WARNING + text)
 
 
 class Plain(Quiet):
@@ -215,7 +219,7 @@ class Plain(Quiet):
     def decided(self, decisions: Sequence[Any]) -> None:
         """One decision a line."""
         for decision in decisions:
-            _print(f"auto: {decision.path} = {_yaml(decision.value)}  ({decision.reason})")
+            _print(_decision(decision))
 
     def phase(self, name: str, total: int | None, unit: str) -> None:
         """Say what begins, and how much of it there is."""
@@ -244,8 +248,113 @@ class Plain(Quiet):
         self._phase = None
 
 
+class Notebook(Listener):
+    """Shows what was said last below a cell, and all of it where that is unfolded; no widgets are needed for it."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._phase: Phase | None = None  # its line is the last but for what was said since
+        self._place = 0
+        self._drawn = 0.0
+        self._output: Any = None
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Say it once."""
+        self.note(text)
+        yield
+
+    def note(self, text: str) -> None:
+        """Add it."""
+        self._add(text)
+
+    def warn(self, text: str) -> None:
+        """Add it; it stays in sight."""
+        self._add(WARNING + text)
+
+    def decided(self, decisions: Sequence[Any]) -> None:
+        """One decision a line."""
+        if decisions:
+            self._add(*map(_decision, decisions))
+
+    def phase(self, name: str, total: int | None, unit: str) -> None:
+        """Begin a line that moves; the one before stays as it is."""
+        self._end_phase()
+        self._phase, self._place = Phase(name, total, unit), len(self._lines)
+        self._add(self._phase.line())
+
+    def advance(self, done: int = 1, **shown: Any) -> None:
+        """Move the line, now and then."""
+        if self._phase is None:
+            return
+        self._phase.advance(done, shown)
+        if time.monotonic() - self._drawn >= SECONDS_BETWEEN_DRAWINGS:
+            self._draw()
+
+    def scored(self, stage: str, split: str, metrics: Mapping[str, float | None]) -> None:
+        """One evaluation a line."""
+        self._add(scores(stage, split, metrics, self._phase))
+
+    def finished(self) -> None:
+        """Leave everything as it is."""
+        if self._phase is not None:
+            self._end_phase()
+            self._draw()
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._lines[self._place] = _clean(self._phase.line())
+            self._phase = None
+
+    def _add(self, *texts: str) -> None:
+        self._lines += map(_clean, texts)
+        self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import display
+
+        if self._phase is not None:
+            self._lines[self._place] = _clean(self._phase.line())
+        shown = {"text/plain": "\n".join(self._lines), "text/html": self._html()}
+        if self._output is None:
+            self._output = display(shown, raw=True, display_id=True)
+        else:
+            self._output.update(shown, raw=True)
+        self._drawn = time.monotonic()
+
+    def _html(self) -> str:
+        hidden, last = self._lines[:-LAST_LINES], self._lines[-LAST_LINES:]
+        parts = []
+        if hidden:
+            summary = tag("summary", {}, f"{len(hidden)} lines before")
+            parts += [tag("details", {}, summary, _lines(hidden)), _lines(filter(_is_warning, hidden))]
+        phase = self._phase
+        if phase is not None and phase.total:
+            ends: dict[str, Value] = {"value": phase.done, "max": phase.total}
+            parts.append(tag("progress", {**ends, "aria-label": phase.name, "style": "width:100%"}))
+        return str(tag("div", {}, parts, _lines(last)))
+
+
+def _lines(lines: Iterable[str]) -> Markup:
+    """Lines as HTML, warnings in bold."""
+    style = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.35;margin:0.2em 0"
+    return tag("pre", {"style": style}, join((tag("b", {}, one) if _is_warning(one) else one for one in lines), "\n"))
+
+
+def _is_warning(line: str) -> bool:
+    return line.startswith(WARNING)
+
+
+def _decision(decision: Any) -> str:
+    return f"auto: {decision.path} = {_yaml(decision.value)}  ({decision.reason})"
+
+
+def _clean(text: str) -> str:
+    return printable(redact(text))
+
+
 def _print(text: str) -> None:
-    print(printable(redact(text)), file=sys.stderr, flush=True)
+    print(_clean(text), file=sys.stderr, flush=True)
 
 
 class Live(Listener):
@@ -285,7 +394,7 @@ class Live(Listener):
 
     def warn(self, text: str) -> None:
         """Print it above the bars, in yellow."""
-        self._console.print(_text(f"warning: {text}", "yellow"))
+        self._console.print(_text(WARNING + text, "yellow"))
 
     def decided(self, decisions: Sequence[Any]) -> None:
         """Decisions as an aligned table."""
@@ -369,7 +478,7 @@ def _text(text: str, style: str = "") -> Any:
     """Text in which rich sees no markup, nobody a secret, and the terminal no order."""
     from rich.text import Text
 
-    return Text(printable(redact(text)), style)
+    return Text(_clean(text), style)
 
 
 def _escaped(text: str) -> str:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hfstrat.report.tables import markdown_table, size
 from hfstrat.verbs.progress import observer, show
-
-if TYPE_CHECKING:
-    from hfstrat.hub.push import Pushed
 
 
 def run(
@@ -49,15 +45,4 @@ def run(
         show(markdown_table(["file", "size"], [(file.path, size(file.size)) for file in found.files]))
         for name in found.deleted:
             show(f"{'would be ' if dry_run else ''}deleted: {name}")
-    show(_said(found))
-
-
-def _said(found: Pushed) -> str:
-    what = f"{len(found.files)} files, {size(found.size)}"
-    where = f"{'private' if found.private else 'public'}{', new' if found.created and found.checked else ''}"
-    if found.dry_run:
-        asked = "" if found.checked else "; HF_HUB_OFFLINE is set, so nothing was asked of the Hub"
-        return f"dry run, nothing was sent: {what} would go to {found.url} ({where}{asked})"
-    if not found.changed:
-        return f"nothing has changed since the last push: {found.url} ({where})"
-    return f"{what} sent in one commit: {found.url} ({where})"
+    show(str(found))

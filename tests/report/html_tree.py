@@ -42,6 +42,11 @@ class Node:
         (found,) = self.all(name, **attributes)
         return found
 
+    @property
+    def rows(self) -> list[list[str]]:
+        """The texts of the cells of all tables within it."""
+        return [[cell.text for cell in row if cell.name in ("th", "td")] for row in self.all("tr")]
+
 
 class _Reader(HTMLParser):
     def __init__(self) -> None:

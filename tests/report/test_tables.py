@@ -180,15 +180,6 @@ def test_a_failed_run_and_an_empty_folder_show_that(tmp_path: Path) -> None:
     assert "not a run" in shown(tables.run_table(type(fake.run(tmp_path, "x", "head"))(tmp_path / "empty")))
 
 
-def test_html_is_inline_and_escaped(tmp_path: Path, lines: list[Line]) -> None:
-    html = tables.as_html(tables.comparison_table(lines, title="<b>mine</b>"))
-    assert html.startswith("<pre style=")
-    assert "&lt;b&gt;mine" in html
-    assert "<html" not in html
-    assert "0.890 [0.880–0.900]" in html
-    assert "lora" in fake.run(tmp_path, "notebook", "lora")._repr_html_()
-
-
 @pytest.mark.parametrize(
     ("write", "value", "text"),
     [

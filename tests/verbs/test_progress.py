@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hfstrat.verbs import progress
-from hfstrat.verbs.progress import Listener, Live, Phase, Plain, Quiet, observer, show
+from hfstrat.verbs.progress import Listener, Live, Notebook, Phase, Plain, Quiet, observer, show
 
 DECISIONS = [
     SimpleNamespace(path="train.lr", value=1e-4, reason="full fine-tuning of 22 M parameters"),
@@ -165,6 +166,12 @@ class TestChoice:
         monkeypatch.setenv("TERM", term)
         assert type(observer()) is kind
 
+    def test_one_output_in_a_notebook(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        kernel = type("ZMQInteractiveShell", (), {})()
+        monkeypatch.setitem(progress.sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: kernel))
+        assert type(observer()) is Notebook
+        assert type(observer(quiet=True)) is Quiet
+
     def test_one_process_speaks_for_all(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -197,3 +204,62 @@ def test_slow_work_has_seconds_for_each(clock: SimpleNamespace) -> None:
     clock.now += 9
     phase.advance(2, {})
     assert phase.line() == "load: 2 shards, 4.5 s each, 0:09 elapsed"
+
+
+class TestNotebook:
+    @pytest.fixture
+    def drawn(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+        """What a cell showed, each state of its one output after the other."""
+        shown: list[dict[str, str]] = []
+
+        def display(content: dict[str, str], *, raw: bool, display_id: bool) -> SimpleNamespace:
+            assert not shown, "one output in all"
+            shown.append(content)
+            return SimpleNamespace(update=lambda content, raw: shown.append(content))
+
+        monkeypatch.setattr("IPython.display.display", display)
+        return shown
+
+    def test_tells_the_whole_run_in_one_output(
+        self, drawn: list[dict[str, str]], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        whole_run(Notebook())
+        assert capsys.readouterr() == ("", "")
+        lines = drawn[-1]["text/plain"].splitlines()
+        assert lines[:2] == ["loading [torch]", "auto: train.lr = 0.0001  (full fine-tuning of 22 M parameters)"]
+        assert "fit, validation at 40/100 updates: accuracy 0.5000  f1_macro undefined" in lines
+        assert any(line.startswith("fit: 100%, 130/130 updates") and "loss 0.25  lr 0.0001" in line for line in lines)
+        assert lines[-1].startswith("again: 100%, 1/1 texts")
+
+    def test_the_last_lines_and_warnings_stay_in_sight(self, drawn: list[dict[str, str]]) -> None:
+        whole_run(Notebook())
+        folded, _, seen = drawn[-1]["text/html"].partition("</details>")
+        assert "12 tensors train" in folded
+        assert "12 tensors train" not in seen
+        assert "<b>warning: 3 texts were cut</b>" in seen
+        assert "again: 100%, 1/1 texts" in seen
+        assert "<progress" not in seen  # nothing moves any more
+        assert f"{len(drawn[-1]['text/plain'].splitlines()) - progress.LAST_LINES} lines before" in folded
+
+    def test_a_bar_moves_and_is_not_drawn_for_each_step(
+        self, clock: SimpleNamespace, drawn: list[dict[str, str]]
+    ) -> None:
+        listener = Notebook()
+        listener.phase("fit", 1000, "updates")
+        for _ in range(1000):
+            clock.now += 0.001
+            listener.advance(1)
+        assert 2 < len(drawn) < 10
+        shares = [int(re.search(r'<progress value="(\d+)" max="1000"', one["text/html"])[1]) for one in drawn]  # type: ignore[index]
+        assert shares == sorted(shares)
+        assert shares[-1] > 700
+
+    def test_what_others_wrote_is_text(self, drawn: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MY_TOKEN", "secret-of-mine")
+        listener = Notebook()
+        listener.note("<script>secret-of-mine\x1b[2J")
+        listener.phase("<i>", 3, "texts")
+        assert "&lt;script&gt;***\\x1b[2J" in drawn[-1]["text/html"]
+        assert "&lt;i&gt;" in drawn[-1]["text/html"]
+        assert "<script" not in drawn[-1]["text/html"]
+        assert "<i>" not in drawn[-1]["text/html"]

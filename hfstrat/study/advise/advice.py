@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfstrat.report import tables
+from hfstrat.report.notebook import as_html
 from hfstrat.study.advise.deciding import LEVEL, Decision, Flip, Question, Ranked
 from hfstrat.study.advise.limits import MEASURED, Excluded
 from hfstrat.study.advise.piloting import Pilots
@@ -175,7 +176,7 @@ class Advice:
         return Group(*parts, *(Text(line) for line in lines))
 
     def _repr_html_(self) -> str:
-        return tables.as_html(self)
+        return as_html(self)
 
 
 def _headline(advice: Advice) -> str:
