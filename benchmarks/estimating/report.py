@@ -95,7 +95,20 @@ def _groups(field: str, done: Sequence[Entry]) -> str:
 
 
 def _cases(done: Sequence[Entry]) -> str:
-    titles = ["architecture", "strategy", "batch", "trained", "live, MiB", "", "resident, MiB", "", "GFLOP", "", "s", ""]
+    titles = [
+        "architecture",
+        "strategy",
+        "batch",
+        "trained",
+        "live, MiB",
+        "",
+        "resident, MiB",
+        "",
+        "GFLOP",
+        "",
+        "s",
+        "",
+    ]
     rows = []
     for entry in done:
         said, real = entry["estimated"], entry["measured"]

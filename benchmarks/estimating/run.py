@@ -2,8 +2,8 @@
 
     python benchmarks/estimating/run.py --out DIR [--families bert …] [--strategies lora …] [--note TEXT]
 
-Random models of many architectures are trained on made-up data with every strategy that goes with their task, each with
-two shapes of batch, and each is estimated; every run and every estimate has a process of its own and a cache of its own.
+Random models of many architectures are trained on made-up data with every strategy that goes with their task, each
+with two shapes of batch, and each is estimated; every run and every estimate has a process and a cache of its own.
 What is measured stays in `--out` and is not measured again, so that a benchmark that was killed goes on; without its
 results.jsonl everything is estimated anew beside the runs that are there. Time can be compared only where little else
 runs on the machine. The table goes to benchmarks/estimating.md.
@@ -29,7 +29,7 @@ from benchmarks.comparing.records import Records, commit, machine  # noqa: E402
 from benchmarks.estimating.cases import FAMILIES, SHAPES, STRATEGIES, Case, cases  # noqa: E402
 from benchmarks.estimating.report import report  # noqa: E402
 from hfstrat import execute  # noqa: E402
-from hfstrat.errors import HfstratError, UsageError  # noqa: E402
+from hfstrat.errors import UsageError  # noqa: E402
 from hfstrat.runs.directory import Run  # noqa: E402
 from hfstrat.runs.rows import Row  # noqa: E402
 from hfstrat.study import worker  # noqa: E402

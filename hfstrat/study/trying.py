@@ -34,7 +34,7 @@ from hfstrat.scheduling import Schedule, schedule
 from hfstrat.solving import live_of_features, longest_batch
 from hfstrat.state import State
 from hfstrat.strategies.plan import Fit, Solve
-from hfstrat.tasks.base import DECODER, Encoded, FloatArray, Hidden, IntArray
+from hfstrat.tasks.base import Encoded, FloatArray, Hidden, IntArray
 from hfstrat.training import arithmetic, chunking, engine, scoring
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.optim import freeze, optimizer_for
@@ -332,7 +332,13 @@ class Trial:
             state.training, state.held_out = training, held_out
 
     def _look(
-        self, name: str, data: Encoded, times: float = 1.0, *, kept: scoring.Kept | None = None, up_to: str | None = None
+        self,
+        name: str,
+        data: Encoded,
+        times: float = 1.0,
+        *,
+        kept: scoring.Kept | None = None,
+        up_to: str | None = None,
     ) -> None:
         """Try batches of a split that the model says something about.
 
