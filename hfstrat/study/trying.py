@@ -25,6 +25,7 @@ from hfstrat.models import prefix
 from hfstrat.models.adapters import begins_idle, switched_off
 from hfstrat.models.anatomy import module_at
 from hfstrat.models.build import imitate
+from hfstrat.models.fused import unfused
 from hfstrat.models.pretending import pretend, pretender
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
@@ -198,7 +199,8 @@ class Trial:
         recipe, plan, encoded = self._prepared.recipe, self._prepared.plan, self._prepared.encoded
         splits = [part for name, part in encoded.items() if name != "test"]
         if "test" in encoded:  # some of its tokens may have no row once the vocabulary is compacted
-            self._look("test", encoded["test"], kept=recipe.task.kept)
+            with unfused(self._state.model):  # what is scored is the artefact, loaded again
+                self._look("test", encoded["test"], kept=recipe.task.kept)
         if plan.distillation is not None:
             # As if the teacher were the student with all of its blocks, which is what a student is cut from by default.
             self._look("teacher", self._state.training, plan.body.every)

@@ -127,6 +127,35 @@ def test_arithmetic_is_what_pytorch_counts(tiny_base, monkeypatch, strategy):
     assert few.seconds is None
 
 
+@pytest.mark.parametrize("strategy", ["head-adamw", "partial", "full", "lora", "ia3"])
+def test_arithmetic_is_what_the_run_counts(tiny_base, tmp_path, strategy):
+    """By phase: what is cached, what is evaluated through it, and features without an adapter that does nothing yet."""
+    base = tiny_base("bert", num_hidden_layers=4, **LIVELY)
+    given = recipe(base, KINDS[strategy])
+    parsed, source = load(given)
+    prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
+    passes = Trial(prepared, execute.accelerator_for(prepared.recipe, Path("nowhere")), real=False).tried().passes
+    run = hf.train(given, data=memory(ROWS), runs=tmp_path, quiet=True)
+    phases = json.loads((run.path / "ledger.json").read_text())["phases"]
+    found = {name: one.total_flops for name, one in passes.items()}
+    assert found["fit"] == pytest.approx(phases["train"]["flops"], rel=1e-9)
+    scored = sum(flops for name, flops in found.items() if "validation" in name or name == "test")
+    assert scored == pytest.approx(phases["evaluate"]["flops"], rel=1e-9)
+    if "cache" in phases:
+        cached = sum(flops for name, flops in found.items() if "cache" in name)
+        assert cached == pytest.approx(phases["cache"]["flops"], rel=1e-9)
+
+
+def test_features_are_tried_without_an_adapter_that_does_nothing_yet(tiny_base):
+    found = {}
+    for strategy in ("full", "lora", "ia3", "dora"):
+        parsed, source = load(recipe(tiny_base("bert", **LIVELY), KINDS[strategy]))
+        prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
+        accelerator = execute.accelerator_for(prepared.recipe, Path("nowhere"))
+        found[strategy] = Trial(prepared, accelerator, real=False).tried().passes["features 0"].total_flops
+    assert found["lora"] == found["ia3"] == found["full"] < found["dora"]
+
+
 def test_one_update_takes_the_arithmetic_of_its_products(tiny_base):
     """By hand: two for each weight of a linear layer and token that it sees, forwards, and twice that backwards."""
     given = recipe(tiny_base("bert", **LIVELY), KINDS["full"], model={"attention": "eager"})
