@@ -41,7 +41,7 @@ def fuse(model: nn.Module) -> None:
 @contextmanager
 def unfused(model: nn.Module) -> Iterator[None]:
     """A model whose LoRA layers compute as PEFT's own, as they do once they are loaded from an artefact."""
-    layers = [module for module in model.modules() if type(module) is FusedLinear]
+    layers: list[Any] = [module for module in model.modules() if type(module) is FusedLinear]
     for layer in layers:
         layer.__class__ = Linear
     try:
