@@ -211,6 +211,12 @@ def starts_from_data(model: Any) -> bool:
     return any(getattr(config, "init_lora_weights", None) == "eva" for config in configs)
 
 
+def begins_idle(model: Any) -> bool:
+    """Whether a new adapter changes nothing to begin with, as far as its settings tell."""
+    configs = getattr(model, "peft_config", {}).values()
+    return bool(configs) and not _moves(model) and not any(getattr(config, "use_dora", False) for config in configs)
+
+
 def started_plainly(adapter: Adapter) -> Adapter:
     """An adapter that gets its values from elsewhere, and moves nothing before."""
     options = {name: value for name, value in adapter.options.items() if name != "init_lora_weights"}

@@ -6,6 +6,8 @@ the forward pass and in the backward pass, and what comes in is rounded to bfloa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,6 +36,19 @@ def fuse(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is Linear and type(module.base_layer) is nn.Linear:
             module.__class__ = FusedLinear
+
+
+@contextmanager
+def unfused(model: nn.Module) -> Iterator[None]:
+    """A model whose LoRA layers compute as PEFT's own, as they do once they are loaded from an artefact."""
+    layers: list[Any] = [module for module in model.modules() if type(module) is FusedLinear]
+    for layer in layers:
+        layer.__class__ = Linear
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__class__ = FusedLinear
 
 
 def _plain(layer: Any, adapter: str) -> bool:

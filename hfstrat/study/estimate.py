@@ -29,7 +29,7 @@ from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
 from hfstrat.study.arms import arms_of, without_teacher
 from hfstrat.study.devices import Device
-from hfstrat.study.trying import Trial, Tried
+from hfstrat.study.trying import SAMPLES, Trial, Tried
 from hfstrat.training.engine import is_out_of_memory
 from hfstrat.training.machine import give_back, keep_memory, machine, memory_here
 from hfstrat.training.memory import anonymous_bytes
@@ -43,6 +43,10 @@ MARKS: Mapping[How, str] = {"counted": "", "calibrated": "~", "guessed": "?"}
 _USED = 0.35  # of a GPU's arithmetic, that training reaches: between what small and large models do
 _REACHED = 0.7  # of the rate of a large product of matrices here, by updates and scores of a small encoder
 _PATIENCE = 120.0  # seconds that the calibration of a strategy may take
+_ROUNDED = 1.15  # times the bytes that are alive at once, in a heap of batches of few shapes
+_RECORDS = 25 << 20  # bytes of what a run imports and keeps for its metrics and records
+_KEPT = 1024  # products that oneDNN keeps, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says otherwise
+_COMPILED = 16  # products that are compiled to see what one takes
 
 
 @dataclass(frozen=True)
@@ -231,7 +235,8 @@ def estimate(
         planned = [arm for arm in arms_of(parsed, folder, arms, [parsed.seed]) if arm.floor is None]
     if not planned:
         raise UsageError(Problem("a floor trains no model", hint="Name a strategy, such as --arms head,lora"))
-    rate = _rate()
+    rate, kernel = _rate(), _kernel()
+    held: list[int] = []
     materials: dict[str, Material] = {}
     found = []
     for arm in planned:
@@ -240,9 +245,9 @@ def estimate(
             with located(source):
                 materials[arm.amount] = read_data(arm.recipe, data, source)
         observer.note(f"{name}: trying its stages")
-        asked = _Asked(name, arm.recipe, folder, device, limit, price, calibrate, rate)
+        asked = _Asked(name, arm.recipe, folder, device, limit, price, calibrate, rate, kernel)
         try:
-            found.append(_estimated(asked, materials[arm.amount], source, data))
+            found.append(_estimated(asked, materials[arm.amount], source, data, held))
         except UsageError as error:
             if len(planned) == 1:
                 raise
@@ -261,9 +266,10 @@ class _Asked:
     price: float | None
     calibrate: bool
     rate: float  # operations a second of a large product of matrices here
+    kernel: float  # bytes that a product of a new shape takes for good
 
 
-def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Estimate:
+def _estimated(asked: _Asked, material: Material, source: Any, data: Any, held: list[int]) -> Estimate:
     ledger = Ledger()
     # A teacher that this comparison would train first is not there to be opened.
     recipe = without_teacher(asked.recipe, asked.folder)
@@ -278,17 +284,19 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any) -> Est
         teacher_is_there=teacher.parent != asked.folder or (teacher / "status.json").is_file(),
     )
     gc.collect()
-    give_back()  # what the strategy before has left in the heap is none of this one's
-    before = anonymous_bytes() or 0
+    give_back()  # what the strategy before has left in the heap is none of this one's, nor what it has compiled
+    held.append(anonymous_bytes() or 0)
+    before = min(held)
     tried = _counted(prepared, asked)
     if asked.device is not None:  # other kernels, the allocator's rounding, CUDA's context
         live = Figure.within(tried.live, "guessed", 1.15)
         resident = Figure(1.1 * live.value + 2**30, "guessed", live.value + 2**29, 1.3 * live.value + 1.5 * 2**30)
     else:
         live = Figure.within(tried.live, "counted", 1.02)
+        compiled = min(_KEPT, tried.products) * asked.kernel
+        likely = before + _ROUNDED * live.value + compiled + _RECORDS
         # What is free is given back from `HOLES` on, some updates later.
-        likely = before + HOLES * live.value
-        resident = Figure(likely, "calibrated", before + live.value, before + (HOLES + 1.5) * live.value)
+        resident = Figure(likely, "calibrated", before + live.value, likely + (HOLES + 0.5) * live.value)
     seconds = _seconds(tried, prepared, asked, resident, ledger)
     parameters = outline(prepared)["parameters"]
     trained = parameters["trainable"]
@@ -373,8 +381,8 @@ def _seconds(tried: Tried, prepared: Prepared, asked: _Asked, resident: Figure, 
 
 def _slow(tried: Tried, rate: float) -> bool:
     """Whether to measure would take long: some updates and batches of each kind, several times each."""
-    # Each sample is made once to be counted, once to get going, and three times to be timed.
-    tries = sum(5 * flops for one in tried.passes.values() for flops in one.flops)
+    # Each of some samples is made once to get going, and three times to be timed.
+    tries = sum(4 * sum(one.flops) * min(1.0, SAMPLES / len(one.flops)) for one in tried.passes.values() if one.flops)
     return tries / (_REACHED * rate) > _PATIENCE
 
 
@@ -387,6 +395,17 @@ def _rate() -> float:
     for _ in range(4):
         left @ right
     return 4 * 2 * size**3 / (time.perf_counter() - start)
+
+
+def _kernel() -> float:
+    """Bytes of memory that stay taken by a bfloat16 product of matrices of shapes that were not multiplied before."""
+    left, right = torch.randn(64, 64, dtype=torch.bfloat16), torch.randn(64, 64, dtype=torch.bfloat16)
+    left @ right
+    give_back()  # or they would take what is free
+    before = anonymous_bytes()
+    for rows in range(1, 1 + _COMPILED):
+        left[:rows] @ right
+    return max(0.0, ((anonymous_bytes() or 0) - (before or 0)) / _COMPILED)
 
 
 def _largest(tried: Tried, resident: Figure, limit: int) -> int | None:

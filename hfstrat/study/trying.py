@@ -19,11 +19,13 @@ import torch
 
 from hfstrat import fitting
 from hfstrat.caching import Form, cached_blocks
-from hfstrat.data.batching import collate, costliest, cut, evaluation_rows
+from hfstrat.data.batching import Batch, collate, costliest, cut, evaluation_rows
 from hfstrat.execute import arithmetic_of, compact_for, judge_of
 from hfstrat.models import prefix
+from hfstrat.models.adapters import begins_idle, switched_off
 from hfstrat.models.anatomy import module_at
 from hfstrat.models.build import imitate
+from hfstrat.models.fused import unfused
 from hfstrat.models.pretending import pretend, pretender
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
@@ -33,7 +35,7 @@ from hfstrat.scheduling import Schedule, schedule
 from hfstrat.solving import live_of_features, longest_batch
 from hfstrat.state import State
 from hfstrat.strategies.plan import Fit, Solve
-from hfstrat.tasks.base import DECODER, Encoded, FloatArray, Hidden, IntArray
+from hfstrat.tasks.base import Encoded, FloatArray, Hidden, IntArray
 from hfstrat.training import arithmetic, chunking, engine, scoring
 from hfstrat.training.memory import LiveBytes
 from hfstrat.training.optim import freeze, optimizer_for
@@ -41,12 +43,14 @@ from hfstrat.training.optim import freeze, optimizer_for
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SAMPLES = 3  # batches of different sizes that are tried of each kind of pass
+SAMPLES = 3  # batches of different sizes that are timed of each kind of pass
 _LOOKED_AT = 2000  # batches whose sizes are looked at; of more, as many at even distances
 _TIMES = 3  # that a batch is timed at most; the median counts
 _TIMED_FOR = 0.6  # seconds after which a batch is not timed again: one that takes long varies less
 Run = Callable[[int], Iterator[Any]]
 """Makes so many equal passes, one a turn."""
+Made = tuple[Sequence[Batch], Run]
+"""What is computed at once, and how."""
 T = TypeVar("T")
 
 
@@ -56,11 +60,11 @@ class Pass:
 
     Args:
         count: How many there are.
-        sizes: What each takes to be computed grows with, `(batches looked at, sizes)`: tokens with padding, windows,
-            and the sum over windows of their squared lengths.
-        samples: Which of them were tried.
+        sizes: What each takes to be computed grows with, `(batches looked at, sizes)`, as `arithmetic.size_of` has it.
+        samples: Which of them were tried: those that a run counts.
         flops: Floating-point operations of each that was tried, a product with a sum counted as two.
-        seconds: What each took; empty where no time was measured.
+        seconds: What each took; None where it was not timed, and empty where none was.
+        products: Different bfloat16 products in each that was tried.
         times: How often all of them are made.
         timed: Another pass, whose batches take as long for their arithmetic and were timed in place of these.
     """
@@ -69,29 +73,36 @@ class Pass:
     sizes: FloatArray
     samples: list[int]
     flops: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float | None] = field(default_factory=list)
+    products: list[int] = field(default_factory=list)
     times: float = 1.0
     timed: Pass | None = None
 
     @property
     def total_flops(self) -> float:
-        """Of all batches: exact where what a model computes is a sum of what `sizes` has."""
+        """Of all batches, as the run will count them: exact where what a model computes is a sum of what sizes have."""
         return self._over_all(self._flops_of_each())
 
     @property
     def total_seconds(self) -> float | None:
         """Of all batches, by a line through what was measured; None where nothing was."""
         timed = self.timed or self
-        if not timed.seconds:
+        if not any(timed.seconds):
             return None
         start, rate = timed.line()
         return self._over_all(start + rate * self._flops_of_each())
 
+    @property
+    def total_products(self) -> float:
+        """Different bfloat16 products of all batches, of which those of one size have the same."""
+        return len(np.unique(self.sizes, axis=0)) * statistics.mean(self.products) if self.products else 0.0
+
     def line(self) -> tuple[float, float]:
         """Seconds of a batch without arithmetic, and of each floating-point operation."""
-        flops, seconds = np.array(self.flops), np.array(self.seconds)
+        timed = [(flops, taken) for flops, taken in zip(self.flops, self.seconds, strict=True) if taken is not None]
+        flops, seconds = np.array(timed).T
         scale = flops.max()
-        if len({*self.flops}) < 2:
+        if len({*flops}) < 2:
             return (0.0, float(np.median(seconds)) / scale) if scale else (float(np.median(seconds)), 0.0)
         from scipy.optimize import nnls
 
@@ -101,8 +112,7 @@ class Pass:
         return float(start), float(rate) / scale
 
     def _flops_of_each(self) -> FloatArray:
-        sizes = self.sizes[:, : len(self.samples)]  # as many as can be told apart
-        found: FloatArray = sizes @ arithmetic.rates(sizes[self.samples], np.array(self.flops))
+        found: FloatArray = self.sizes @ arithmetic.rates(self.sizes[self.samples], np.array(self.flops))
         return found
 
     def _over_all(self, each: FloatArray) -> float:
@@ -131,6 +141,11 @@ class Tried:
     def flops(self) -> float:
         """Of the whole run."""
         return sum(one.total_flops for one in self.passes.values())
+
+    @property
+    def products(self) -> float:
+        """Different bfloat16 products of the whole run."""
+        return sum(one.total_products for one in self.passes.values())
 
     @property
     def seconds(self) -> float | None:
@@ -183,27 +198,39 @@ class Trial:
         """All stages, and what is scored in between and afterwards."""
         recipe, plan, encoded = self._prepared.recipe, self._prepared.plan, self._prepared.encoded
         splits = [part for name, part in encoded.items() if name != "test"]
-        evaluations = 0
         if "test" in encoded:  # some of its tokens may have no row once the vocabulary is compacted
-            self._look("test", encoded["test"])
+            with unfused(self._state.model):  # what is scored is the artefact, loaded again
+                self._look("test", encoded["test"], kept=recipe.task.kept)
         if plan.distillation is not None:
             # As if the teacher were the student with all of its blocks, which is what a student is cut from by default.
             self._look("teacher", self._state.training, plan.body.every)
         for stage in plan.stages:
             if isinstance(stage, Solve):
                 self._tried.live = max(self._tried.live, self._solve(stage))
-                for place, part in enumerate(splits):
-                    self._look(f"features {place}", part)
+                with self._as_for_features(stage):
+                    for place, part in enumerate(splits):
+                        self._look(f"features {place}", part)
             else:
-                evaluations += self._fit(stage)
+                self._fit(stage)
         validation = encoded.get("validation")
         settled = recipe.task.calibrates or recipe.task.thresholded(self._prepared.material.labels.problem)
-        if validation is not None and evaluations + settled:
-            self._look("validation", validation, evaluations + settled)
+        if validation is not None and settled:
+            self._look("validation", validation, kept=recipe.task.kept)
         return self._tried
 
     def _in_mode(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._mode is None else self._mode
+
+    @contextmanager
+    def _as_for_features(self, stage: Solve) -> Iterator[None]:
+        """The model without its output, and an adapter that does nothing yet where a run leaves it out.
+
+        As in `caching.features_of`.
+        """
+        prepared, model = self._prepared, self._state.model
+        is_left_out = prepared.recipe.train.cache and prepared.base.adapter is None and begins_idle(model)
+        with scoring.output_removed(model, stage.output), switched_off(model) if is_left_out else nullcontext():
+            yield
 
     def _solve(self, stage: Solve) -> int:
         state = self._state
@@ -219,27 +246,26 @@ class Trial:
         state.trained |= {f"{stage.output}.weight", f"{stage.output}.bias"}
         return live
 
-    def _fit(self, stage: Fit) -> int:
-        """Try a stage; how often it evaluates."""
+    def _fit(self, stage: Fit) -> None:
+        """Try a stage, what it keeps and what it evaluates."""
         state, recipe = self._state, self._prepared.recipe
         steps = schedule(recipe, self._prepared.plan, state.training, stage)
         if not len(steps):
-            return 0
+            return
         with self._in_mode():
             compact_for(stage.train, state, None)
         state.trained |= {*freeze(state.model, stage)}
         depth = cached_blocks(state, len(steps) / steps.per_epoch)
         form = self._form(depth) if depth else None
         if form is not None:
-            share = depth / len(self._prepared.anatomy.stacks[0])
+            block = self._prepared.anatomy.stacks[0][depth - 1]
             for place, part in enumerate(part for name, part in self._prepared.encoded.items() if name != "test"):
-                self._look(f"{stage.name}: cache {place}", part, share)
+                self._look(f"{stage.name}: cache {place}", part, up_to=block)
         with nullcontext() if form is None else self._stubbed(depth, form):
             self._updates(stage, steps)
-        every = recipe.evaluate.every
-        if every == "epoch":
-            return sum(map(steps.ends_epoch, range(len(steps)))) + (not steps.ends_epoch(len(steps) - 1))
-        return -(-len(steps) // int(every))
+            if state.held_out is not None:
+                evaluations = _evaluations(steps, recipe.evaluate.every)
+                self._look(f"{stage.name}: validation", state.held_out, evaluations, kept=recipe.task.kept)
 
     def _updates(self, stage: Fit, steps: Schedule) -> None:
         """Try the updates of a stage: the one that takes most memory, and some of different sizes."""
@@ -253,9 +279,10 @@ class Trial:
         def step_of(rows: IntArray) -> engine.Step:
             return fitting.step_of(fitting.Planned(0.0, rows, 0), prepared, data, accelerator, state.micro)
 
-        def updates(rows: IntArray) -> Run:
+        def updates(rows: IntArray) -> Made:
             step = step_of(rows)
-            return lambda times: fitting.tried_updates(model, optimizer, [step] * times, loss, state, stage)
+            run = partial(fitting.tried_updates, model, optimizer, loss=loss, state=state, stage=stage)
+            return step.batches, lambda times: run(steps=[step] * times)
 
         def live_of(rows: IntArray) -> int:
             step = step_of(rows)
@@ -271,7 +298,7 @@ class Trial:
         live = max(tried)
         if live > self._tried.live:
             # The passes of an update differ in size, and the largest is the one to be made smaller.
-            pass_ = max(cut(data, tried[live], budget), key=lambda part: _size(data, part)[0])
+            pass_ = max(cut(data, tried[live], budget), key=lambda part: arithmetic.size_of(collate(data, part))[0])
             half = len(pass_) // 2
             self._tried.live, self._tried.together = live, len(pass_)
             self._tried.live_of_one = max(0.0, live_of(pass_) - live_of(pass_[half:])) / max(1, half)
@@ -293,30 +320,51 @@ class Trial:
     def _stubbed(self, depth: int, form: Form) -> Iterator[None]:
         """Stubs for what is computed once."""
         state = self._state
-        training = state.training
-        stored = np.broadcast_to(np.zeros((), form.stored), form.whole(training))
-        self._tried.cached = max(self._tried.cached, stored.dtype.itemsize * stored.size)
-        state.training = training.with_hidden(Hidden(stored, form.dtype))
+        training, held_out = state.training, state.held_out
+        hidden = Hidden(np.broadcast_to(np.zeros((), form.stored), form.whole(training)), form.dtype)
+        self._tried.cached = max(self._tried.cached, hidden.values.dtype.itemsize * hidden.values.size)
+        state.training = training.with_hidden(hidden)
+        if held_out is not None:
+            own = np.broadcast_to(np.zeros((), form.stored), form.whole(held_out))
+            state.held_out = held_out.with_hidden(Hidden(own, form.dtype))
         try:
             with prefix.stubbed(state.model, self._prepared.anatomy.stacks[0][:depth], form.wrap):
                 yield
         finally:
-            state.training = training
+            state.training, state.held_out = training, held_out
 
-    def _look(self, name: str, data: Encoded, times: float = 1.0) -> None:
-        """Try batches of a split that the model says something about, so many times."""
+    def _look(
+        self,
+        name: str,
+        data: Encoded,
+        times: float = 1.0,
+        *,
+        kept: scoring.Kept | None = None,
+        up_to: str | None = None,
+    ) -> None:
+        """Try batches of a split that the model says something about.
+
+        Args:
+            name: Of the pass.
+            data: The split.
+            times: How often all of them are made.
+            kept: What is kept of what it says, as in `scoring.logits`.
+            up_to: The block at which a pass ends; None where it does not.
+        """
         state, size = self._state, self._prepared.recipe.evaluate.batch_size
+        device = self._accelerator.device
 
-        def looks(rows: IntArray) -> Run:
+        def looks(rows: IntArray) -> Made:
             batch = collate(data, rows)
+            said = partial(scoring.kept_of, state.model, batch, device, kept, self._accelerator)
 
             def run(times: int) -> Iterator[None]:
                 for _ in range(times):
                     with scoring.evaluating(state.model), torch.no_grad(), self._accelerator.autocast():
-                        engine.logits_of(state.model, batch, self._accelerator.device)
+                        said() if up_to is None else prefix.output_of(state.model, up_to, said)
                     yield None
 
-            return run
+            return [batch], run
 
         rows, count = _some([*evaluation_rows(data, size)])
         found = self._pass(name, data, rows, count, size * data.longest, looks, like=self._looked)
@@ -330,7 +378,7 @@ class Trial:
         rows: Sequence[IntArray],
         count: int,
         budget: int,
-        runs: Callable[[IntArray], Run],
+        made: Callable[[IntArray], Made],
         like: Pass | None = None,
     ) -> Pass:
         """Count the arithmetic of some of the batches; where tensors are there, take their time as well.
@@ -341,24 +389,29 @@ class Trial:
             rows: Samples of each batch that is looked at.
             count: How many batches there are.
             budget: Tokens of a forward pass.
-            runs: Makes a batch's passes.
+            made: Makes a batch and its passes.
             like: A pass whose batches take as long for their arithmetic as these, and were timed.
         """
-        sizes = np.array([sum(_size(data, part) for part in cut(data, which, budget)) for which in rows], np.float64)
-        found = Pass(count, sizes, _samples(sizes), timed=like)
+        if data.signals is None:
+            sizes = [arithmetic.size_of(*made(which)[0]) for which in rows]
+        else:  # to read them takes long, and their sizes are known
+            sizes = [_size_of_signals(data, cut(data, which, budget)) for which in rows]
+        found = Pass(count, np.array(sizes), arithmetic.telling(np.array(sizes)), timed=like)
+        timed = _timed(found) if self._real and like is None else ()
         known = self._counted.get(name)
         for number, place in enumerate(found.samples):
-            run = runs(rows[place])
-            found.flops.append(self._flops(run) if known is None else known.flops[number])
-            if self._real and like is None:
-                found.seconds.append(_duration(run(1 + _TIMES)))
+            _, run = made(rows[place])
+            flops, products = self._counts(run) if known is None else (known.flops[number], known.products[number])
+            found.flops.append(flops)
+            found.products.append(products)
+            found.seconds.append(_duration(run(1 + _TIMES)) if place in timed else None)
         return found
 
-    def _flops(self, run: Run) -> float:
+    def _counts(self, run: Run) -> tuple[float, int]:
         with self._in_mode(), arithmetic.Counter() as counter:
             for _ in run(1):
                 pass
-        return counter.flops
+        return counter.flops, len(counter.products)
 
 
 def _duration(passes: Iterator[Any]) -> float:
@@ -374,6 +427,13 @@ def _duration(passes: Iterator[Any]) -> float:
         if sum(found[1:]) > _TIMED_FOR:
             break
     return statistics.median(found[1:])
+
+
+def _evaluations(steps: Schedule, every: Any) -> int:
+    """How often validation is looked at: after so many updates or each epoch, and at the end."""
+    if every == "epoch":
+        return sum(map(steps.ends_epoch, range(len(steps)))) + (not steps.ends_epoch(len(steps) - 1))
+    return -(-len(steps) // int(every))
 
 
 def _training(prepared: Prepared) -> Encoded:
@@ -393,26 +453,17 @@ def _some(each: Sequence[T]) -> tuple[list[T], int]:
     return [each[int(place)] for place in places], len(each)
 
 
-def _size(data: Encoded, rows: IntArray) -> FloatArray:
-    if data.signals is not None:
-        lengths = np.asarray(data.lengths)[rows]
-        return np.array([lengths.sum(), len(rows), (lengths.astype(np.float64) ** 2).sum()])
-    windows = data.windows_of(rows)
-    tokens, squares = [], []
-    for name, column in data.columns.items():
-        if name in ("input_ids", DECODER):
-            lengths = column.lengths[windows]
-            wide = lengths.astype(np.float64) if data.packed else np.full(len(windows), float(lengths.max(initial=0)))
-            tokens.append(wide.sum())
-            squares.append((wide**2).sum())
-    return np.array([*tokens, len(windows), *squares])
+def _size_of_signals(data: Encoded, parts: Sequence[IntArray]) -> FloatArray:
+    """What `arithmetic.size_of` says of pictures or sounds that are computed at once, filled up to the longest."""
+    example = data.samples[:1]
+    scale = arithmetic.size_of(collate(data, example))[0] / data.lengths[example[0]]
+    numbers = np.array([scale * len(part) * data.lengths[part].max() for part in parts])
+    counts = np.array([len(part) for part in parts])
+    found: FloatArray = np.stack([numbers, counts, numbers**2 / counts, counts], axis=1).sum(axis=0)
+    return found
 
 
-def _samples(sizes: FloatArray) -> list[int]:
-    """A small, a middling and a large batch, of different sizes."""
-    by_size = np.argsort(sizes[:, 0], kind="stable")
-    places = by_size[np.unique(np.linspace(0, len(by_size) - 1, SAMPLES).astype(int))]
-    found: dict[tuple[float, ...], int] = {}
-    for place in places:
-        found.setdefault(tuple(sizes[place]), int(place))
-    return list(found.values())
+def _timed(found: Pass) -> set[int]:
+    """A small, a middling and a large batch of those that are tried."""
+    by_size = sorted(found.samples, key=lambda place: float(found.sizes[place, 0]))
+    return {by_size[int(place)] for place in np.linspace(0, len(by_size) - 1, min(SAMPLES, len(by_size)))}

@@ -26,6 +26,7 @@ from hfstrat.tasks.base import DECODER, FloatArray
 _APART = 1.5  # by which factor a batch is larger or smaller than those that were counted, to be counted as well
 _ROUNDING = 1e-9  # of a size, that is no size of its own
 _COMPOSITE = DispatchKey.CompositeImplicitAutograd
+_PRODUCTS = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "baddbmm")}
 
 
 class Counter(TorchDispatchMode):
@@ -36,6 +37,7 @@ class Counter(TorchDispatchMode):
 
     Attributes:
         flops: The count.
+        products: What differs in bfloat16 products, by operation and shapes: oneDNN compiles and keeps each of them.
     """
 
     supports_higher_order_operators = True  # such as flex attention
@@ -43,6 +45,7 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0.0
+        self.products: set[tuple[Any, ...]] = set()
         self._formulas = {**flop_registry, **_more()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -62,6 +65,9 @@ class Counter(TorchDispatchMode):
         formula = self._formulas.get(operation)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
+            given = [value for value in args if isinstance(value, torch.Tensor)]
+            if operation in _PRODUCTS and given[0].dtype == torch.bfloat16:
+                self.products.add((operation, *(tuple(value.shape) for value in given)))
         return result
 
 
@@ -118,6 +124,55 @@ def _size_of_one(batch: Batch) -> FloatArray:
     return np.array([*numbers, windows, *squares, len(batch.units)], np.float64)
 
 
+class _Counted:
+    """Sizes of passes that were counted, and whether they tell what another one takes."""
+
+    def __init__(self) -> None:
+        self._span: list[FloatArray] = []
+        self._near: set[int] = set()
+        self._scale: Any = None
+
+    def tell_of(self, size: FloatArray) -> bool:
+        """Whether a pass of this size needs not be counted."""
+        return self._apart(size) is None and _place(size) in self._near
+
+    def add(self, size: FloatArray) -> None:
+        """A pass of this size was counted."""
+        direction = self._apart(size)
+        if direction is not None:
+            self._span.append(direction)
+        self._near.add(_place(size))
+
+    def _apart(self, size: FloatArray) -> FloatArray | None:
+        """What of a size is no sum of those that were counted, of length 1; None where it is."""
+        if self._scale is None:
+            self._scale = np.where(size > 0, size, 1.0)
+        rest: FloatArray = size / self._scale
+        length = float(np.linalg.norm(rest))
+        for direction in self._span:
+            rest = rest - (rest @ direction) * direction
+        left = float(np.linalg.norm(rest))
+        return rest / left if left > _ROUNDING * length else None
+
+
+def _place(size: FloatArray) -> int:
+    return round(math.log(max(size[0], 1.0), _APART))
+
+
+def telling(sizes: FloatArray) -> list[int]:
+    """Places of the passes that a `Meter` would count of these.
+
+    Args:
+        sizes: What they grow with, `(passes, sizes)`.
+    """
+    counted, found = _Counted(), []
+    for place, size in enumerate(sizes):
+        if not counted.tell_of(size):
+            counted.add(size)
+            found.append(place)
+    return found
+
+
 class Meter:
     """Counts what passes of one kind take: those of sizes that tell something new, as they are made.
 
@@ -128,9 +183,7 @@ class Meter:
     def __init__(self) -> None:
         self._sizes: list[FloatArray] = []
         self._flops: list[float] = []
-        self._span: list[FloatArray] = []
-        self._near: set[int] = set()
-        self._scale: Any = None
+        self._counted = _Counted()
         self._whole: Any = 0.0
         self._rates: Any = 0.0
 
@@ -153,24 +206,13 @@ class Meter:
         Args:
             size: What it grows with, `(sizes,)`, the same for all passes of this kind.
         """
-        if self._scale is None:
-            self._scale = np.where(size > 0, size, 1.0)
-        place = round(math.log(max(size[0], 1.0), _APART))
-        rest = size / self._scale
-        length = float(np.linalg.norm(rest))
-        for direction in self._span:
-            rest = rest - (rest @ direction) * direction
-        left = float(np.linalg.norm(rest))
-        is_new = left > _ROUNDING * length
-        if is_new or place not in self._near:
+        if self._counted.tell_of(size):
+            yield
+        else:
             with Counter() as counted:
                 yield
+            self._counted.add(size)
             self._sizes.append(size)
             self._flops.append(counted.flops)
             self._rates = rates(np.stack(self._sizes), np.array(self._flops))
-            self._near.add(place)
-            if is_new:
-                self._span.append(rest / left)
-        else:
-            yield
         self._whole = self._whole + size

@@ -14,9 +14,10 @@ from hfstrat import execute, fitting
 from hfstrat.errors import RecipeError, UsageError
 from hfstrat.prepare import prepare
 from hfstrat.recipe.loading import load
-from hfstrat.study import devices, trying
+from hfstrat.study import devices
 from hfstrat.study.estimate import estimate
 from hfstrat.study.trying import Pass, Trial
+from hfstrat.training import arithmetic
 from hfstrat.training.arithmetic import Counter
 from hfstrat.training.machine import machine
 from tests import tiny
@@ -107,25 +108,52 @@ def test_every_task_is_estimated(shop, tmp_path, task, kind):
 
 @pytest.mark.parametrize("strategy", ["full", "partial", "qlora", "head"])
 def test_arithmetic_is_what_pytorch_counts(tiny_base, monkeypatch, strategy):
-    """Three samples say what all batches take, and those that are not there what those that are."""
+    """A few samples say what all batches take, and those that are not there what those that are."""
     given = recipe(tiny_base("bert", **LIVELY), KINDS[strategy], train={"epochs": 1, "batch_size": 8})
     parsed, source = load(given)
     prepared = prepare(parsed, machine(), memory=memory(tiny.reviews(200, classes=3)), source=source)
     accelerator = execute.accelerator_for(prepared.recipe, Path("nowhere"))
     few = Trial(prepared, accelerator, real=False).tried()
-    monkeypatch.setattr(trying, "SAMPLES", 10_000)
+    monkeypatch.setattr(arithmetic, "telling", lambda sizes: [*range(len(sizes))])
     every = Trial(prepared, accelerator, real=True).tried()
     assert {*few.passes} == {*every.passes}
     for name, one in few.passes.items():
         whole = every.passes[name]
         assert whole.count == one.count
-        assert len(one.flops) <= 3
-        # Batches of one size are tried once.
-        known = {tuple(whole.sizes[place]): flops for place, flops in zip(whole.samples, whole.flops, strict=True)}
-        assert one.total_flops == pytest.approx(sum(known[tuple(size)] for size in whole.sizes), rel=1e-6)
+        assert len(one.flops) <= min(whole.count, 6)
+        assert one.total_flops == pytest.approx(one.times * sum(whole.flops), rel=1e-6)
     assert every.seconds is not None
     assert every.seconds > 0
     assert few.seconds is None
+
+
+@pytest.mark.parametrize("strategy", ["head-adamw", "partial", "full", "lora", "ia3"])
+def test_arithmetic_is_what_the_run_counts(tiny_base, tmp_path, strategy):
+    """By phase: what is cached, what is evaluated through it, and features without an adapter that does nothing yet."""
+    base = tiny_base("bert", num_hidden_layers=4, **LIVELY)
+    given = recipe(base, KINDS[strategy])
+    parsed, source = load(given)
+    prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
+    passes = Trial(prepared, execute.accelerator_for(prepared.recipe, Path("nowhere")), real=False).tried().passes
+    run = hf.train(given, data=memory(ROWS), runs=tmp_path, quiet=True)
+    phases = json.loads((run.path / "ledger.json").read_text())["phases"]
+    found = {name: one.total_flops for name, one in passes.items()}
+    assert found["fit"] == pytest.approx(phases["train"]["flops"], rel=1e-9)
+    scored = sum(flops for name, flops in found.items() if "validation" in name or name == "test")
+    assert scored == pytest.approx(phases["evaluate"]["flops"], rel=1e-9)
+    if "cache" in phases:
+        cached = sum(flops for name, flops in found.items() if "cache" in name)
+        assert cached == pytest.approx(phases["cache"]["flops"], rel=1e-9)
+
+
+def test_features_are_tried_without_an_adapter_that_does_nothing_yet(tiny_base):
+    found = {}
+    for strategy in ("full", "lora", "ia3", "dora"):
+        parsed, source = load(recipe(tiny_base("bert", **LIVELY), KINDS[strategy]))
+        prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
+        accelerator = execute.accelerator_for(prepared.recipe, Path("nowhere"))
+        found[strategy] = Trial(prepared, accelerator, real=False).tried().passes["features 0"].total_flops
+    assert found["lora"] == found["ia3"] == found["full"] < found["dora"]
 
 
 def test_one_update_takes_the_arithmetic_of_its_products(tiny_base):
@@ -137,7 +165,7 @@ def test_one_update_takes_the_arithmetic_of_its_products(tiny_base):
     trial = Trial(prepared, accelerator, real=True)
     found = trial.tried().passes["fit"]
     place = found.samples[-1]
-    tokens, windows, squares = found.sizes[place]
+    tokens, windows, squares, _ = found.sizes[place]
     config = prepared.base.config
     inner = [
         size for name, size in prepared.anatomy.parameters.items() if ".layer." in name and name.endswith("weight")
@@ -153,7 +181,7 @@ def test_one_update_takes_the_arithmetic_of_its_products(tiny_base):
 def test_a_line_through_what_was_timed():
     sizes = np.array([[length, 1.0, length**2] for length in (1, 2, 3, 4, 5)])
     flops = 100 * sizes[:, 0]
-    found = Pass(10, sizes, [0, 4], flops=[*flops[[0, 4]]], seconds=[3.0, 7.0])
+    found = Pass(10, sizes, [0, 2, 4], flops=[*flops[[0, 2, 4]]], seconds=[3.0, None, 7.0])
     assert found.total_flops == pytest.approx(2 * flops.sum())
     assert found.total_seconds == pytest.approx(2 * (3 + 4 + 5 + 6 + 7))
     alike = Pass(10, sizes[:1], [0], flops=[100.0], seconds=[3.0])

@@ -1,0 +1,1 @@
+"""How good the estimates of `hfstrat estimate` are."""
