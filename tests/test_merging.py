@@ -88,7 +88,9 @@ def test_the_sum_of_several_adapters_is_the_weighted_sum_of_what_they_change(tin
     torch.testing.assert_close(both.classifier.weight, 0.7 * heads[0] + 0.3 * heads[1], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("how", ["linear", "ties", "dare_linear", "dare_ties"])
+@pytest.mark.parametrize(
+    "how", ["linear", *(pytest.param(how, marks=pytest.mark.slow) for how in ("ties", "dare_linear", "dare_ties"))]
+)
 def test_other_ways_to_combine(how, tiny_base, tmp_path):
     base = tiny_base("bert", **LIVELY)
     runs = [trained(base, tmp_path, name=name, seed=seed) for seed, name in enumerate(("first", "second"))]

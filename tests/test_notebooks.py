@@ -154,6 +154,7 @@ def tiny_encoder(tiny_base: Callable[..., Path]) -> str:
     return str(tiny_base("bert", sentence_transformers="mean", initializer_range=0.2))
 
 
+@pytest.mark.slow
 def test_the_first_run(execute: Callable[..., Executed], tiny_encoder: str) -> None:
     found = execute("1", BASE=tiny_encoder, PER_CLASS=2)
     run = found.folder / "runs/first"

@@ -302,6 +302,16 @@ def test_what_an_adapter_became_stands_on_the_first_base(later, adapted, name, t
     assert json.loads(done.out)["prediction"] in run.read("env.json")["labels"]["names"], done.err
 
 
+def test_a_base_that_was_named_from_where_its_run_began_is_found_from_elsewhere(chain, tmp_path, monkeypatch):
+    shutil.copytree(chain["full"].run.path, tmp_path / "here" / "runs" / "full")
+    monkeypatch.chdir(tmp_path / "here")
+    found = train(recipe(Path("runs/full"), LORA, "adapter", train={"max_steps": 1}), GOOD, Path("runs"))
+    path = found.run.path.resolve()
+    monkeypatch.chdir(tmp_path)
+    decoded = Predictor.of(path).decide(found.prepared.material.examples["test"])[0]
+    assert decoded.logits == pytest.approx(logits_of(Run(path)), abs=1e-6)
+
+
 def test_the_run_that_an_adapter_went_on_from_may_go(adapted, tmp_path):
     shutil.copytree(adapted("lora").run.path, tmp_path / "first")
     found = train(recipe(tmp_path / "first", LORA, "second", train={"max_steps": 1}), ROWS, tmp_path)

@@ -186,10 +186,19 @@ def under_adapter(adapter: Path) -> tuple[str, dict[str, Any]]:
         below = Path(os.path.expanduser(asked["base"]))
         # The run that it went on from may be gone, and the base of both be there.
         model = model if Path(model["base"]).is_dir() and not below.exists() else asked
-    location = locate(model["base"])
+    location = locate(_named_from_here(model["base"], adapter))
     if (Path(location) / "adapter_config.json").is_file():
         return under_adapter(Path(location))
     return location, _revision(location, model.get("revision"))
+
+
+def _named_from_here(base: str, adapter: Path) -> str:
+    """A base that was named from where its run was started, in most cases a folder above the run's own."""
+    given = Path(base)
+    if base.startswith(("package:", "~")) or given.is_absolute() or given.exists():
+        return base
+    above = (parent / given for parent in adapter.resolve().parents)
+    return next((str(folder) for folder in above if folder.is_dir()), base)
 
 
 def _revision(location: str, revision: str | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ PLACES: dict[str, tuple[Any, str, str]] = {
     "checkpoint: not renamed": (Path, "rename", "before"),
     "checkpoint: renamed": (checkpoints.files, "prune", "before"),
     "checkpoint: pruned": (checkpoints.files, "prune", "after"),
-    "cache: features": (solving, "_solution", "before"),
+    "cache: features": (solving, "_told", "before"),
     "cache: solved": (solving, "_put_in", "after"),
     "cache: teacher": (safetensors.numpy, "save_file", "after"),
     "beginning": (beginning, "newest", "before"),

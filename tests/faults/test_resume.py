@@ -62,7 +62,7 @@ def test_words_and_questions_in_windows_go_on_as_well(kind, rows, windows, tiny_
 @pytest.mark.parametrize(
     ("family", "task", "metrics"),
     [
-        ("bert", {"kind": "masked_lm", "max_length": 16}, ["perplexity"]),
+        pytest.param("bert", {"kind": "masked_lm", "max_length": 16}, ["perplexity"], marks=pytest.mark.slow),
         ("gpt2", {"kind": "causal_lm", "max_length": 16}, ["perplexity"]),
         pytest.param(
             "t5",
@@ -81,11 +81,13 @@ def test_language_models_go_on_as_well(family, task, metrics, tiny_base, tmp_pat
     check_goes_on(given, rows, tmp_path)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+SLOW = [pytest.param(strategy, "bf16", marks=pytest.mark.slow) for strategy in ("full", "lora")]  # the others: as these
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision"), [*((strategy, "fp32") for strategy in STRATEGIES), ("partial", "bf16"), *SLOW]
+)
 def test_stopped_anywhere_and_resumed_is_never_stopped(strategy, precision, tiny_base, teacher, tmp_path):
-    if precision == "bf16" and strategy not in ("partial", "full", "lora"):
-        pytest.skip("the others take the same path")
     given = recipe_for(strategy, tiny_base, teacher, train={"precision": precision})
     counter = Calls()
     whole = execute.train(given, data=memory(ROWS), runs=tmp_path / "whole", observer=counter)

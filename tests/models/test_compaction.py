@@ -200,7 +200,14 @@ def assert_the_same_bytes(one: Run, other: Run) -> None:
 
 @pytest.mark.parametrize(
     ("family", "precision"),
-    [*((family, "fp32") for family in FAMILIES), ("bert", "bf16"), ("electra", "float64")],
+    [
+        *(
+            pytest.param(family, "fp32", marks=[pytest.mark.slow] * (family not in ("bert", "roberta")))
+            for family in FAMILIES
+        ),
+        ("bert", "bf16"),
+        ("electra", "float64"),
+    ],
 )
 def test_a_run_is_the_same_with_it_and_without(tiny_base, tmp_path, family, precision):
     """Fifty updates whose gradients are clipped."""

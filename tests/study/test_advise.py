@@ -347,6 +347,7 @@ class Notes(Observer):
         self.notes.append(text)
 
 
+@pytest.mark.slow
 def test_the_test_split_decides_nothing_and_pilots_are_run_once(tiny_base, tmp_path, eager, monkeypatch):
     monkeypatch.setattr(piloting, "_expected", lambda *_: 0.0)  # which takes longer than these pilots
     base = tiny_base("bert", **LIVELY)
@@ -380,6 +381,7 @@ def test_pilots_that_cannot_change_the_answer_are_not_run(tiny_base, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_pilots_that_take_too_long_are_not_run(tiny_base, tmp_path, monkeypatch):
     monkeypatch.setattr(piloting, "why_not", lambda *_: "")
     assert "on all examples" in asked(tiny_base("bert", **LIVELY), arms=["head", "full"], pilots=True).pilots.reason

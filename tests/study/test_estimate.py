@@ -64,8 +64,9 @@ def predicted(given: dict[str, Any], rows: Any, **options: Any) -> Any:
     return found.arms[0]
 
 
+QUICK = {*(("bert", kind) for kind in ("head", "partial", "full", "lora", "qlora")), ("gpt2", "lora")}
 PAIRS = [
-    pytest.param(family, kind, marks=[pytest.mark.slow] * (family != "bert" and (family, kind) != ("gpt2", "lora")))
+    pytest.param(family, kind, marks=[pytest.mark.slow] * ((family, kind) not in QUICK))
     for family in ("bert", "gpt2", "deberta-v2", "roberta")
     for kind in KINDS
 ]
@@ -85,8 +86,8 @@ def test_memory_is_what_a_run_measures(tiny_base, tmp_path, family, strategy):
     assert found.live.value == pytest.approx(live, rel=0.0 if family == "bert" and bound == 0.02 else bound)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize("strategy", ["full", "lora"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("strategy", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_precision_counts(tiny_base, tmp_path, strategy, precision):
     given = recipe(
         tiny_base("bert", **LIVELY), KINDS[strategy], train={"precision": precision, "batch_size": 16, "epochs": 2}
@@ -127,7 +128,10 @@ def test_arithmetic_is_what_pytorch_counts(tiny_base, monkeypatch, strategy):
     assert few.seconds is None
 
 
-@pytest.mark.parametrize("strategy", ["head-adamw", "partial", "full", "lora", "ia3"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["partial", "lora", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("head-adamw", "full", "ia3"))],
+)
 def test_arithmetic_is_what_the_run_counts(tiny_base, tmp_path, strategy):
     """By phase: what is cached, what is evaluated through it, and features without an adapter that does nothing yet."""
     base = tiny_base("bert", num_hidden_layers=4, **LIVELY)
@@ -146,6 +150,7 @@ def test_arithmetic_is_what_the_run_counts(tiny_base, tmp_path, strategy):
         assert cached == pytest.approx(phases["cache"]["flops"], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_features_are_tried_without_an_adapter_that_does_nothing_yet(tiny_base):
     found = {}
     for strategy in ("full", "lora", "ia3", "dora"):

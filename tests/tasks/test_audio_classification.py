@@ -419,7 +419,7 @@ def test_a_run_goes_on_from_another_ones_head(family, tiny_base, tmp_path):
     [
         ("wav2vec2", {"kind": "full"}, {"shift": 0.2, "noise": [5, 20], "crop": True}),
         (AST, {"kind": "full"}, {"time_masks": [1, 5]}),
-        ("hubert", {"kind": "head"}, {"gain": 6}),
+        pytest.param("hubert", {"kind": "head"}, {"gain": 6}, marks=pytest.mark.slow),
     ],
     ids=["waves", "spectrograms", "head"],
 )

@@ -290,6 +290,7 @@ def test_a_run_leaves_a_detector_that_transformers_alone_loads(family, strategy,
     assert hf.evaluate(run)["metrics"]["map"]["value"] == pytest.approx(run.metrics["metrics"]["map"]["value"])
 
 
+@pytest.mark.slow
 def test_a_detector_from_a_shape_alone_learns_and_goes_on_to_other_classes(tmp_path):
     folder = write_folder(tmp_path / "scenes", 48)
     shape = {"model_type": "rt_detr", **tiny.RT_DETR, "freeze_backbone_batch_norms": False}
@@ -326,9 +327,8 @@ def test_a_detector_from_a_shape_alone_learns_and_goes_on_to_other_classes(tmp_p
     assert any("bbox" in name for name in moved)
 
 
-@pytest.mark.parametrize(
-    "strategy", [pytest.param({"kind": "scratch"}, marks=pytest.mark.slow), {"kind": "partial", "last_n": 1}], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [{"kind": "scratch"}, {"kind": "partial", "last_n": 1}], ids=str)
 def test_a_run_with_noise_and_varied_boxes_goes_on(strategy, tiny_base, tmp_path):
     rows = [{**row(number), "image": row(number)["image"].tolist()} for number in range(24)]
     varied = {"flip": True, "crop": 0.5, "colour": 0.2, "erase": 0.2}

@@ -47,7 +47,10 @@ def trained(given, runs, rows=ROWS, **settings):
 @pytest.mark.parametrize(
     ("family", "strategy", "task"),
     [
-        *((family, TOP, {}) for family in FAMILIES),
+        *(
+            pytest.param(family, TOP, {}, marks=[pytest.mark.slow] * (family not in ("bert", "gpt2", "roberta")))
+            for family in FAMILIES
+        ),
         ("bert", TOP, WINDOWS),
         ("bert", {"kind": "head", "solver": "adamw"}, {}),
         ("bert", {**TOP, "last_n": 2, "gradual": True}, {}),
@@ -177,6 +180,7 @@ def test_an_adapter_that_does_nothing_yet_shares_what_the_base_gives(tiny_base, 
         assert substance(hit)["tensors"] == substance(alone)["tensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{"init_lora_weights": "pissa"}, {"init_lora_weights": False}], ids=str)
 def test_an_adapter_that_does_something_has_features_of_its_own(tiny_base, tmp_path, changed):
     base = tiny_base("bert", **LIVELY)

@@ -149,6 +149,7 @@ def test_the_compact_vocabulary_changes_nothing(two, processes):
     assert compact.log() == whole.log()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(two, tiny_base, tmp_path):
     """One process is asked to end, the main process writes the checkpoint, and all of them end."""
     stop = {"process": 0, "update": 3}

@@ -34,6 +34,7 @@ def given(tiny_base, tmp_path, monkeypatch) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_estimate_is_the_same_as_with_one(given):
     done = hfstrat("estimate", "mine.yaml", "--arms", "head,lora", "--no-calibrate", "--json")
     assert done.code == 0, done.err
