@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from hfstrat.beginning import Beginning, as_written, beginning, run_directory, under_way
 from hfstrat.checkpoints import FOLDER, Checkpoints, go_on
@@ -345,15 +346,7 @@ def _run(
 ) -> None:
     recipe, plan = prepared.recipe, prepared.plan
     with ledger.phase("load"):
-        model = build(
-            prepared.base,
-            prepared.shape,
-            plan,
-            prepared.anatomy,
-            recipe.seed,
-            recipe.task.peft_task_type,
-            arithmetic_of(recipe),
-        )
+        model = model_of(prepared)
     training = _training(prepared, accelerator, run, ledger, observer)
     main = accelerator.is_main_process
     kept = Checkpoints(run.path / FOLDER if main else None, recipe.train)
@@ -467,6 +460,20 @@ def _training(prepared: Prepared, accelerator: Accelerator, run: Run, ledger: Le
         encoded = more[1] if more is not None else None
         folder = teacher.folder(run.path)
         return taught(data, encoded, texts, teacher, prepared.recipe, accelerator, folder, observer, meter)
+
+
+def model_of(prepared: Prepared) -> nn.Module:
+    """The model of a prepared run, before any of its stages."""
+    recipe = prepared.recipe
+    return build(
+        prepared.base,
+        prepared.shape,
+        prepared.plan,
+        prepared.anatomy,
+        recipe.seed,
+        recipe.task.peft_task_type,
+        arithmetic_of(recipe),
+    )
 
 
 def arithmetic_of(recipe: Recipe) -> Arithmetic:

@@ -29,7 +29,7 @@ from benchmarks.comparing.records import Records, commit, machine  # noqa: E402
 from benchmarks.estimating.cases import FAMILIES, SHAPES, STRATEGIES, Case, cases  # noqa: E402
 from benchmarks.estimating.report import report  # noqa: E402
 from hfstrat import execute  # noqa: E402
-from hfstrat.errors import UsageError  # noqa: E402
+from hfstrat.errors import HfstratError, UsageError  # noqa: E402
 from hfstrat.runs.directory import Run  # noqa: E402
 from hfstrat.runs.rows import Row  # noqa: E402
 from hfstrat.study import worker  # noqa: E402
@@ -66,7 +66,7 @@ def compared(case: Case, folder: Path, *, calibrate: bool) -> Figures:
     recipe = case.recipe(folder)
     try:
         return {"measured": alone(measured, recipe, folder), "estimated": alone(estimated, recipe, folder, calibrate)}
-    except Exception as error:
+    except (HfstratError, MemoryError, RuntimeError) as error:  # of which a process that was killed is one
         return {"error": f"{type(error).__name__}: {error}"}
 
 

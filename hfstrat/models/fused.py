@@ -1,7 +1,7 @@
 """LoRA's layers in fewer operations: PEFT's own layer goes over the whole output three times to add its product.
 
-On a CPU that shows in the time of an update. Here the product is added where it is computed, in
-the forward pass and in the backward pass, and what comes in is rounded to bfloat16 once.
+On a CPU that shows in the time of an update. Here the product is added where it is computed, in the forward pass and in
+the backward pass, and what comes in is rounded to bfloat16 once.
 """
 
 from __future__ import annotations

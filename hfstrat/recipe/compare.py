@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hfstrat.errors import Problem, UsageError
 from hfstrat.recipe.data import PerClass, Seed
 from hfstrat.recipe.train import Rate
 from hfstrat.spec import Spec
@@ -15,12 +17,22 @@ FLOORS = ("majority", "tfidf", "lookup", "pixels")
 Floor = Literal["majority", "tfidf", "lookup", "pixels"]
 Limit = Annotated[int, Field(ge=1)] | PerClass | Literal["all"]
 Budget = Annotated[str, Field(pattern=r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)[smh]$")]
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
 
 
-def seconds_of(budget: str) -> float:
-    """Seconds of a budget."""
-    return float(budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[budget[-1]]
+def seconds_of(text: str) -> float:
+    """`2h`, `90 min`, `1h30m`, `45s` or `1d`, in seconds.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|m|s)[a-z]*\s*", text.lower())
+    whole = re.fullmatch(r"\s*(?:\d+(?:\.\d+)?\s*(?:d|days?|h|hours?|m|min|minutes?|s|sec|seconds?)\s*)+", text.lower())
+    total = sum(float(number) * SECONDS[unit] for number, unit in parts)
+    if whole is None or not total:
+        raise UsageError(Problem(f"'{text}' is no time", hint="Write 2h, 90min or 1h30m"))
+    return total
 
 
 def suffix(limit: Limit) -> str:

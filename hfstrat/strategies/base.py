@@ -169,9 +169,7 @@ def epochs_for(sizes: Sizes, *, updates: int = 1000, least: int = 3, most: int =
 def body_defaults(sizes: Sizes, what: str) -> Mapping[str, Setting]:
     """Learning rate, decay and dropout where pretrained weights themselves are trained.
 
-    The learning rates of BERT's and MiniLM's papers; where a body is a hundredth of theirs, such as a sound classifier
-    of 0.24 M parameters that goes on with other labels, 1e-4 moves nothing in a thousand examples
-    (`benchmarks/sounds.py`).
+    The learning rates of BERT's and MiniLM's papers; the smaller a body, the higher the rate that it needs.
 
     Args:
         sizes: What they depend on.

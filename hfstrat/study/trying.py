@@ -25,7 +25,6 @@ from hfstrat.models import prefix
 from hfstrat.models.adapters import begins_idle, switched_off
 from hfstrat.models.anatomy import module_at
 from hfstrat.models.build import imitate
-from hfstrat.models.fused import unfused
 from hfstrat.models.pretending import pretend, pretender
 from hfstrat.models.quantize import tensors
 from hfstrat.prepare import Prepared
@@ -199,7 +198,7 @@ class Trial:
         recipe, plan, encoded = self._prepared.recipe, self._prepared.plan, self._prepared.encoded
         splits = [part for name, part in encoded.items() if name != "test"]
         if "test" in encoded:  # some of its tokens may have no row once the vocabulary is compacted
-            with unfused(self._state.model):  # what is scored is the artefact, loaded again
+            with self._as_loaded_again():
                 self._look("test", encoded["test"], kept=recipe.task.kept)
         if plan.distillation is not None:
             # As if the teacher were the student with all of its blocks, which is what a student is cut from by default.
@@ -220,6 +219,14 @@ class Trial:
 
     def _in_mode(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._mode is None else self._mode
+
+    def _as_loaded_again(self) -> AbstractContextManager[None]:
+        """The model as it computes once it was saved, which is what is scored on the test split."""
+        if not self._prepared.recipe.train.fused_lora:
+            return nullcontext()
+        from hfstrat.models.fused import unfused
+
+        return unfused(self._state.model)
 
     @contextmanager
     def _as_for_features(self, stage: Solve) -> Iterator[None]:

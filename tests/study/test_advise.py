@@ -16,6 +16,7 @@ import yaml
 
 import hfstrat as hf
 from hfstrat.errors import UsageError
+from hfstrat.recipe.compare import seconds_of
 from hfstrat.recipe.loading import load
 from hfstrat.runs.events import Observer
 from hfstrat.strategies import STRATEGIES
@@ -23,7 +24,7 @@ from hfstrat.study.advise import piloting
 from hfstrat.study.advise.advising import advise
 from hfstrat.study.advise.deciding import Belief, Question, Rung, decide, flips, prior, probabilities, updated
 from hfstrat.study.advise.evidence import Evidence, Floor, Level, Probe, Slope
-from hfstrat.study.advise.limits import Limits, Option, at_once, beyond, price_of, seconds_of
+from hfstrat.study.advise.limits import Limits, Option, at_once, beyond, price_of
 from hfstrat.study.advise.probing import slope
 from hfstrat.study.advise.rules import WITH_PROBE, WITHOUT_PROBE, predict
 from tests import tiny

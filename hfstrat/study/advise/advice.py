@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from hfstrat.report import tables
 from hfstrat.report.notebook import as_html
 from hfstrat.study.advise.deciding import LEVEL, Decision, Flip, Question, Ranked
+from hfstrat.study.advise.evidence import INTERVAL
 from hfstrat.study.advise.limits import MEASURED, Excluded
 from hfstrat.study.advise.piloting import Pilots
 
 if TYPE_CHECKING:
     import pandas
     from rich.console import RenderableType
-
-INTERVAL = 1.96
 
 
 @dataclass(frozen=True)

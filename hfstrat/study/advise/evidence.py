@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+INTERVAL = 1.96
+"""Standard deviations on each side of a normal mean that are its 95 % interval."""
 POINTS = 100.0
 """Points from a perfect score down to none at all, or to what the same answer for everything has."""
 
@@ -160,7 +162,7 @@ class Evidence:
         """Standard error of the probe's score on validation, in points."""
         if self.probe is None or self.probe.low is None or self.probe.high is None:
             return 0.0
-        return abs(self.points(self.probe.high) - self.points(self.probe.low)) / (2 * 1.96)
+        return abs(self.points(self.probe.high) - self.points(self.probe.low)) / (2 * INTERVAL)
 
     def at(self, rows: int) -> Evidence:
         """What would be known with another number of examples, by the slopes of the curves.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hfstrat.errors import Problem, UsageError, did_you_mean
+from hfstrat.recipe.compare import seconds_of
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.report import tables
 from hfstrat.strategies import STRATEGIES
@@ -17,7 +18,6 @@ from hfstrat.study.devices import bytes_of
 
 CHANGING = ("scratch", "distill")
 """Strategies whose model may have another shape than the base."""
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True)
@@ -163,20 +163,6 @@ def at_once(recipe: Recipe, limits: Limits, arms: Sequence[str] | None = None) -
 
 def _has_teacher(recipe: Recipe) -> bool:
     return not getattr(recipe.strategy, "teacher", ARM).startswith(ARM)
-
-
-def seconds_of(text: str) -> float:
-    """`2h`, `90 min`, `1h30m`, `45s` or `1d`, in seconds.
-
-    Raises:
-        UsageError: It is something else.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|m|s)[a-z]*\s*", text.lower())
-    whole = re.fullmatch(r"\s*(?:\d+(?:\.\d+)?\s*(?:d|days?|h|hours?|m|min|minutes?|s|sec|seconds?)\s*)+", text.lower())
-    total = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    if whole is None or not total:
-        raise UsageError(Problem(f"'{text}' is no time", hint="Write 2h, 90min or 1h30m"))
-    return total
 
 
 def price_of(text: str) -> float:

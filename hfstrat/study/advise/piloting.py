@@ -20,7 +20,7 @@ from hfstrat.recipe.loading import Source
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.events import Observer
 from hfstrat.study.advise.deciding import Decision, Question, Ranked, Rung, decide
-from hfstrat.study.advise.evidence import Evidence
+from hfstrat.study.advise.evidence import INTERVAL, Evidence
 from hfstrat.study.arms import strategy_of
 from hfstrat.study.compare import Comparison, compare
 from hfstrat.study.estimate import estimate
@@ -159,7 +159,7 @@ def read_rung(found: Comparison, kinds: Sequence[str], size: int, evidence: Evid
     ):
         return Rung(size, scores, evidence.noise**2)
     assert evidence.point is not None, "scores have points"
-    error = sum(spreads) / len(spreads) / (2 * 1.96) / evidence.point
+    error = sum(spreads) / len(spreads) / (2 * INTERVAL) / evidence.point
     return Rung(size, scores, error**2 / 2)
 
 

@@ -17,9 +17,8 @@ from torch.nn import functional
 
 from hfstrat import metrics
 from hfstrat.errors import Problem, UsageError
-from hfstrat.execute import accelerator_for, arithmetic_of, judge_of, threads_of
+from hfstrat.execute import accelerator_for, judge_of, model_of, threads_of
 from hfstrat.judge import Judge
-from hfstrat.models.build import build
 from hfstrat.prepare import Material, Prepared, prepare
 from hfstrat.recipe.loading import Source
 from hfstrat.recipe.recipe import Recipe
@@ -343,15 +342,7 @@ def _state(prepared: Prepared, observer: Observer) -> State:
     torch.set_num_threads(threads_of(recipe, here.cores, 1))
     if here.device == "cpu":
         keep_memory()
-    model = build(
-        prepared.base,
-        prepared.shape,
-        prepared.plan,
-        prepared.anatomy,
-        recipe.seed,
-        recipe.task.peft_task_type,
-        arithmetic_of(recipe),
-    )
+    model = model_of(prepared)
     accelerator = accelerator_for(recipe, Path("nowhere"))
     return State(
         prepared, accelerator, observer, judge_of(prepared), Ledger(), Log(None), model, prepared.encoded["train"]
