@@ -208,7 +208,8 @@ def test_the_light_half_loads_nothing_heavy() -> None:
 
 def test_peft_is_loaded_for_adapters_alone() -> None:
     """It takes seconds, for it loads bitsandbytes, which asks PyTorch for its compiler."""
-    code = "import sys, hfstrat.execute, hfstrat.study.estimate\nprint(*sorted({'peft', 'bitsandbytes'} & set(sys.modules)))"
+    imports = "import sys, hfstrat.execute, hfstrat.study.estimate"
+    code = f"{imports}\nprint(*sorted({{'peft', 'bitsandbytes'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
