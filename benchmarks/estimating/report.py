@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from benchmarks.comparing.records import Entry, Records
 from hfstrat.report.tables import markdown_table
+from hfstrat.study.estimate import HEAP
 
 MIB = 2**20
 RESIDENT = 0.1, 30 * MIB
@@ -59,6 +62,8 @@ def _summary(done: Sequence[Entry]) -> str:
         f"live peak off by {_middle(live)} (median), {_worst(live)} (worst)",
         f"resident memory within 10 % + 30 MiB in {_count(done, _resident_fits)}, off by {_middle(resident)} (median), "
         f"{_worst(resident)} (worst); within its interval in {_count(done, _resident_inside)}",
+        f"the heap is taken for {HEAP} times the live bytes; by least squares on every second architecture, "
+        + " and ".join(f"{slope:.2f} (within in {within} of the others)" for slope, within in _heaps(done)),
         f"trained parameters the same in {_count(done, _trained_same)}",
         f"FLOPs the same in {_count(others, _flops_same)} runs without a Solve, off by {_worst(_off(others, 'flops'))} "
         f"at most; by {_worst(_off(solved, 'flops'))} at most in the {len(solved)} with one",
@@ -72,6 +77,33 @@ def _summary(done: Sequence[Entry]) -> str:
     else:
         lines.append("time was not calibrated: it is a guess, and not to be compared")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _heaps(done: Sequence[Entry]) -> list[tuple[float, str]]:
+    """The heap's bytes for each live one on half of the architectures, and how many cases of the others it suits.
+
+    Shares of what was measured are fitted.
+    """
+    names, found = sorted({entry["family"] for entry in done}), []
+    for half in (names[::2], names[1::2]):
+        own = [entry for entry in done if entry["family"] in half]
+        if not own or len(own) == len(done):
+            continue
+        of_live = [entry["estimated"]["live"]["value"] / entry["measured"]["resident"] for entry in own]
+        rest = [(entry["measured"]["resident"] - _without_heap(entry)) / entry["measured"]["resident"] for entry in own]
+        slope = sum(map(operator.mul, of_live, rest)) / sum(one**2 for one in of_live)
+        others = [entry for entry in done if entry["family"] not in half]
+        found.append((slope, _count(others, partial(_near_with, slope))))
+    return found
+
+
+def _near_with(slope: float, entry: Entry) -> bool:
+    return _is_near(_without_heap(entry) + slope * entry["estimated"]["live"]["value"], entry["measured"]["resident"])
+
+
+def _without_heap(entry: Entry) -> float:
+    said = entry["estimated"]
+    return float(said["resident"]["value"] - HEAP * said["live"]["value"])
 
 
 def _groups(field: str, done: Sequence[Entry]) -> str:
@@ -150,9 +182,12 @@ def _flops_same(entry: Entry) -> bool:
 
 
 def _resident_fits(entry: Entry) -> bool:
+    return _is_near(entry["estimated"]["resident"]["value"], entry["measured"]["resident"])
+
+
+def _is_near(resident: float, measured: float) -> bool:
     share, more = RESIDENT
-    measured = entry["measured"]["resident"]
-    return bool(abs(entry["estimated"]["resident"]["value"] - measured) <= share * measured + more)
+    return abs(resident - measured) <= share * measured + more
 
 
 def _resident_inside(entry: Entry) -> bool:

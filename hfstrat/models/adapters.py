@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -209,6 +210,12 @@ def starts_from_data(model: Any) -> bool:
     """Whether a model's adapter wants to see the training data before it starts."""
     configs = getattr(model, "peft_config", {}).values()
     return any(getattr(config, "init_lora_weights", None) == "eva" for config in configs)
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether PEFT has put adapters into a model; it is loaded then, and takes a second or two where it is not."""
+    peft: Any = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
 
 
 def begins_idle(model: Any) -> bool:

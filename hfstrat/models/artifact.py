@@ -14,7 +14,7 @@ from torch import nn
 
 from hfstrat.errors import ModelError, Problem
 from hfstrat.models import modeling_pooled, quantize
-from hfstrat.models.adapters import save_adapter, unwarned
+from hfstrat.models.adapters import is_adapted, save_adapter, unwarned
 from hfstrat.models.growing import Grown, grow, set_rows
 from hfstrat.models.modeling_pooled import PooledConfig, PooledForSequenceClassification
 from hfstrat.models.pooled import register
@@ -37,24 +37,23 @@ def save(model: nn.Module, processor: Processor, folder: Path, base_name: str, e
         base_name: Public name of the base, in place of any path of this machine.
         extra: Entries for the configuration (`max_length`, `threshold`, …).
     """
-    from peft import PeftModel
-
     shutil.rmtree(folder, ignore_errors=True)
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    adapted: Any = model if is_adapted(model) else None
+    inner: Any = model if adapted is None else adapted.get_base_model()
     for config in (inner.config, getattr(inner.config, "backbone_config", None)):
         if config is not None:
             config._name_or_path = base_name
     inner.name_or_path = base_name
     inner.config.hfstrat = extra
-    if isinstance(model, PeftModel):
+    if adapted is not None:
         inner.config.architectures = [type(inner).__name__]  # as `save_pretrained` of a whole model does
         # A base is quantised when it is loaded; said here, it would be taken for weights that are quantised already.
         inner.config.__dict__.pop("quantization_config", None)
-        for adapter in model.peft_config.values():
+        for adapter in adapted.peft_config.values():
             if adapter.peft_type == "ADALORA":
                 # The best state may be from before ranks were cut for good: keep all of them, cut ones are zero.
                 setattr(adapter, "rank_pattern", None)  # noqa: B010 - a field of AdaLoRA's configuration alone
-        save_adapter(model, folder)
+        save_adapter(adapted, folder)
         inner.config.save_pretrained(folder)
         if isinstance(inner.config, PooledConfig):
             shutil.copy(modeling_pooled.__file__, folder / "modeling_pooled.py")
@@ -97,7 +96,6 @@ def load(
         ModelError: The folder holds no artefact.
     """
     import transformers
-    from peft import PeftModel
 
     register()
     if not (folder / "config.json").is_file():
@@ -129,6 +127,8 @@ def load(
     quantize.keep_differentiable(body)
     if stored is not None and dequantize:
         quantize.dequantize(body)
+    from peft import PeftModel
+
     with unwarned():
         return PeftModel.from_pretrained(body, str(folder)).eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,16 +57,21 @@ def to_json(storage: Quantization, head: Sequence[str], compute: str) -> dict[st
     }
 
 
+def _has_bits(module: Any, bits: int) -> bool:
+    """Whether a layer is one of bitsandbytes, which is loaded then; to load it for others takes seconds."""
+    library: Any = sys.modules.get("bitsandbytes")
+    return library is not None and isinstance(module, library.nn.Linear4bit if bits == 4 else library.nn.Linear8bitLt)
+
+
 def keep_differentiable(model: nn.Module) -> None:
     """Keep 4-bit layers from packing their weights for inference.
 
     On CPUs with AVX512_BF16 the first evaluation would repack them in place, and from then on they pass no gradient and
     de-quantise to noise; to be called right after loading.
     """
-    import bitsandbytes
-
-    for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
+    modules: Iterator[Any] = model.modules()
+    for module in modules:
+        if _has_bits(module, 4):
             module.support_avx512bf16_for_cpu = False
 
 
@@ -110,11 +116,10 @@ def pretend_quantized(module: Any, empty: Callable[..., torch.Tensor]) -> nn.Par
     Returns:
         None where the module is no such layer.
     """
-    import bitsandbytes
+    if not _has_bits(module, 4):
+        return None
     from bitsandbytes.functional import QuantState
 
-    if not isinstance(module, bitsandbytes.nn.Linear4bit):
-        return None
     shape = torch.Size((module.out_features, module.in_features))
     given: Any = module.weight
     blocks = -(-shape.numel() // given.blocksize)
@@ -131,17 +136,16 @@ def pretend_quantized(module: Any, empty: Callable[..., torch.Tensor]) -> nn.Par
 
 def tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     """All tensors that a model holds: parameters, buffers, and the scales of quantised weights."""
-    import bitsandbytes
-
     yield from model.parameters()
     yield from model.buffers()
-    for module in model.modules():
+    modules: Iterator[Any] = model.modules()
+    for module in modules:
         weight: Any = getattr(module, "weight", None)
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
+        if _has_bits(module, 4):
             state = weight.quant_state
             for part in (state, state.state2) if state.nested else (state,):
                 yield from (part.absmax, part.code)
-        elif isinstance(module, bitsandbytes.nn.Linear8bitLt):
+        elif _has_bits(module, 8):
             # They move from the weight to the layer at its first use.
             yield weight.SCB if module.state.SCB is None else module.state.SCB
 

@@ -7,6 +7,7 @@ a few batches on random weights of the same shapes.
 from __future__ import annotations
 
 import gc
+import importlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
 
 How = Literal["counted", "calibrated", "guessed"]
 MARKS: Mapping[How, str] = {"counted": "", "calibrated": "~", "guessed": "?"}
+HEAP = 1.5
+"""Bytes of the heap for each that is alive at once; benchmarks/estimating.md has what is measured."""
 _USED = 0.35  # of a GPU's arithmetic, that training reaches: between what small and large models do
 _REACHED = 0.7  # of the rate of a large product of matrices here, by updates and scores of a small encoder
 _PATIENCE = 120.0  # seconds that the calibration of a strategy may take
-_ROUNDED = 1.15  # times the bytes that are alive at once, in a heap of batches of few shapes
-_RECORDS = 25 << 20  # bytes of what a run imports and keeps for its metrics and records
 _KEPT = 1024  # products that oneDNN keeps, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says otherwise
-_COMPILED = 16  # products that are compiled to see what one takes
+_COMPILED = 64  # products that are compiled to see what one takes
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ def estimate(
     rate, kernel = _rate(), _kernel()
     held: list[int] = []
     materials: dict[str, Material] = {}
+    importlib.import_module("hfstrat.metrics.modules")  # a run holds it too: no small part of what a small one takes
     found = []
     for arm in planned:
         name = arm.recipe.name.rpartition("-seed")[0]
@@ -286,7 +288,7 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any, held: 
     gc.collect()
     give_back()  # what the strategy before has left in the heap is none of this one's, nor what it has compiled
     held.append(anonymous_bytes() or 0)
-    before = min(held)
+    before = min(held) - _COMPILED * asked.kernel  # which were compiled to be measured, and stay
     tried = _counted(prepared, asked)
     if asked.device is not None:  # other kernels, the allocator's rounding, CUDA's context
         live = Figure.within(tried.live, "guessed", 1.15)
@@ -294,7 +296,7 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any, held: 
     else:
         live = Figure.within(tried.live, "counted", 1.02)
         compiled = min(_KEPT, tried.products) * asked.kernel
-        likely = before + _ROUNDED * live.value + compiled + _RECORDS
+        likely = before + HEAP * live.value + compiled
         # What is free is given back from `HOLES` on, some updates later.
         resident = Figure(likely, "calibrated", before + live.value, likely + (HOLES + 0.5) * live.value)
     seconds = _seconds(tried, prepared, asked, resident, ledger)

@@ -34,6 +34,7 @@ from hfstrat.scheduling import Schedule, schedule
 from hfstrat.solving import live_of_features, longest_batch
 from hfstrat.state import State
 from hfstrat.strategies.plan import Fit, Solve
+from hfstrat.study.products import Sides, products_of_all, sides_of
 from hfstrat.tasks.base import Encoded, FloatArray, Hidden, IntArray
 from hfstrat.training import arithmetic, chunking, engine, scoring
 from hfstrat.training.memory import LiveBytes
@@ -63,7 +64,7 @@ class Pass:
         samples: Which of them were tried: those that a run counts.
         flops: Floating-point operations of each that was tried, a product with a sum counted as two.
         seconds: What each took; None where it was not timed, and empty where none was.
-        products: Different bfloat16 products in each that was tried.
+        products: The different bfloat16 products of all of them.
         times: How often all of them are made.
         timed: Another pass, whose batches take as long for their arithmetic and were timed in place of these.
     """
@@ -73,7 +74,7 @@ class Pass:
     samples: list[int]
     flops: list[float] = field(default_factory=list)
     seconds: list[float | None] = field(default_factory=list)
-    products: list[int] = field(default_factory=list)
+    products: set[arithmetic.Product] = field(default_factory=set)
     times: float = 1.0
     timed: Pass | None = None
 
@@ -90,11 +91,6 @@ class Pass:
             return None
         start, rate = timed.line()
         return self._over_all(start + rate * self._flops_of_each())
-
-    @property
-    def total_products(self) -> float:
-        """Different bfloat16 products of all batches, of which those of one size have the same."""
-        return len(np.unique(self.sizes, axis=0)) * statistics.mean(self.products) if self.products else 0.0
 
     def line(self) -> tuple[float, float]:
         """Seconds of a batch without arithmetic, and of each floating-point operation."""
@@ -142,9 +138,9 @@ class Tried:
         return sum(one.total_flops for one in self.passes.values())
 
     @property
-    def products(self) -> float:
-        """Different bfloat16 products of the whole run."""
-        return sum(one.total_products for one in self.passes.values())
+    def products(self) -> int:
+        """Different bfloat16 products of the whole run that are compiled and kept."""
+        return sum(product.is_kept for product in set().union(*(one.products for one in self.passes.values())))
 
     @property
     def seconds(self) -> float | None:
@@ -358,7 +354,8 @@ class Trial:
             kept: What is kept of what it says, as in `scoring.logits`.
             up_to: The block at which a pass ends; None where it does not.
         """
-        state, size = self._state, self._prepared.recipe.evaluate.batch_size
+        state, recipe = self._state, self._prepared.recipe
+        size = recipe.evaluate.batch_size if kept is None else recipe.evaluation_size
         device = self._accelerator.device
 
         def looks(rows: IntArray) -> Made:
@@ -400,25 +397,32 @@ class Trial:
             like: A pass whose batches take as long for their arithmetic as these, and were timed.
         """
         if data.signals is None:
-            sizes = [arithmetic.size_of(*made(which)[0]) for which in rows]
+            batches = [made(which)[0] for which in rows]
+            sizes = [arithmetic.size_of(*parts) for parts in batches]
+            sides = [[*map(sides_of, parts)] for parts in batches]
         else:  # to read them takes long, and their sizes are known
-            sizes = [_size_of_signals(data, cut(data, which, budget)) for which in rows]
+            cuts = [cut(data, which, budget) for which in rows]
+            sizes = [_size_of_signals(data, parts) for parts in cuts]
+            sides = [[(int(data.lengths[part].max()), len(part)) for part in parts] for parts in cuts]
         found = Pass(count, np.array(sizes), arithmetic.telling(np.array(sizes)), timed=like)
         timed = _timed(found) if self._real and like is None else ()
         known = self._counted.get(name)
+        products: list[tuple[list[Sides], set[arithmetic.Product]]] = []
         for number, place in enumerate(found.samples):
             _, run = made(rows[place])
-            flops, products = self._counts(run) if known is None else (known.flops[number], known.products[number])
-            found.flops.append(flops)
-            found.products.append(products)
+            if known is None:
+                counter = self._counts(run)
+                products.append((sides[place], counter.products))
+            found.flops.append(counter.flops if known is None else known.flops[number])
             found.seconds.append(_duration(run(1 + _TIMES)) if place in timed else None)
+        found.products = products_of_all(products, sides) if known is None else known.products
         return found
 
-    def _counts(self, run: Run) -> tuple[float, int]:
+    def _counts(self, run: Run) -> arithmetic.Counter:
         with self._in_mode(), arithmetic.Counter() as counter:
             for _ in run(1):
                 pass
-        return counter.flops, len(counter.products)
+        return counter
 
 
 def _duration(passes: Iterator[Any]) -> float:

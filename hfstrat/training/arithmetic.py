@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,27 @@ from hfstrat.tasks.base import DECODER, FloatArray
 _APART = 1.5  # by which factor a batch is larger or smaller than those that were counted, to be counted as well
 _ROUNDING = 1e-9  # of a size, that is no size of its own
 _COMPOSITE = DispatchKey.CompositeImplicitAutograd
-_PRODUCTS = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "baddbmm")}
+_PRODUCTS = {getattr(torch.ops.aten, name) for name in ("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_")}
+_SMALL = 16**3  # multiplications of a bfloat16 product up to which PyTorch makes it itself
+
+
+class Product(NamedTuple):
+    """A bfloat16 product of matrices, as far as another one that is alike can be computed by the same code.
+
+    Args:
+        operation: Its name.
+        shapes: Of both factors.
+        turned: Which of them lie in memory by columns.
+    """
+
+    operation: str
+    shapes: tuple[tuple[int, ...], ...]
+    turned: tuple[bool, ...]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether oneDNN makes it, which keeps what it compiles."""
+        return math.prod(self.shapes[0]) * self.shapes[1][-1] > _SMALL
 
 
 class Counter(TorchDispatchMode):
@@ -37,7 +57,7 @@ class Counter(TorchDispatchMode):
 
     Attributes:
         flops: The count.
-        products: What differs in bfloat16 products, by operation and shapes: oneDNN compiles and keeps each of them.
+        products: The bfloat16 products of matrices.
     """
 
     supports_higher_order_operators = True  # such as flex attention
@@ -45,7 +65,7 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0.0
-        self.products: set[tuple[Any, ...]] = set()
+        self.products: set[Product] = set()
         self._formulas = {**flop_registry, **_more()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -65,14 +85,16 @@ class Counter(TorchDispatchMode):
         formula = self._formulas.get(operation)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
-            given = [value for value in args if isinstance(value, torch.Tensor)]
-            if operation in _PRODUCTS and given[0].dtype == torch.bfloat16:
-                self.products.add((operation, *(tuple(value.shape) for value in given)))
+            factors = [value for value in args if isinstance(value, torch.Tensor)][-2:]
+            if operation in _PRODUCTS and factors[0].dtype == torch.bfloat16:
+                shapes = tuple(tuple(map(int, value.shape)) for value in factors)
+                turned = tuple(value.stride(-1) != 1 for value in factors)
+                self.products.add(Product(str(operation), shapes, turned))
         return result
 
 
 def _more() -> dict[Any, Any]:
-    """Formulas of operations that PyTorch has none for: attention on a CPU, and products with weights of 4 bits."""
+    """Formulas that PyTorch lacks: of attention on a CPU, products added in place, and products with 4-bit weights."""
 
     def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query.shape, key.shape, value.shape))
@@ -87,6 +109,8 @@ def _more() -> dict[Any, Any]:
     found = {
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+        aten.addmm_: flop_registry[aten.addmm],
+        aten.baddbmm_: flop_registry[aten.baddbmm],
     }
     if "bitsandbytes" in sys.modules:  # what registers the operation
         found[torch.ops.bitsandbytes.gemm_4bit] = product

@@ -230,6 +230,15 @@ def test_the_counter_is_pytorchs(tiny_base):
     assert 0 < attention <= inferred.flops
 
 
+def test_products_that_are_added_in_place_count():
+    """As LoRA's layers compute; PyTorch's own counter leaves them out."""
+    sums, left, right = torch.zeros(4, 7), torch.ones(4, 5), torch.ones(5, 7)
+    with Counter() as found:
+        sums.addmm_(left, right)
+        sums[None].baddbmm_(left[None], right[None])
+    assert found.flops == 2 * (2 * 4 * 5 * 7)
+
+
 # --- the meter itself -----------------------------------------------------------------------------------------------
 
 
