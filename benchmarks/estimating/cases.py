@@ -217,8 +217,10 @@ class Case:
             folder: Where models, data and runs are.
         """
         family, shape = FAMILIES[self.family], SHAPES[self.shape]
-        base = _made(folder / "bases" / f"{self.family}-{shape.pixels}", lambda to: _write_base(to, self))
-        data = _made(folder / "data" / f"{family.task}-{shape.pixels}", lambda to: WRITERS[family.task](to, shape))
+        base = made(
+            folder / "bases" / f"{self.family}-{shape.pixels}", lambda to: write_base(to, self.family, family, shape)
+        )
+        data = made(folder / "data" / f"{family.task}-{shape.pixels}", lambda to: WRITERS[family.task](to, shape))
         taught = {"teacher": str(folder / "runs" / self.teacher.name)} if self.teacher else {}
         return {
             "name": self.name,
@@ -240,7 +242,8 @@ def cases(families: Sequence[str], strategies: Sequence[str], shapes: Sequence[s
 # --- models and data ---------------------------------------------------------------------------------------------
 
 
-def _made(folder: Path, write: Callable[[Path], None]) -> Path:
+def made(folder: Path, write: Callable[[Path], None]) -> Path:
+    """A folder, written where it is missing, and only there as a whole."""
     if not folder.is_dir():
         under_way = folder.with_name(f".{folder.name}")
         under_way.mkdir(parents=True, exist_ok=True)
@@ -253,29 +256,37 @@ def _reads(family: Family) -> bool:
     return "vocab_size" in family.config
 
 
-def _write_base(folder: Path, case: Case) -> None:
+def write_base(folder: Path, model_type: str, family: Family, shape: Shape, positions: int = POSITIONS) -> None:
+    """Write a model with random weights, and what makes its inputs.
+
+    Args:
+        folder: Where to.
+        model_type: Of its configuration.
+        family: The other fields of it, and the task.
+        shape: The size of pictures.
+        positions: Tokens that it reads.
+    """
     import torch
     import transformers
 
-    family, shape = FAMILIES[case.family], SHAPES[case.shape]
     sized = {"image_size": shape.pixels} if family.task == "image_classification" else {}
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(case.family, **family.config, **sized)
+    config = transformers.AutoConfig.for_model(model_type, **family.config, **sized)
     getattr(transformers, family.auto).from_config(config).save_pretrained(folder)
-    _processor(family, shape).save_pretrained(folder)
+    _processor(family, shape, positions).save_pretrained(folder)
 
 
-def _processor(family: Family, shape: Shape) -> Any:
+def _processor(family: Family, shape: Shape, positions: int) -> Any:
     import transformers
 
     if family.task == "image_classification":
         return transformers.ViTImageProcessorPil(size={"height": shape.pixels, "width": shape.pixels})
     if family.task == "audio_classification":
         return transformers.Wav2Vec2FeatureExtractor(sampling_rate=RATE, return_attention_mask=False)
-    return _tokenizer(ends=family.task == "text_classification", is_read=family.task == "seq2seq")
+    return _tokenizer(positions, ends=family.task == "text_classification", is_read=family.task == "seq2seq")
 
 
-def _tokenizer(*, ends: bool, is_read: bool) -> Any:
+def _tokenizer(positions: int, *, ends: bool, is_read: bool) -> Any:
     """Each word is a token; texts of encoders begin and end with one of their own, what is read for writing ends so."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -291,7 +302,7 @@ def _tokenizer(*, ends: bool, is_read: bool) -> Any:
             pair="[CLS] $A [SEP] $B [SEP]" if ends else "$A [SEP] $B [SEP]",
             special_tokens=around,
         )
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=POSITIONS, **SPECIAL)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=positions, **SPECIAL)
 
 
 def _words() -> list[str]:

@@ -81,11 +81,12 @@ def test_language_models_go_on_as_well(family, task, metrics, tiny_base, tmp_pat
     check_goes_on(given, rows, tmp_path)
 
 
-SLOW = [pytest.param(strategy, "bf16", marks=pytest.mark.slow) for strategy in ("full", "lora")]  # the others: as these
+ALIKE = [("scratch", "fp32"), ("full", "bf16"), ("lora", "bf16")]  # to others of them
+PAIRS = [*((strategy, "fp32") for strategy in STRATEGIES), ("partial", "bf16"), *ALIKE[1:]]
 
 
 @pytest.mark.parametrize(
-    ("strategy", "precision"), [*((strategy, "fp32") for strategy in STRATEGIES), ("partial", "bf16"), *SLOW]
+    ("strategy", "precision"), [pytest.param(*pair, marks=[pytest.mark.slow] * (pair in ALIKE)) for pair in PAIRS]
 )
 def test_stopped_anywhere_and_resumed_is_never_stopped(strategy, precision, tiny_base, teacher, tmp_path):
     given = recipe_for(strategy, tiny_base, teacher, train={"precision": precision})

@@ -107,7 +107,9 @@ def test_every_task_is_estimated(shop, tmp_path, task, kind):
     assert found.live.value == pytest.approx(live, rel=0.05)
 
 
-@pytest.mark.parametrize("strategy", ["full", "partial", "qlora", "head"])
+@pytest.mark.parametrize(
+    "strategy", ["full", "partial", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qlora", "head"))]
+)
 def test_arithmetic_is_what_pytorch_counts(tiny_base, monkeypatch, strategy):
     """A few samples say what all batches take, and those that are not there what those that are."""
     given = recipe(tiny_base("bert", **LIVELY), KINDS[strategy], train={"epochs": 1, "batch_size": 8})

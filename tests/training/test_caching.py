@@ -48,7 +48,7 @@ def trained(given, runs, rows=ROWS, **settings):
     ("family", "strategy", "task"),
     [
         *(
-            pytest.param(family, TOP, {}, marks=[pytest.mark.slow] * (family not in ("bert", "gpt2", "roberta")))
+            pytest.param(family, TOP, {}, marks=[pytest.mark.slow] * (family not in ("bert", "gpt2")))
             for family in FAMILIES
         ),
         ("bert", TOP, WINDOWS),
@@ -166,7 +166,13 @@ IA3 = {"kind": "peft", "method": "IA3", "head_init": "probe"}
 
 
 @pytest.mark.parametrize(
-    ("family", "precision"), [("bert", "fp32"), ("bert", "bf16"), ("gpt2", "bf16"), ("llama", "fp32")]
+    ("family", "precision"),
+    [
+        ("bert", "fp32"),
+        ("gpt2", "bf16"),
+        pytest.param("bert", "bf16", marks=pytest.mark.slow),
+        pytest.param("llama", "fp32", marks=pytest.mark.slow),
+    ],
 )
 def test_an_adapter_that_does_nothing_yet_shares_what_the_base_gives(tiny_base, tmp_path, family, precision):
     base, train = tiny_base(family, **LIVELY), {"precision": precision, "max_steps": 3}
