@@ -152,7 +152,7 @@ def test_the_compact_vocabulary_changes_nothing(two, processes):
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(two, tiny_base, tmp_path):
     """One process is asked to end, the main process writes the checkpoint, and all of them end."""
-    stop = {"process": 0, "update": 3}
+    stop = {"process": 0, "update": 3, "by": "SIGTERM"}
     run_in_processes(tmp_path, tiny_base, [2], [], [whole_run(tiny_base, "fp32")], stop=stop)
     run = Run(tmp_path / "runs-2" / "fp32")
     assert run.status == "interrupted"
