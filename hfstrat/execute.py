@@ -227,9 +227,11 @@ def _go(run: Run, prepared: Prepared, group: Group, ledger: Ledger, observer: Ob
 
 def _ended(error: BaseException, run: Run, group: Group) -> BaseException | None:
     """Write down why a run ended, unless another process has; the reason, or None where it was done already."""
-    status, found = run.status, _translate(error)
+    found = _translate(error)
+    blamed = group.blamed(found)
+    status = run.status  # read last: a process that is there no more has written its own end before
     if status != "interrupted" or not isinstance(found, Interrupted):
-        found = group.blamed(found)
+        found = blamed
     if status == "done" and isinstance(found, (Interrupted, ProcessLost)):
         return None  # all that was left to do was to clear up
     if status == "running" or (status is None and group.accelerator.is_main_process):

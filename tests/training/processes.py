@@ -51,17 +51,19 @@ def watched(stop: dict[str, Any], process: int) -> Iterator[list[list[int]]]:
     """The rows of each update as they are asked for, and the end of one process as it begins an update."""
     orders: list[list[int]] = []
 
-    def asked(planned: Any, *words: Any) -> Any:
+    def asked(feed: Any, planned: Any) -> Any:
+        if len(feed._steps) == 1:  # memory is measured before the first update
+            return made(feed, planned)
         orders.append([int(row) for row in planned.rows])
         if (stop.get("process"), stop.get("update")) == (process, len(orders)):
             ENDS[stop["by"]]()
-        return step_of(planned, *words)
+        return made(feed, planned)
 
-    step_of, fitting.step_of = fitting.step_of, asked
+    made, fitting._Feed._made = fitting._Feed._made, asked
     try:
         yield orders
     finally:
-        fitting.step_of = step_of
+        fitting._Feed._made = made
 
 
 def fail(error: Exception) -> None:
