@@ -70,8 +70,9 @@ def forked() -> bool:
 
 def command(processes: int) -> str:
     """The command that starts this program in so many processes on the CPUs of this machine."""
-    module = getattr(sys.modules["__main__"].__spec__, "name", Path(sys.argv[0]).name)
-    words = ["-m", "hfstrat", *sys.argv[1:]] if module in ("hfstrat", "hfstrat.__main__") else sys.argv
+    module = getattr(sys.modules["__main__"].__spec__, "name", "")
+    is_ours = module == "hfstrat.__main__" or Path(sys.argv[0]).name == "hfstrat"
+    words = ["-m", "hfstrat", *sys.argv[1:]] if is_ours else sys.argv
     cpu = "ACCELERATE_USE_CPU=true " if torch.accelerator.is_available() else ""
     return f"{cpu}torchrun --nproc_per_node {processes} {shlex.join(words)}"
 

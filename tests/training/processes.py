@@ -26,7 +26,7 @@ from hfstrat.errors import Interrupted
 from hfstrat.processes import accelerator_for
 from hfstrat.recipe.loading import load
 from tests import tiny
-from tests.training.helpers import fitted, memory, prepared_for
+from tests.training.helpers import fitted, memory, overlooked, prepared_for
 
 
 def rank(job: dict[str, Any], out: Path, processes: int, process: int) -> None:
@@ -40,8 +40,12 @@ def rank(job: dict[str, Any], out: Path, processes: int, process: int) -> None:
             torch.save({"weights": weights, "losses": losses}, out / f"{name}-{processes}.pt")
     orders = {}
     for given in job["runs"]:
-        with watched(job.get("stop", {}), process) as orders[given["name"]], suppress(Interrupted):
+        watching = watched(job.get("stop", {}), process)
+        dtype = torch.float64 if "float64" in given["name"] else None
+        with overlooked(dtype) as seen, watching as orders[given["name"]], suppress(Interrupted):
             execute.train(given, data=memory(rows), runs=out / f"runs-{processes}", resume=job.get("resume", False))
+            if process == 0:
+                torch.save(seen["after"], out / f"{given['name']}-{processes}.pt")
     if process == 0:
         (out / f"orders-{processes}.json").write_text(json.dumps(orders), "utf-8")
 
@@ -118,6 +122,7 @@ def launch(job: dict[str, Any], out: Path, processes: int) -> list[int]:
 def main() -> None:
     """Read the job, and do it with each number of processes, all at once."""
     torch.set_num_threads(1)
+    fitting.LOG_EVERY = 1
     gc.freeze()  # what was imported is shared with the children, and not walked in each of them
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     out = Path(sys.argv[1]).parent

@@ -17,6 +17,8 @@ from hfstrat import execute
 from hfstrat.runs.directory import Run
 from tests import tiny
 from tests.faults.runs import Calls
+from tests.matrix import pairs
+from tests.matrix.pairs import base_of, settings_of
 from tests.training.helpers import LIVELY, largest_difference, memory, recipe, sha256, train
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,11 @@ LOOPS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert": ("bert", "full-random", WINDOWS),
     "gpt2": ("gpt2", "lora", {}),
 }
+# Solve takes features in float32: these have all of their weights fitted.
+RANDOM = ("partial", "gradual", "full", "lora", "ia3", "vera", "ln_tuning", "adalora")
+FITTED = {"head": {"solver": "adamw"}, **{kind: {"head_init": "random"} for kind in RANDOM}}
+# Its blocks hold four bits a weight, and what multiplies them knows no float64.
+NOT_IN_FLOAT64 = {("qlora", "float64")}
 WHOLE: dict[str, tuple[str, Any]] = {
     "fp32": ("bert", "full-probe"),
     "bf16": ("gpt2", "rslora"),
@@ -52,7 +59,7 @@ def whole_run(tiny_base, precision: str, **more: Any) -> dict[str, Any]:
 def python(*words: object, **environment: str) -> None:
     command = [sys.executable, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=1500)
     assert done.returncode == 0, done.stderr
 
 
@@ -89,6 +96,25 @@ def three(tiny_base, tmp_path_factory) -> Path:
     """The same with one, two and three processes."""
     runs = [whole_run(tiny_base, "fp32")]
     return run_in_processes(tmp_path_factory.mktemp("three"), tiny_base, [1, 2, 3], list(LOOPS), runs)
+
+
+@pytest.fixture(scope="module")
+def strategies(tiny_base, tmp_path_factory) -> Path:
+    """Every strategy in one and in two processes, its weights in float64 and in float32."""
+    folder = tmp_path_factory.mktemp("strategies")
+    train = {"max_steps": 50, "batch_size": 7, "micro_batch_size": 4}
+    runs = [
+        recipe(
+            base_of("bert", tiny_base),
+            {**settings_of("bert", kind, tiny_base, folder), **(FITTED.get(kind, {}) if dtype == "float64" else {})},
+            f"{kind}-{dtype}",
+            train=train,
+        )
+        for kind in pairs.STRATEGIES
+        for dtype in ("float32", "float64")
+        if (kind, dtype) not in NOT_IN_FLOAT64
+    ]
+    return run_in_processes(folder, tiny_base, [1, 2], [], runs, rows=120)
 
 
 def assert_the_same_weights(folder: Path, loop: str, processes: int) -> None:
@@ -176,6 +202,26 @@ def test_three_processes_compute_what_one_does_in_float64(three, loop):
     assert_the_same_weights(three, loop, 2)
     assert_the_same_weights(three, loop, 3)
     assert_the_same_run(Run(three / "runs-1" / "fp32"), Run(three / "runs-3" / "fp32"), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in pairs.STRATEGIES if (kind, "float64") not in NOT_IN_FLOAT64])
+def test_every_strategy_in_two_processes_moves_weights_as_in_one(strategies, kind):
+    one, many = (torch.load(strategies / f"{kind}-float64-{number}.pt", weights_only=True) for number in (1, 2))
+    assert all(value.dtype == torch.float64 for value in one.values() if value.is_floating_point())
+    assert largest_difference(one, many) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", pairs.STRATEGIES)
+def test_every_strategy_in_two_processes_says_what_it_says_in_one(strategies, kind):
+    one, many = (Run(strategies / f"runs-{number}" / f"{kind}-float32") for number in (1, 2))
+    losses = [[line["loss"] for line in run.log() if line["kind"] == "update"] for run in (one, many)]
+    assert len(losses[0]) == (0 if kind == "head" else 50)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    here, there = (run.predictions() for run in (one, many))
+    assert list(here["id"]) == list(there["id"])
+    assert (here["prediction"] == there["prediction"]).mean() >= 0.999
 
 
 @pytest.mark.slow
