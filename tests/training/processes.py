@@ -45,7 +45,7 @@ def rank(job: dict[str, Any], out: Path, processes: int, process: int) -> None:
         with overlooked(dtype) as seen, watching as orders[given["name"]], suppress(Interrupted):
             execute.train(given, data=memory(rows), runs=out / f"runs-{processes}", resume=job.get("resume", False))
             if process == 0:
-                torch.save(seen["after"], out / f"{given['name']}-{processes}.pt")
+                torch.save({"before": seen["before"], "after": seen["after"]}, out / f"{given['name']}-{processes}.pt")
     if process == 0:
         (out / f"orders-{processes}.json").write_text(json.dumps(orders), "utf-8")
 
@@ -122,9 +122,9 @@ def launch(job: dict[str, Any], out: Path, processes: int) -> list[int]:
 def main() -> None:
     """Read the job, and do it with each number of processes, all at once."""
     torch.set_num_threads(1)
-    fitting.LOG_EVERY = 1
     gc.freeze()  # what was imported is shared with the children, and not walked in each of them
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    fitting.LOG_EVERY = job.get("log_every", fitting.LOG_EVERY)
     out = Path(sys.argv[1]).parent
     children = {child: processes for processes in job["processes"] for child in launch(job, out, processes)}
     ended, began = [], time.monotonic()
