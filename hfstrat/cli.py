@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from hfstrat.environment import first_here
 from hfstrat.errors import HfstratError, RunError, UsageError
 from hfstrat.redact import printable, redact
 
@@ -398,13 +399,9 @@ def main() -> None:
     """Run the command line and leave with the exit code of what happened."""
     try:
         app()
-    except UsageError as error:
-        for problem in error.problems:
-            line = str(problem).replace("\n", "\\n")  # a problem is a line, whatever a field is called
-            _say(f"error: {line}")
-        sys.exit(error.exit_code)
     except HfstratError as error:
-        _say(f"error: {error}")
+        if not error.shared or first_here():
+            _say_what(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
@@ -415,6 +412,15 @@ def main() -> None:
             sys.exit(RunError.exit_code)
         _say(f"{traceback.format_exc()}{FAULT}")
         sys.exit(1)
+
+
+def _say_what(error: HfstratError) -> None:
+    problems = error.problems if isinstance(error, UsageError) else ()
+    for problem in problems:
+        line = str(problem).replace("\n", "\\n")  # a problem is a line, whatever a field is called
+        _say(f"error: {line}")
+    if not problems:
+        _say(f"error: {error}")
 
 
 def _say(text: str) -> None:

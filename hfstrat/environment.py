@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+# Where launchers tell a process its number, among all and among those of its machine.
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+LOCAL_RANKS = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 PACKAGES = (
     "hfstrat",
     "torch",
@@ -40,10 +45,26 @@ def describe() -> dict[str, Any]:
 def silence_imports() -> None:
     """Keep libraries from warning, as they are imported, about what hfstrat does not use.
 
-    These are kernels of bitsandbytes, which peft imports whatever is trained, and bars that tqdm would draw by widgets.
+    These are kernels of bitsandbytes, which peft imports whatever is trained, bars that tqdm would draw by widgets, and
+    what PyTorch's own code says of parameters without gradients, on each process.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="IProgress not found")
+
+
+def rank() -> int:
+    """This process's number among those of its run."""
+    return _number(RANKS)
+
+
+def first_here() -> bool:
+    """Whether this process is the one that speaks for those of its run on this machine."""
+    return _number(LOCAL_RANKS) == 0
+
+
+def _number(names: Sequence[str]) -> int:
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
 
 
 def version(package: str) -> str | None:

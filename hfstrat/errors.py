@@ -9,7 +9,8 @@ The tree::
     │   └── ModelError            2  the base model, its tokenizer or its configuration
     ├── RunError                  3  the run was started and failed; its directory says why
     │   ├── Diverged              3  a loss or gradient that is not finite
-    │   └── OutOfMemory           3
+    │   ├── OutOfMemory           3
+    │   └── ProcessLost           3  another process of the same run ended
     ├── HubError                  3  the Hub cannot be reached, or does not take what is sent
     └── Interrupted         130/143  SIGINT; SIGTERM or SIGUSR1
 
@@ -52,6 +53,8 @@ class HfstratError(Exception):
     """The root: everything that hfstrat raises on purpose."""
 
     exit_code = 3
+    shared = False
+    """Whether all processes of a run raise it, so that one on each machine says it."""
 
     def _render_traceback_(self) -> list[str]:
         """The lines that IPython shows in place of a traceback: what is wrong, not where in hfstrat it was noticed."""
@@ -62,6 +65,7 @@ class UsageError(HfstratError):
     """The user's input is wrong and nothing was started."""
 
     exit_code = 2
+    shared = True
 
     def __init__(self, problems: Iterable[Problem] | Problem | str) -> None:
         if isinstance(problems, str):
@@ -95,12 +99,19 @@ class Diverged(RunError):
     """A loss or a gradient stopped being finite."""
 
     status = "diverged"
+    shared = True
 
 
 class OutOfMemory(RunError):
     """The device or the machine has no memory left."""
 
     status = "oom"
+
+
+class ProcessLost(RunError):
+    """Another process of the same run ended, and nothing can be computed without it."""
+
+    shared = True
 
 
 class HubError(HfstratError):
@@ -111,6 +122,7 @@ class Interrupted(HfstratError):
     """A signal asked the run to end."""
 
     status = "interrupted"
+    shared = True
 
     def __init__(self, signal_number: int) -> None:
         self.signal_number = signal_number

@@ -12,11 +12,11 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +25,7 @@ from torch import nn
 from hfstrat.beginning import Beginning, as_written, beginning, run_directory, under_way
 from hfstrat.checkpoints import FOLDER, Checkpoints, go_on
 from hfstrat.environment import describe, silence_imports
-from hfstrat.errors import Interrupted, OutOfMemory, Problem, RunError, UsageError
+from hfstrat.errors import Interrupted, OutOfMemory, Problem, ProcessLost, RunError, UsageError
 from hfstrat.fitting import run_fit
 from hfstrat.judge import Judge
 from hfstrat.models.build import Arithmetic, build
@@ -33,6 +33,7 @@ from hfstrat.models.compaction import compact, expand, is_compact
 from hfstrat.outline import outline
 from hfstrat.packing import check_packing
 from hfstrat.prepare import Prepared, folder_of, located, prepare
+from hfstrat.processes import Group, accelerator_for, check_launch, check_threads, threads_of
 from hfstrat.recipe.loading import dump, load
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.report.display import Drawing
@@ -49,6 +50,7 @@ from hfstrat.teaching import taught
 from hfstrat.training.arithmetic import Meter
 from hfstrat.training.checkpoint import Checkpoint, drop_newer
 from hfstrat.training.engine import is_out_of_memory
+from hfstrat.training.launch import end_with_launcher
 from hfstrat.training.machine import circumstances, keep_memory, machine
 from hfstrat.training.memory import ResidentPeak
 from hfstrat.training.optim import restore
@@ -56,8 +58,6 @@ from hfstrat.training.signals import Signals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-T = TypeVar("T")
 
 VOCABULARY = ".vocabulary.safetensors"
 """The file of a run under way that holds the rows of the token embedding that do not train."""
@@ -103,18 +103,24 @@ def train(
     with located(source):
         parsed, requested = under_way(folder, asked) if resume else (asked, asked)
     ledger = Ledger()
-    accelerator = accelerator_for(parsed, folder)
-    here = machine(accelerator.num_processes, _local_processes(accelerator))
-    torch.set_num_threads(threads_of(parsed, here.cores, here.local_processes))
+    check_launch(observer)
+    end_with_launcher()
+    group = Group(accelerator_for(parsed, folder))
+    here = machine(group.size, group.local_size)
+    threads = threads_of(parsed, here)
+    torch.set_num_threads(threads)
     if here.device == "cpu":
         keep_memory()
     if parsed.train.deterministic:
         _only_deterministic()
-    prepared = prepare(parsed, here, memory=data, source=source, ledger=ledger, observer=observer)
-    prepared = replace(prepared, requested=requested)
-    accelerator = accelerator_for(prepared.recipe, folder)
-    main = accelerator.is_main_process
-    with ExitStack() as stack:
+    with group.together(), ExitStack() as stack:
+        group.once(lambda: check_threads(threads))
+        prepared = group.once(
+            lambda: prepare(parsed, here, memory=data, source=source, ledger=ledger, observer=observer)
+        )
+        prepared = replace(prepared, requested=requested)
+        accelerator = group.accelerator = accelerator_for(prepared.recipe, folder)
+        main = accelerator.is_main_process
 
         def begin() -> Beginning:
             run = Run(folder)
@@ -129,7 +135,7 @@ def train(
                 clear(folder)
             return found
 
-        start = _agreed(begin, accelerator)
+        start = group.agreed(begin)
         for text in start.warnings:
             observer.warn(text)
         if start.kind == "done":
@@ -138,7 +144,7 @@ def train(
                 with locked(folder):
                     Checkpoints(folder / FOLDER, prepared.recipe.train).remove()
             return Run(folder)
-        return _go(Run(folder), prepared, accelerator, ledger, observer if main else Observer(), start)
+        return _go(Run(folder), prepared, group, ledger, observer if main else Observer(), start)
 
 
 def _only_deterministic() -> None:
@@ -185,89 +191,56 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
-def accelerator_for(recipe: Recipe, folder: Path) -> Accelerator:
-    """An Accelerator in a recipe's precision; in one process it may follow another of another precision."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=False)
-    precision = {"fp32": "no", "auto": "no"}.get(recipe.train.precision, recipe.train.precision)
-    return Accelerator(
-        mixed_precision=precision,
-        log_with=list(recipe.track) or None,
-        project_dir=str(folder / "trackers") if recipe.track else None,
-        # A parameter that gets no gradient is legal: an unused pooler, a token type that does not occur.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-
-
-def _local_processes(accelerator: Accelerator) -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
-
-
-def threads_of(recipe: Recipe, cores: int, local_processes: int) -> int:
-    """CPU threads of a process of a run."""
-    return recipe.train.threads if recipe.train.threads != "auto" else max(1, cores // local_processes)
-
-
-def _agreed(question: Callable[[], T], accelerator: Accelerator) -> T:
-    """The main process's answer, or its error, on every process: none may go on alone."""
-    from accelerate.utils import broadcast_object_list
-
-    answer: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            answer = [question()]
-        except UsageError as error:
-            answer = [error]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(answer)
-    if isinstance(answer[0], UsageError):
-        raise answer[0]
-    found: T = answer[0]
-    return found
-
-
-def _go(
-    run: Run, prepared: Prepared, accelerator: Accelerator, ledger: Ledger, observer: Observer, start: Beginning
-) -> Run:
+def _go(run: Run, prepared: Prepared, group: Group, ledger: Ledger, observer: Observer, start: Beginning) -> Run:
     """Steps 5 to 7, with the run's end written down whatever happens."""
+    accelerator = group.accelerator
     main = accelerator.is_main_process
     signals = Signals()
-    try:
-        with signals.listening(), ResidentPeak() as resident:
+    with signals.listening():
+        try:
             checkpoint = start.checkpoint
             if main and checkpoint is None:
                 _open(run, prepared, accelerator)
             elif main:
                 write_json(run.path / "status.json", {"state": "running", "reason": None})
+            accelerator.wait_for_everyone()  # from here on any of them may say how the run ended
             keep = 0 if checkpoint is None else checkpoint.data["log"]
-            with Log(run.path / "log.jsonl" if main else None, keep) as log:
+            with ResidentPeak() as resident, Log(run.path / "log.jsonl" if main else None, keep) as log:
                 _run(run, prepared, accelerator, ledger, log, observer, resident, signals, checkpoint)
-    except BaseException as error:
-        if main and run.status == "done" and isinstance(error, Interrupted):
-            return run  # all that was left to do was to clear up
-        reason, state = _reason(error)
-        if main and run.status != "done":
-            with suppress(OSError):  # the disk may be what failed
-                write_json(run.path / "status.json", {"state": state, "reason": reason})
-        translated = _translate(error)
-        if isinstance(translated, Interrupted):
-            observer.note(f"`--resume` goes on with {run.path}")
-        if translated is error:
-            raise
-        raise translated from error
-    finally:
-        if main:
-            with suppress(OSError):  # what cannot be removed is written over or cleared away by the next run
-                (run.path / VOCABULARY).unlink(missing_ok=True)
-        observer.finished()
+        except BaseException as error:
+            with signals.unheard():
+                ended = _ended(error, run, group)
+            if ended is None:
+                return run
+            if isinstance(ended, Interrupted):
+                observer.note(f"`--resume` goes on with {run.path}")
+            if ended is error:
+                raise
+            raise ended from error
+        finally:
+            if main:
+                with suppress(OSError):  # what cannot be removed is written over or cleared away by the next run
+                    (run.path / VOCABULARY).unlink(missing_ok=True)
+            observer.finished()
     return run
 
 
-def _reason(error: BaseException) -> tuple[str, str]:
-    translated = _translate(error)
-    return str(translated) or type(translated).__name__, getattr(translated, "status", "failed")
+def _ended(error: BaseException, run: Run, group: Group) -> BaseException | None:
+    """Write down why a run ended, unless another process has; the reason, or None where it was done already."""
+    found = _translate(error)
+    blamed = group.blamed(found)
+    status = run.status  # read last: a process that is there no more has written its own end before
+    if status != "interrupted" or not isinstance(found, Interrupted):
+        found = blamed
+    if status == "done" and isinstance(found, (Interrupted, ProcessLost)):
+        return None  # all that was left to do was to clear up
+    if status == "running" or (status is None and group.accelerator.is_main_process):
+        reason = str(found) or type(found).__name__
+        if group.size > 1 and not getattr(found, "shared", False):
+            reason = f"{group.name}: {reason}"
+        with suppress(OSError):  # the disk may be what failed
+            write_json(run.path / "status.json", {"state": getattr(found, "status", "failed"), "reason": reason})
+    return found
 
 
 def _translate(error: BaseException) -> BaseException:

@@ -28,6 +28,7 @@ TENSOR = (("data", "models"), ("training",))
 ABOVE = (
     # one layer in several files
     (
+        "processes",
         "seeing",
         "hearing",
         "encoding",

@@ -24,6 +24,7 @@ NAMES = {
     "ModelError",
     "OutOfMemory",
     "Problem",
+    "ProcessLost",
     "Recipe",
     "RecipeError",
     "Run",

@@ -18,6 +18,7 @@ class Machine:
         processes: Processes of the run.
         local_processes: Those on this machine.
         bf16: Whether the device computes in bfloat16 natively.
+        asked: Threads of each process that whoever started it asked for, and where; None where nobody did.
     """
 
     device: str
@@ -25,6 +26,13 @@ class Machine:
     processes: int
     local_processes: int
     bf16: bool
+    asked: tuple[int, str] | None = None
+
+    @property
+    def threads(self) -> tuple[int, str]:
+        """CPU threads of each process, and why so many."""
+        shared = max(1, self.cores // self.local_processes)
+        return self.asked or (shared, f"{self.cores} cores, {self.local_processes} process(es) here")
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,6 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
         outputs = OUTPUTS_AT_ONCE.get(machine.device, OUTPUTS_AT_ONCE_ON_ACCELERATOR)
         most = min(most, outputs // facts.vocabulary)
     here = max(1, -(-train.batch_size // machine.processes))
-    threads = max(1, machine.cores // machine.local_processes)
     metrics = recipe.task.default_metrics(facts.labels.problem)
     return {
         **{f"data.{role}": _part(value) for role, value in facts.splits.items()},
@@ -108,7 +107,7 @@ def _settings(recipe: Recipe, facts: Facts) -> Mapping[str, Setting]:
         "train.fast_dropout": _fast_dropout(facts),
         "train.cache": Setting(True, "what frozen layers give is computed once"),
         "train.compact_vocabulary": _compact_vocabulary(facts),
-        "train.threads": Setting(threads, f"{machine.cores} cores, {machine.local_processes} process(es) here"),
+        "train.threads": Setting(*machine.threads),
         "evaluate.metrics": Setting(list(metrics), f"the usual ones for {facts.labels.problem}"),
     }
 

@@ -84,7 +84,7 @@ class TrainSpec(Spec):
     """Draw four of dropout's masks from one random number, with rates rounded to 1/65536; auto: on a CPU, whose own
     masks come from a generator with one thread."""
     threads: Count | Auto = "auto"
-    """CPU threads of each process; auto: cores divided by the processes on this machine."""
+    """CPU threads of each process; auto: OMP_NUM_THREADS where you set it, else cores divided by processes here."""
     cache: bool | Auto = "auto"
     """Compute what frozen layers give once and keep it, for this run and for others on the same data; auto: where it
     pays."""

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from hfstrat.errors import Problem, UsageError, did_you_mean
-from hfstrat.execute import accelerator_for, quiet, threads_of
+from hfstrat.execute import quiet
 from hfstrat.fitting import HOLES
 from hfstrat.models.pretending import UNTRIED
 from hfstrat.outline import outline
 from hfstrat.prepare import Material, Prepared, folder_of, located, prepare, read_data
+from hfstrat.processes import accelerator_for, threads_of
 from hfstrat.recipe.loading import load as load_recipe
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.report import tables
@@ -228,7 +229,7 @@ def estimate(
     here = machine()
     if here.device == "cpu":
         keep_memory()
-    torch.set_num_threads(threads_of(parsed, here.cores, 1))
+    torch.set_num_threads(threads_of(parsed, here))
     where = device.name if device else f"this machine ({here.device}, {torch.get_num_threads()} threads)"
     limit = memory or (device.memory if device else memory_here())
     folder = folder_of(Path("runs"), parsed)

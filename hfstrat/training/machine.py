@@ -14,6 +14,7 @@ import torch
 
 from hfstrat.environment import PACKAGES, version
 from hfstrat.recipe.facts import Machine
+from hfstrat.training import launch
 
 # Names and numbers of malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -24,13 +25,18 @@ _MAPPED, _MOST_BEFORE_2_35 = 64 << 20, 32 << 20
 
 def machine(processes: int = 1, local_processes: int = 1) -> Machine:
     """Device, cores and native arithmetic, without touching Accelerate's state."""
-    if torch.cuda.is_available():
-        device, bf16 = "cuda", torch.cuda.is_bf16_supported(including_emulation=False)
-    elif torch.backends.mps.is_available():
-        device, bf16 = "mps", False
-    else:
+    if launch.on_cpu():
         device, bf16 = "cpu", cpu_has_bf16()
-    return Machine(device, cores(), processes, local_processes, bf16)
+    elif on_gpu():
+        device, bf16 = "cuda", torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        device, bf16 = str(torch.accelerator.current_accelerator()), False
+    return Machine(device, cores(), processes, local_processes, bf16, launch.threads_asked())
+
+
+def on_gpu() -> bool:
+    """Whether runs that are started as this process was are on a GPU of NVIDIA's or AMD's."""
+    return torch.cuda.is_available() and not launch.on_cpu()
 
 
 def cores() -> int:
@@ -43,7 +49,7 @@ def cores() -> int:
 
 def memory_here() -> int:
     """Bytes that this machine, or the container around this process, has; on a GPU those of the device."""
-    if torch.cuda.is_available():
+    if on_gpu():
         return int(torch.cuda.get_device_properties(0).total_memory)
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
@@ -98,9 +104,7 @@ def circumstances(processes: int) -> dict[str, Any]:
     return {
         "processes": processes,
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name() if on_gpu() else f"cpu {torch.backends.cpu.get_cpu_capability()}",
         "versions": _versions(),
     }
 

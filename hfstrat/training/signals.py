@@ -48,6 +48,15 @@ class Signals:
             self._held = False
         self.check()
 
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Do nothing about signals: the run ends already, and that is being written down."""
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
+
     def check(self) -> None:
         """Raise what is pending.
 

@@ -172,7 +172,7 @@ def processor(probed: Mapping[str, Any]) -> Iterator[Check]:
     if given is not None and not given.isdigit():
         yield Check("OMP_NUM_THREADS", "warning", f"'{given}' is not a number", "unset OMP_NUM_THREADS")
     elif given is not None:
-        yield Check("OMP_NUM_THREADS", "ok", f"{given}; hfstrat sets its own number (train.threads)")
+        yield Check("OMP_NUM_THREADS", "ok", f"{given}; so many threads has each process (`threads: auto`)")
     if machine:
         native = "computes in bfloat16 natively" if machine["bf16"] else "has no native bfloat16"
         chosen = "bf16" if machine["bf16"] else "fp16" if machine["device"] == "cuda" else "fp32"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hfstrat.environment import silence_imports
+from hfstrat.environment import rank, silence_imports
 from hfstrat.redact import printable, redact
 from hfstrat.report.markup import Markup, Value, join, tag
 from hfstrat.runs.events import Observer
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-# Where launchers tell a process its number.
-RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 # A log is read later: a line every ten seconds at first, and fewer as a phase grows long.
 SECONDS_BETWEEN_LINES = 10.0
 SHARE_BETWEEN_LINES = 0.05
@@ -53,7 +51,7 @@ def observer(*, quiet: bool = False) -> Listener:
         quiet: Show warnings only.
     """
     silence_imports()
-    if _rank():
+    if rank():
         return Listener()  # one process speaks for all
     if quiet:
         return Quiet()
@@ -72,10 +70,6 @@ def show(result: Any) -> None:
     # rich takes a pipe or a file for a terminal of 80 columns, and would cut tables to it.
     is_file = not _in_notebook() and not sys.stdout.isatty() and "COLUMNS" not in os.environ
     Console(width=WIDTH_OF_FILES if is_file else None).print(result)
-
-
-def _rank() -> int:
-    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name, "").isdigit()), 0)
 
 
 def _is_terminal() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from hfstrat.errors import Problem, RunError, UsageError, did_you_mean
 from hfstrat.verbs.progress import show
 
 SCHEMA_LINE = "# yaml-language-server: $schema="
+LAUNCHING = "accelerate"
+"""The folder among the recipes that holds none: files for Accelerate's launcher and for Slurm."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ def list_all(as_json: bool) -> None:
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False))
         return
     show(_table(found))
-    show("`hfstrat recipes copy NAME` puts one into the working directory.")
+    show(
+        "`hfstrat recipes copy NAME` puts one into the working directory, and `hfstrat recipes copy accelerate` files "
+    )
+    show("for `accelerate launch` and Slurm.")
 
 
 def copy(name: str, target: Path, force: bool) -> str:
@@ -54,6 +60,8 @@ def copy(name: str, target: Path, force: bool) -> str:
         UsageError: There is no such recipe, or the target cannot be taken.
         RunError: The target cannot be written.
     """
+    if name.rstrip("/").removeprefix("recipes/") == LAUNCHING:
+        return _copy_launching(target, force)
     recipe = _find(name)
     new = target / f"{Path(recipe.name).name}.yaml" if target.is_dir() else target
     if new.suffix not in (".yaml", ".yml"):
@@ -67,6 +75,17 @@ def copy(name: str, target: Path, force: bool) -> str:
     except OSError as error:
         raise RunError(f"cannot write {new}: {error.strerror}") from None
     return f"{new} is there. Next: change it, then `{_command(recipe, new)}`"
+
+
+def _copy_launching(target: Path, force: bool) -> str:
+    new = target / LAUNCHING
+    if new.exists() and not force:
+        raise UsageError(Problem(f"{new} exists", hint="Add --force to replace it, or name another target"))
+    try:
+        shutil.copytree(folder() / LAUNCHING, new, dirs_exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {new}: {error}") from None
+    return f"{new} is there. Next: the first line of each file is its command"
 
 
 def folder() -> Path:
@@ -85,7 +104,8 @@ def folder() -> Path:
 def shipped() -> list[Shipped]:
     """Every recipe, those for a quick start first."""
     root = folder()
-    files = sorted(root.rglob("*.yaml"), key=lambda file: (len(file.relative_to(root).parts), file))
+    found = (file for file in root.rglob("*.yaml") if file.parent != root / LAUNCHING)
+    files = sorted(found, key=lambda file: (len(file.relative_to(root).parts), file))
     return [_read(file, file.relative_to(root).with_suffix("").as_posix()) for file in files]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hfstrat as hf
-from hfstrat import execute, fitting
+from hfstrat import fitting, processes
 from hfstrat.errors import RecipeError, UsageError
 from hfstrat.prepare import prepare
 from hfstrat.recipe.loading import load
@@ -115,7 +115,7 @@ def test_arithmetic_is_what_pytorch_counts(tiny_base, monkeypatch, strategy):
     given = recipe(tiny_base("bert", **LIVELY), KINDS[strategy], train={"epochs": 1, "batch_size": 8})
     parsed, source = load(given)
     prepared = prepare(parsed, machine(), memory=memory(tiny.reviews(200, classes=3)), source=source)
-    accelerator = execute.accelerator_for(prepared.recipe, Path("nowhere"))
+    accelerator = processes.accelerator_for(prepared.recipe, Path("nowhere"))
     few = Trial(prepared, accelerator, real=False).tried()
     monkeypatch.setattr(arithmetic, "telling", lambda sizes: [*range(len(sizes))])
     every = Trial(prepared, accelerator, real=True).tried()
@@ -140,7 +140,7 @@ def test_arithmetic_is_what_the_run_counts(tiny_base, tmp_path, strategy):
     given = recipe(base, KINDS[strategy])
     parsed, source = load(given)
     prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
-    passes = Trial(prepared, execute.accelerator_for(prepared.recipe, Path("nowhere")), real=False).tried().passes
+    passes = Trial(prepared, processes.accelerator_for(prepared.recipe, Path("nowhere")), real=False).tried().passes
     run = hf.train(given, data=memory(ROWS), runs=tmp_path, quiet=True)
     phases = json.loads((run.path / "ledger.json").read_text())["phases"]
     found = {name: one.total_flops for name, one in passes.items()}
@@ -158,7 +158,7 @@ def test_features_are_tried_without_an_adapter_that_does_nothing_yet(tiny_base):
     for strategy in ("full", "lora", "ia3", "dora"):
         parsed, source = load(recipe(tiny_base("bert", **LIVELY), KINDS[strategy]))
         prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
-        accelerator = execute.accelerator_for(prepared.recipe, Path("nowhere"))
+        accelerator = processes.accelerator_for(prepared.recipe, Path("nowhere"))
         found[strategy] = Trial(prepared, accelerator, real=False).tried().passes["features 0"].total_flops
     assert found["lora"] == found["ia3"] == found["full"] < found["dora"]
 
@@ -168,7 +168,7 @@ def test_one_update_takes_the_arithmetic_of_its_products(tiny_base):
     given = recipe(tiny_base("bert", **LIVELY), KINDS["full"], model={"attention": "eager"})
     parsed, source = load(given)
     prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
-    accelerator = execute.accelerator_for(prepared.recipe, Path("nowhere"))
+    accelerator = processes.accelerator_for(prepared.recipe, Path("nowhere"))
     trial = Trial(prepared, accelerator, real=True)
     found = trial.tried().passes["fit"]
     place = found.samples[-1]
@@ -311,7 +311,7 @@ def test_a_run_is_tried_by_the_code_that_trains(tiny_base, tmp_path):
     given = recipe(tiny_base("bert", **LIVELY), KINDS["full"], train={"epochs": 1, "batch_size": 8})
     parsed, source = load(given)
     prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
-    accelerator = execute.accelerator_for(prepared.recipe, Path("nowhere"))
+    accelerator = processes.accelerator_for(prepared.recipe, Path("nowhere"))
     expected = Trial(prepared, accelerator, real=False).tried().passes["fit"].total_flops
     counted = 0.0
     fit = fitting.engine.fit

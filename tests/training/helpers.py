@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,20 @@ def train(
     given: Mapping[str, Any], rows: Rows | Mapping[str, Rows], runs: Path, dtype: torch.dtype | None = None
 ) -> Trained:
     """Train the way a user does, with weights of any type, and look over its shoulder."""
+    with overlooked(dtype) as seen:
+        run = execute.train(given, data=memory(rows), runs=runs)
+    _settle()
+    compact = seen["prepared"].compact
+    if compact is not None and len(seen["after"][compact.parameter]) < compact.rows:
+        whole = seen["before"][compact.parameter].clone()
+        whole[torch.from_numpy(compact.ids)] = seen["after"][compact.parameter]
+        seen["after"][compact.parameter] = whole
+    return Trained(run=run, **seen)
+
+
+@contextmanager
+def overlooked(dtype: torch.dtype | None = None) -> Iterator[dict[str, Any]]:
+    """What runs leave in memory meanwhile, the last one's by name, and the type of their weights."""
     seen: dict[str, Any] = {}
 
     def built(*words: Any) -> nn.Module:
@@ -106,14 +121,7 @@ def train(
         patch.setattr(execute, "build", built)
         patch.setattr(execute, "restore", restored)
         patch.setattr(execute, "seal", sealed)
-        run = execute.train(given, data=memory(rows), runs=runs)
-    _settle()
-    compact = seen["prepared"].compact
-    if compact is not None and len(seen["after"][compact.parameter]) < compact.rows:
-        whole = seen["before"][compact.parameter].clone()
-        whole[torch.from_numpy(compact.ids)] = seen["after"][compact.parameter]
-        seen["after"][compact.parameter] = whole
-    return Trained(run=run, **seen)
+        yield seen
 
 
 @cache

@@ -12,20 +12,21 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hfstrat import execute
+from hfstrat import execute, fitting
 from hfstrat.errors import Interrupted
+from hfstrat.processes import accelerator_for
 from hfstrat.recipe.loading import load
-from hfstrat.runs.events import Observer
 from tests import tiny
-from tests.training.helpers import fitted, memory, prepared_for
+from tests.training.helpers import fitted, memory, overlooked, prepared_for
 
 
 def rank(job: dict[str, Any], out: Path, processes: int, process: int) -> None:
@@ -33,31 +34,53 @@ def rank(job: dict[str, Any], out: Path, processes: int, process: int) -> None:
     rows = tiny.reviews(job["rows"])
     for name, given in job["loops"].items():
         parsed, _ = load(given, ())
-        accelerator = execute.accelerator_for(parsed, out)
+        accelerator = accelerator_for(parsed, out)
         weights, losses = fitted(prepared_for(given, rows), micro=job["micro"][str(processes)], accelerator=accelerator)
         if process == 0:
             torch.save({"weights": weights, "losses": losses}, out / f"{name}-{processes}.pt")
+    orders = {}
     for given in job["runs"]:
-        stop = job.get("stop")
-        observer = Stop(stop["update"]) if stop and stop["process"] == process else None
-        with suppress(Interrupted) if stop else nullcontext():
-            execute.train(given, data=memory(rows), runs=out / f"runs-{processes}", observer=observer)
+        watching = watched(job.get("stop", {}), process)
+        dtype = torch.float64 if "float64" in given["name"] else None
+        with overlooked(dtype) as seen, watching as orders[given["name"]], suppress(Interrupted):
+            execute.train(given, data=memory(rows), runs=out / f"runs-{processes}", resume=job.get("resume", False))
+            if process == 0:
+                torch.save({"before": seen["before"], "after": seen["after"]}, out / f"{given['name']}-{processes}.pt")
+    if process == 0:
+        (out / f"orders-{processes}.json").write_text(json.dumps(orders), "utf-8")
 
 
-class Stop(Observer):
-    """Asks its own process to end after some updates."""
+@contextmanager
+def watched(stop: dict[str, Any], process: int) -> Iterator[list[list[int]]]:
+    """The rows of each update as they are asked for, and the end of one process as it begins an update."""
+    orders: list[list[int]] = []
 
-    def __init__(self, update: int) -> None:
-        self._left, self._unit = update, ""
+    def asked(feed: Any, planned: Any) -> Any:
+        if len(feed._steps) == 1:  # memory is measured before the first update
+            return made(feed, planned)
+        orders.append([int(row) for row in planned.rows])
+        if (stop.get("process"), stop.get("update")) == (process, len(orders)):
+            ENDS[stop["by"]]()
+        return made(feed, planned)
 
-    def phase(self, name: str, total: int | None, unit: str) -> None:
-        self._unit = unit
+    made, fitting._Feed._made = fitting._Feed._made, asked
+    try:
+        yield orders
+    finally:
+        fitting._Feed._made = made
 
-    def advance(self, done: int = 1, **shown: Any) -> None:
-        if self._unit == "updates":
-            self._left -= done
-            if done and self._left == 0:
-                os.kill(os.getpid(), signal.SIGTERM)
+
+def fail(error: Exception) -> None:
+    """Fail."""
+    raise error
+
+
+ENDS: dict[str, Callable[[], None]] = {
+    "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "error": lambda: fail(ValueError("a fault")),
+    "memory": lambda: fail(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")),
+}
 
 
 def fork(what: Callable[[], None]) -> int:
@@ -101,10 +124,16 @@ def main() -> None:
     torch.set_num_threads(1)
     gc.freeze()  # what was imported is shared with the children, and not walked in each of them
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    fitting.LOG_EVERY = job.get("log_every", fitting.LOG_EVERY)
     out = Path(sys.argv[1]).parent
     children = {child: processes for processes in job["processes"] for child in launch(job, out, processes)}
-    failed = {children[child] for child in children if os.waitpid(child, 0)[1]}
-    assert not failed, f"a process of {failed} failed"
+    ended, began = [], time.monotonic()
+    for _ in children:
+        child, status = os.wait()
+        code = os.waitstatus_to_exitcode(status)
+        ended.append({"processes": children[child], "code": code, "seconds": time.monotonic() - began})
+    (out / "ended.json").write_text(json.dumps(ended), "utf-8")
+    assert "stop" in job or not any(one["code"] for one in ended), f"a process failed: {ended}"
 
 
 if __name__ == "__main__":

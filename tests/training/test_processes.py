@@ -17,6 +17,8 @@ from hfstrat import execute
 from hfstrat.runs.directory import Run
 from tests import tiny
 from tests.faults.runs import Calls
+from tests.matrix import pairs
+from tests.matrix.pairs import base_of, settings_of
 from tests.training.helpers import LIVELY, largest_difference, memory, recipe, sha256, train
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,11 @@ LOOPS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert": ("bert", "full-random", WINDOWS),
     "gpt2": ("gpt2", "lora", {}),
 }
+# Solve takes features in float32: these have all of their weights fitted.
+RANDOM = ("partial", "gradual", "full", "lora", "ia3", "vera", "ln_tuning", "adalora")
+FITTED = {"head": {"solver": "adamw"}, **{kind: {"head_init": "random"} for kind in RANDOM}}
+# Its blocks hold four bits a weight, and what multiplies them knows no float64.
+NOT_IN_FLOAT64 = {("qlora", "float64")}
 WHOLE: dict[str, tuple[str, Any]] = {
     "fp32": ("bert", "full-probe"),
     "bf16": ("gpt2", "rslora"),
@@ -52,7 +59,7 @@ def whole_run(tiny_base, precision: str, **more: Any) -> dict[str, Any]:
 def python(*words: object, **environment: str) -> None:
     command = [sys.executable, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=1500)
     assert done.returncode == 0, done.stderr
 
 
@@ -79,9 +86,15 @@ def run_in_processes(
 @pytest.fixture(scope="module")
 def two(tiny_base, tmp_path_factory) -> Path:
     """What a fresh process left that trained in one and in two processes."""
+    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], [whole_run(tiny_base, "fp32")])
+
+
+@pytest.fixture(scope="module")
+def more(tiny_base, tmp_path_factory) -> Path:
+    """More runs of that kind."""
     runs = [whole_run(tiny_base, name) for name in WHOLE]
     runs.append({**runs[0], "name": "all-rows", "train": {**runs[0]["train"], "compact_vocabulary": False}})
-    return run_in_processes(tmp_path_factory.mktemp("two"), tiny_base, [1, 2], ["bert"], runs)
+    return run_in_processes(tmp_path_factory.mktemp("more"), tiny_base, [1, 2], [], runs)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +102,25 @@ def three(tiny_base, tmp_path_factory) -> Path:
     """The same with one, two and three processes."""
     runs = [whole_run(tiny_base, "fp32")]
     return run_in_processes(tmp_path_factory.mktemp("three"), tiny_base, [1, 2, 3], list(LOOPS), runs)
+
+
+@pytest.fixture(scope="module")
+def strategies(tiny_base, tmp_path_factory) -> Path:
+    """Every strategy in one and in two processes, its weights in float64 and in float32."""
+    folder = tmp_path_factory.mktemp("strategies")
+    train = {"max_steps": 50, "batch_size": 7, "micro_batch_size": 4}
+    runs = [
+        recipe(
+            base_of("bert", tiny_base),
+            {**settings_of("bert", kind, tiny_base, folder), **(FITTED.get(kind, {}) if dtype == "float64" else {})},
+            f"{kind}-{dtype}",
+            train=train,
+        )
+        for kind in pairs.STRATEGIES
+        for dtype in ("float32", "float64")
+        if (kind, dtype) not in NOT_IN_FLOAT64
+    ]
+    return run_in_processes(folder, tiny_base, [1, 2], [], runs, rows=120, log_every=1)
 
 
 def assert_the_same_weights(folder: Path, loop: str, processes: int) -> None:
@@ -132,15 +164,17 @@ def test_a_run_of_two_processes_is_that_of_one(two):
     assert_as_much_is_computed(one, many, "train", "evaluate")
 
 
-def test_frozen_blocks_that_two_processes_computed_are_those_of_one(two):
-    one, many = (Run(two / f"runs-{number}" / "cached") for number in (1, 2))
+@pytest.mark.slow
+def test_frozen_blocks_that_two_processes_computed_are_those_of_one(more):
+    one, many = (Run(more / f"runs-{number}" / "cached") for number in (1, 2))
     assert_as_much_is_computed(one, many, "cache", "train")
     assert_the_same_run(one, many, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_compact_vocabulary_changes_nothing(two, processes):
-    folder = two / f"runs-{processes}"
+def test_the_compact_vocabulary_changes_nothing(more, processes):
+    folder = more / f"runs-{processes}"
     compact, whole = Run(folder / "fp32"), Run(folder / "all-rows")
     assert "compact_vocabulary: true" in (compact.recipe() or "")
     assert "compact_vocabulary: false" in (whole.recipe() or "")
@@ -152,7 +186,7 @@ def test_the_compact_vocabulary_changes_nothing(two, processes):
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(two, tiny_base, tmp_path):
     """One process is asked to end, the main process writes the checkpoint, and all of them end."""
-    stop = {"process": 0, "update": 3}
+    stop = {"process": 0, "update": 3, "by": "SIGTERM"}
     run_in_processes(tmp_path, tiny_base, [2], [], [whole_run(tiny_base, "fp32")], stop=stop)
     run = Run(tmp_path / "runs-2" / "fp32")
     assert run.status == "interrupted"
@@ -179,6 +213,29 @@ def test_three_processes_compute_what_one_does_in_float64(three, loop):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in pairs.STRATEGIES if (kind, "float64") not in NOT_IN_FLOAT64])
+def test_every_strategy_in_two_processes_moves_weights_as_in_one(strategies, kind):
+    one, many = (torch.load(strategies / f"{kind}-float64-{number}.pt", weights_only=True) for number in (1, 2))
+    before, after = one["before"], one["after"]
+    assert all(value.dtype == torch.float64 for value in after.values() if value.is_floating_point())
+    moved = [name for name in after if after[name].shape == before[name].shape and (after[name] - before[name]).any()]
+    assert largest_difference({name: before[name] for name in moved}, {name: after[name] for name in moved}) > 1e-3
+    assert largest_difference(after, many["after"]) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", pairs.STRATEGIES)
+def test_every_strategy_in_two_processes_says_what_it_says_in_one(strategies, kind):
+    one, many = (Run(strategies / f"runs-{number}" / f"{kind}-float32") for number in (1, 2))
+    losses = [[line["loss"] for line in run.log() if line["kind"] == "update"] for run in (one, many)]
+    assert len(losses[0]) == (0 if kind == "head" else 50)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    here, there = (run.predictions() for run in (one, many))
+    assert list(here["id"]) == list(there["id"])
+    assert (here["prediction"] == there["prediction"]).mean() >= 0.999
+
+
+@pytest.mark.slow
 def test_torchrun_on_the_command_line_is_a_run_of_one_process(tiny_base, tmp_path):
     tiny.write_csv(tmp_path / "rows.csv", tiny.reviews(ROWS))
     given = whole_run(tiny_base, "fp32", data={"source": str(tmp_path / "rows.csv")})
@@ -190,11 +247,27 @@ def test_torchrun_on_the_command_line_is_a_run_of_one_process(tiny_base, tmp_pat
     assert_the_same_run(Run(tmp_path / "one" / "fp32"), Run(tmp_path / "two" / "fp32"), 2)
 
 
-@pytest.mark.parametrize("precision", WHOLE)
-def test_repeats_are_equal_bit_for_bit(two, tiny_base, tmp_path, precision):
+@pytest.mark.slow
+def test_eleven_examples_are_counted_once_by_three_processes(tiny_base, tmp_path):
+    run_in_processes(tmp_path, tiny_base, [1, 3], [], [whole_run(tiny_base, "fp32")], rows=44)
+    one, many = (Run(tmp_path / f"runs-{number}" / "fp32") for number in (1, 3))
+    assert len(many.predictions()) == many.metrics["n"] == 11
+    assert (many.read("env.json") or {})["data"]["rows"]["validation"] == 11
+    assert_the_same_run(one, many, 3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "fixture"),
+    [
+        ("fp32", "two"),
+        pytest.param("bf16", "more", marks=pytest.mark.slow),
+        pytest.param("cached", "more", marks=pytest.mark.slow),
+    ],
+)
+def test_repeats_are_equal_bit_for_bit(request, tiny_base, tmp_path, precision, fixture):
     rows = tiny.reviews(ROWS)
     first, second = (train(whole_run(tiny_base, precision), rows, tmp_path / name).run for name in ("a", "b"))
-    fresh = Run(two / "runs-1" / precision)
+    fresh = Run(request.getfixturevalue(fixture) / "runs-1" / precision)
     assert "best at fit" in first.read("status.json")["reason"], "or these would be the weights of the base"
     assert sha256(first) == sha256(second) == sha256(fresh)
     assert first.log() == second.log() == fresh.log()
@@ -203,9 +276,10 @@ def test_repeats_are_equal_bit_for_bit(two, tiny_base, tmp_path, precision):
             assert [str(value) for value in column] == [str(value) for value in other.predictions()[name]], name
 
 
-def test_with_dropout_the_number_of_processes_matters(two):
+@pytest.mark.slow
+def test_with_dropout_the_number_of_processes_matters(more):
     """Only the shape of a run makes its bytes there, so all that can be asked of two shapes is that both trained."""
-    one, many = (Run(two / f"runs-{number}" / "bf16") for number in (1, 2))
+    one, many = (Run(more / f"runs-{number}" / "bf16") for number in (1, 2))
     assert one.status == many.status == "done"
     assert [line.get("lr") for line in one.log()] == [line.get("lr") for line in many.log()]
     assert sha256(one) != sha256(many)

@@ -10,7 +10,7 @@ from hfstrat.recipe.loading import load
 from hfstrat.recipe.schema import SCHEMA_FILE
 from hfstrat.verbs import recipes
 
-FILES = sorted(recipes.folder().rglob("*.yaml"))
+FILES = sorted(file for file in recipes.folder().rglob("*.yaml") if file.parent.name != recipes.LAUNCHING)
 NAMES = [file.relative_to(recipes.folder()).with_suffix("").as_posix() for file in FILES]
 
 
@@ -81,3 +81,18 @@ class TestCopy:
     def test_wants_a_yaml_file(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="neither a folder nor"):
             recipes.copy("demo", tmp_path / "missing", force=False)
+
+
+def test_files_for_launchers_are_copied_together_and_are_no_recipes(tmp_path: Path) -> None:
+    said = recipes.copy(recipes.LAUNCHING, tmp_path, force=False)
+    new = tmp_path / recipes.LAUNCHING
+    assert str(new) in said
+    names = {file.name for file in new.iterdir()}
+    assert names == {"one-cpu.yaml", "two-cpu.yaml", "one-gpu.yaml", "several-gpus.yaml", "slurm.sh"}
+    for file in new.glob("*.yaml"):
+        command = file.read_text("utf-8").splitlines()[0]
+        assert f"accelerate launch --config_file {file.name}" in command
+    assert not any(name.startswith(f"{recipes.LAUNCHING}/") for name in NAMES)
+    with pytest.raises(UsageError, match="exists"):
+        recipes.copy(recipes.LAUNCHING, tmp_path, force=False)
+    recipes.copy(recipes.LAUNCHING, tmp_path, force=True)

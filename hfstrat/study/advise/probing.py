@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from hfstrat import metrics
 from hfstrat.errors import Problem, UsageError
-from hfstrat.execute import accelerator_for, judge_of, model_of, threads_of
+from hfstrat.execute import judge_of, model_of
 from hfstrat.judge import Judge
 from hfstrat.prepare import Material, Prepared, prepare
+from hfstrat.processes import accelerator_for, threads_of
 from hfstrat.recipe.loading import Source
 from hfstrat.recipe.recipe import Recipe
 from hfstrat.runs.events import Observer
@@ -339,7 +340,7 @@ def _learnable(examples: Examples, units: IntArray | None = None) -> bool:
 def _state(prepared: Prepared, observer: Observer) -> State:
     """A run of which nothing is written, as far as a pass through its model."""
     recipe, here = prepared.recipe, machine()
-    torch.set_num_threads(threads_of(recipe, here.cores, 1))
+    torch.set_num_threads(threads_of(recipe, here))
     if here.device == "cpu":
         keep_memory()
     model = model_of(prepared)
