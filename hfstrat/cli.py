@@ -367,11 +367,13 @@ def doctor(json: Json = False) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print every field as a page to read.")] = False,
+) -> None:
     """Print the JSON Schema of a recipe."""
     from hfstrat.verbs import schema as verb
 
-    verb.run()
+    verb.run(markdown)
 
 
 @recipes_app.command("list")
