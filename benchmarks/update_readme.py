@@ -1,4 +1,4 @@
-"""Put what finished comparisons found into README.md and recipes/README.md, and their pictures into docs/.
+"""Put what finished comparisons found into the documents of `PAGES`, and their pictures into docs/.
 
     hfstrat compare recipes/demo.yaml
     hfstrat compare recipes/text-classification/banking77-compare.yaml name=banking77
@@ -23,7 +23,7 @@ from pathlib import Path
 from hfstrat.report.factors import Factors
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "recipes/README.md")
+PAGES = ("README.md", "recipes/README.md", "docs/strategies.md")
 PICTURES = {"demo": "demo.png", "banking77": "banking77.png"}
 BLOCK = re.compile(r"(<!-- (?P<what>table|factors): (?P<name>[\w/-]+) -->\n).*?(<!-- /(?P=what) -->)", re.S)
 

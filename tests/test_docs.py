@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -275,3 +276,40 @@ def test_data_is_read_as_its_page_says(files: dict[str, Block], block: Block, he
     Path("my.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
     done = hfstrat("validate", "my.yaml", "--quiet")
     assert (done.code, done.errors) == (0, [])
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+MESSAGES = [message for _, message in re.findall(r"^### (`+)(.+)\1$", TROUBLES, re.M)]
+
+
+@cache
+def said() -> str:
+    """Every text in the package, with … for what is put in."""
+    found = []
+    for file in sorted((ROOT / "hfstrat").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(str(one.value) if isinstance(one, ast.Constant) else "…" for one in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_is_said(message: str) -> None:
+    assert message in said()
+
+
+def test_messages_are_explained() -> None:
+    assert len(MESSAGES) >= 20
+
+
+def test_tables_that_stand_in_several_documents_are_the_same() -> None:
+    found: dict[tuple[str, str], set[str]] = {}
+    for page in PAGES:
+        for block in re.finditer(r"<!-- (table|factors): (\S+) -->\n(.*?)<!-- /\1 -->", page.read_text("utf-8"), re.S):
+            found.setdefault((block[1], block[2]), set()).add(block[3])
+    assert len(found) >= 5
+    assert [name for name, texts in found.items() if len(texts) > 1] == []
