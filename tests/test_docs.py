@@ -6,6 +6,9 @@ import ast
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -313,3 +316,63 @@ def test_tables_that_stand_in_several_documents_are_the_same() -> None:
             found.setdefault((block[1], block[2]), set()).add(block[3])
     assert len(found) >= 5
     assert [name for name, texts in found.items() if len(texts) > 1] == []
+
+
+# --- extending ----------------------------------------------------------------------------------------------------
+
+EXTENDING = [block for block in blocks("python", "diff") if block.page == "docs/extending.md"]
+
+
+def replacements(block: Block) -> Iterator[tuple[str, str]]:
+    """What each part of a diff takes the place of, and what it puts there."""
+    for part in re.split(r"^@@\n", block.text, flags=re.M):
+        lines = part.splitlines(keepends=True)
+        before, after = ("".join(line[1:] for line in lines if line[0] in signs) for signs in (" -", " +"))
+        yield before, after
+
+
+def test_examples_change_lines_that_are_there() -> None:
+    changed = [block for block in EXTENDING if block.language == "diff"]
+    assert len(changed) >= 4
+    for block in changed:
+        text = (ROOT / block.name).read_text("utf-8")
+        assert [before for before, _ in replacements(block) if text.count(before) != 1] == [], block.place
+
+
+@pytest.mark.slow
+def test_examples_pass_their_own_tests(tmp_path: Path) -> None:
+    for name in ("hfstrat", "tests", "recipes"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for block in EXTENDING:
+        file = tmp_path / block.name
+        if block.language == "python":
+            assert not file.exists()
+            file.write_text(block.text, "utf-8")
+            continue
+        text = file.read_text("utf-8")
+        for before, after in replacements(block):
+            text = text.replace(before, after)
+        file.write_text(text, "utf-8")
+    tests = [block.name for block in EXTENDING if block.name.startswith("tests/")]
+    assert len(tests) == 4
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *tests,
+        "tests/test_cli.py",
+        "-k",
+        "not quick",
+    ]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500)
+    unknown = re.findall(r"^FAILED (\S+)", done.stdout, re.M)
+    # The list of verbs in the tests is the one place that the example leaves to its reader.
+    assert unknown == ["tests/test_cli.py::test_help_lists_every_verb_once"], done.stdout + done.stderr
+    checked = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", *(block.name for block in EXTENDING)], cwd=tmp_path, check=False
+    )
+    assert checked.returncode == 0
