@@ -356,22 +356,9 @@ def test_examples_pass_their_own_tests(tmp_path: Path) -> None:
         file.write_text(text, "utf-8")
     tests = [block.name for block in EXTENDING if block.name.startswith("tests/")]
     assert len(tests) == 4
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-        "tests/test_cli.py",
-        "-k",
-        "not quick",
-    ]
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500)
-    unknown = re.findall(r"^FAILED (\S+)", done.stdout, re.M)
-    # The list of verbs in the tests is the one place that the example leaves to its reader.
-    assert unknown == ["tests/test_cli.py::test_help_lists_every_verb_once"], done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     checked = subprocess.run(
         [sys.executable, "-m", "ruff", "check", *(block.name for block in EXTENDING)], cwd=tmp_path, check=False
     )
