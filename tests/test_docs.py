@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 from typer.main import get_command
 
+import hfstrat as hf
 from hfstrat.cli import app
 from hfstrat.recipe.loading import build, names_none, override, parse
 from hfstrat.recipe.recipe import Recipe
@@ -363,3 +364,12 @@ def test_examples_pass_their_own_tests(tmp_path: Path) -> None:
         [sys.executable, "-m", "ruff", "check", *(block.name for block in EXTENDING)], cwd=tmp_path, check=False
     )
     assert checked.returncode == 0
+
+
+# --- citation -----------------------------------------------------------------------------------------------------
+
+
+def test_the_citation_is_of_this_version() -> None:
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert found["version"] == hf.__version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= found.keys()

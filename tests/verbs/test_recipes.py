@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,20 @@ class TestCopy:
     def test_wants_a_yaml_file(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="neither a folder nor"):
             recipes.copy("demo", tmp_path / "missing", force=False)
+
+
+MEASURED = [(file, line) for file in FILES for line in file.read_text("utf-8").splitlines() if "# Measured" in line]
+
+
+@pytest.mark.parametrize(("file", "line"), MEASURED, ids=[file.stem for file, _ in MEASURED])
+def test_what_was_measured_stands_in_the_document_that_is_named(file: Path, line: str) -> None:
+    found = re.fullmatch(r"# Measured as (?:the arm (\S+) of \S+|(\S+)) \((\S+\.md)\): (.+)", line)
+    assert found is not None
+    rows = (recipes.folder().parent / found[3]).read_text("utf-8").splitlines()
+    figures = re.findall(r"\d[\d.]*", found[4])
+    assert len(figures) >= 3
+    assert any(f"| {found[1] or found[2]} |" in row and all(figure in row for figure in figures) for row in rows)
+
+
+def test_some_recipes_say_what_was_measured() -> None:
+    assert len(MEASURED) >= 6
