@@ -10,10 +10,10 @@ STAMP    := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format slow gpu clean
+.PHONY: help install demo test check format slow gpu release-check clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 install: $(STAMP)  ## make .venv with everything (the other targets do it when it is missing)
 
@@ -49,6 +49,9 @@ slow: $(STAMP)  ## run the tests with a real model and real data
 
 gpu: $(STAMP)  ## run the tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu
+
+release-check:  ## build, check the archives, try the wheel in an empty environment
+	@PYTHON="$(PYTHON)" ./.ci/release
 
 clean:  ## remove the environment, caches and builds; runs/ stays
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Put what finished comparisons found into README.md and recipes/README.md, and their pictures into docs/.
+"""Put what finished comparisons found into the documents of `PAGES`, and their pictures into docs/.
 
     hfstrat compare recipes/demo.yaml
     hfstrat compare recipes/text-classification/banking77-compare.yaml name=banking77
@@ -9,7 +9,8 @@
     python benchmarks/update_readme.py [RUNS]
 
 A block between `<!-- table: NAME -->` and `<!-- /table -->` gets the arms of the comparison RUNS/NAME, one between
-`<!-- factors: NAME -->` and `<!-- /factors -->` what decides between its strategies.
+`<!-- factors: NAME -->` and `<!-- /factors -->` what decides between its strategies. A recipe's line `# Measured as the
+arm ARM of NAME` gets the figures of that arm in recipes/README.md.
 """
 
 from __future__ import annotations
@@ -23,13 +24,31 @@ from pathlib import Path
 from hfstrat.report.factors import Factors
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "recipes/README.md")
+PAGES = ("README.md", "recipes/README.md", "docs/strategies.md")
 PICTURES = {"demo": "demo.png", "banking77": "banking77.png"}
 BLOCK = re.compile(r"(<!-- (?P<what>table|factors): (?P<name>[\w/-]+) -->\n).*?(<!-- /(?P=what) -->)", re.S)
 
 
+MEASURED = re.compile(r"^# Measured as the arm (?P<arm>\S+) of (?P<name>[\w-]+).*$", re.M)
+
+
+def measured(arm: str, name: str, page: str) -> str:
+    """The line of a recipe that says what was measured of it.
+
+    Args:
+        arm: The arm that trains as the recipe does.
+        name: Its comparison.
+        page: The text of recipes/README.md.
+    """
+    table = next(block[0] for block in BLOCK.finditer(page) if (block["what"], block["name"]) == ("table", name))
+    titles, _, *rows = (line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|"))
+    row = dict(zip(titles, next(row for row in rows if row[0] == arm), strict=False))
+    said = f"accuracy {row['accuracy']}, {row['time']}, {row['peak live memory']} live"
+    return f"# Measured as the arm {arm} of {name} (recipes/README.md): {said}"
+
+
 def main(runs: Path) -> None:
-    """Update every block whose comparison is there, and every picture."""
+    """Update every block whose comparison is there, what recipes say of it, and every picture."""
 
     def written(block: re.Match[str]) -> str:
         found = runs / block["name"]
@@ -44,6 +63,10 @@ def main(runs: Path) -> None:
     for page in PAGES:
         path = ROOT / page
         path.write_text(BLOCK.sub(written, path.read_text("utf-8")), "utf-8")
+    page = (ROOT / "recipes" / "README.md").read_text("utf-8")
+    for path in (ROOT / "recipes").rglob("*.yaml"):
+        text = path.read_text("utf-8")
+        path.write_text(MEASURED.sub(lambda found: measured(found["arm"], found["name"], page), text), "utf-8")
     for name, target in PICTURES.items():
         picture = runs / name / "quality-against-time.png"
         if picture.is_file():

@@ -18,6 +18,12 @@ from hfstrat.redact import printable, redact
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 FAULT = "This is a fault of hfstrat, not of your recipe, data or model: please report it with the lines above."
 
+
+def _examples(*lines: str) -> str:
+    """What stands at the end of a verb's help."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))  # \b: lines stay as they are
+
+
 app = typer.Typer(
     name="hfstrat",
     help="Train a transformer from scratch, by its head or top, in full, with adapters, or from a teacher: one recipe, "
@@ -45,19 +51,25 @@ How = Literal["cat", "linear", "ties", "dare_linear", "dare_ties"]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
-@app.command()
+@app.command(epilog=_examples("hfstrat init reviews.csv -o my.yaml", "hfstrat init pictures/ -o my.yaml --force"))
 def init(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A table (csv, json, parquet, CoNLL, …), or a folder.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; left out: stdout.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
 ) -> None:
-    """Write a commented recipe for your data, guessing task and columns."""
+    """Write a commented recipe for your data. Task and columns are guessed from it."""
     from hfstrat.verbs import init as verb
 
     typer.echo(verb.run(data, output, force))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hfstrat validate my.yaml",
+        "hfstrat validate my.yaml strategy.kind=lora train.lr=1e-4",
+        "hfstrat validate my.yaml --online",
+    )
+)
 def validate(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -67,13 +79,19 @@ def validate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a recipe, its data and its model; show what `auto` becomes. Nothing is written."""
+    """Check recipe, data and model; show what `auto` becomes. Nothing is written."""
     from hfstrat.verbs import validate as verb
 
     verb.run(recipe, overrides or [], online, json, quiet)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hfstrat train my.yaml",
+        "hfstrat train my.yaml strategy.kind=full name=my-full",
+        "hfstrat train my.yaml --resume",
+    )
+)
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, or with --resume a run directory.")],
     overrides: Overrides = None,
@@ -91,7 +109,13 @@ def train(
     verb.run(recipe, overrides or [], runs, overwrite, resume, json, quiet)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hfstrat compare my.yaml --arms tfidf,head,lora,full --seeds 0,1,2",
+        "hfstrat compare my.yaml name=curves --sizes 8/class,1000,all",
+        "hfstrat compare my.yaml name=quick --budget 30m --price 2.5",
+    )
+)
 def compare(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -111,13 +135,19 @@ def compare(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train several strategies on the same split and show what each cost and achieved."""
+    """Train several strategies; show what each cost and achieved. All are on the same split."""
     from hfstrat.verbs import compare as verb
 
     verb.run(recipe, overrides or [], arms, seeds, sizes, budget, price, runs, overwrite, json, quiet)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hfstrat estimate my.yaml --arms head,lora,full",
+        "hfstrat estimate my.yaml --device h100 --price 2.5",
+        "hfstrat estimate my.yaml --memory 8GB --json",
+    )
+)
 def estimate(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -135,13 +165,19 @@ def estimate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict memory, arithmetic, time, disk and cost of each strategy before a weight is read."""
+    """Predict memory, time, disk and cost of each strategy. No weight is read."""
     from hfstrat.verbs import estimate as verb
 
     verb.run(recipe, overrides or [], arms, device, memory, price, calibrate, json, quiet)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hfstrat advise my.yaml --time 2h --memory 16GB",
+        "hfstrat advise my.yaml --price 2.5/h --max-cost 20 --max-artifact 50MB",
+        "hfstrat advise my.yaml --no-pilots --out quick.yaml",
+    )
+)
 def advise(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -185,7 +221,7 @@ def advise(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Recommend a strategy with its evidence, and write the recipe that trains by it. The test split is not used."""
+    """Recommend a strategy, and write the recipe that trains by it. The test split is not used."""
     from hfstrat.verbs import advise as verb
 
     verb.run(
@@ -211,7 +247,7 @@ def advise(
     )
 
 
-@app.command()
+@app.command(epilog=_examples("hfstrat evaluate runs/my validation", "hfstrat evaluate runs/my more.csv --name more"))
 def evaluate(
     run: RunFolder,
     data: Annotated[
@@ -227,7 +263,13 @@ def evaluate(
     verb.run(run, data, name, json, quiet)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hfstrat predict runs/my new.csv -o out.csv",
+        "echo 'Where is my card?' | hfstrat predict runs/my",
+        "hfstrat predict me/my pictures/ --draw boxes/",
+    )
+)
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN|USER/NAME", help="A run directory, or what was pushed.")],
     data: Annotated[
@@ -250,13 +292,13 @@ def predict(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict with a finished run: one line out for each text or picture in."""
+    """Predict with a finished run. One line out for each text or picture in."""
     from hfstrat.verbs import predict as verb
 
     verb.run(run, data, output, revision, trust, quiet, draw)
 
 
-@app.command()
+@app.command(epilog=_examples("hfstrat show my.yaml --svg plan.svg", "hfstrat show runs/my"))
 def show(
     target: Annotated[Path, typer.Argument(metavar="RECIPE|RUN", help="A recipe, a run directory, or a comparison's.")],
     overrides: Overrides = None,
@@ -264,13 +306,13 @@ def show(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw which layers are frozen and which train: of a recipe before it runs, or of a run with scores and costs."""
+    """Draw which layers are frozen and which train. Of a run also scores and costs."""
     from hfstrat.verbs import show as verb
 
     verb.run(target, overrides or [], svg, json, quiet)
 
 
-@app.command()
+@app.command(epilog=_examples("hfstrat report runs/my-strategies", "hfstrat report runs/my-strategies -o page.html"))
 def report(
     comparison: Annotated[Path, typer.Argument(metavar="COMPARISON", help="The directory of a comparison.")],
     output: Annotated[
@@ -278,26 +320,30 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a comparison as one HTML page, from its directory alone."""
+    """Write a comparison as one HTML page. Its directory is all that is read."""
     from hfstrat.verbs import report as verb
 
     verb.run(comparison, output, json)
 
 
-@app.command()
+@app.command(epilog=_examples("hfstrat verify runs/my", "hfstrat verify runs/my --updates 100"))
 def verify(
     run: RunFolder,
     updates: Annotated[int, typer.Option("--updates", min=1, help="Updates to make again.")] = 20,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check that a run's files are as they were written, and that its updates come out the same when repeated."""
+    """Check a run's files, and make some of its updates again. All have to be as they were."""
     from hfstrat.verbs import verify as verb
 
     verb.run(run, updates, json, quiet)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "hfstrat merge runs/my-lora", "hfstrat merge runs/one runs/two --weight 0.7 --weight 0.3 -o runs/both"
+    )
+)
 def merge(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs whose artefacts are adapters.")],
     output: Annotated[
@@ -318,13 +364,13 @@ def merge(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Merge an adapter into its base, or several weighted ones, and compare what it says before and after."""
+    """Merge an adapter into its base, or several weighted ones. What it says before and after is compared."""
     from hfstrat.verbs import merge as verb
 
     verb.run(runs, output, dtype, weights or [], how, density, tolerance, overwrite, json, quiet)
 
 
-@app.command()
+@app.command(epilog=_examples("hfstrat push runs/my me/my --dry-run", "hfstrat push runs/my me/my --public"))
 def push(
     run: RunFolder,
     repo_id: Annotated[
@@ -343,23 +389,23 @@ def push(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Send a finished run to the Hugging Face Hub: model, card, recipe and scores, in one commit."""
+    """Send a finished run to the Hugging Face Hub. Model, card, recipe and scores go in one commit."""
     from hfstrat.verbs import push as verb
 
     verb.run(run, repo_id, public, branch, message, with_base, published_as, dry_run, json, quiet)
 
 
-@app.command()
+@app.command(epilog=_examples("hfstrat cache", "hfstrat cache --clear"))
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False, json: Json = False
 ) -> None:
-    """List what frozen layers gave, kept for later runs, or remove it."""
+    """List what is kept for later runs, or remove it. That is what frozen layers gave, and tokens."""
     from hfstrat.verbs import cache as verb
 
     verb.run(clear, json)
 
 
-@app.command()
+@app.command(epilog=_examples("hfstrat doctor", "hfstrat doctor --json"))
 def doctor(json: Json = False) -> None:
     """Check versions, hardware, caches and the Hub."""
     from hfstrat.verbs import doctor as verb
@@ -367,15 +413,17 @@ def doctor(json: Json = False) -> None:
     verb.run(json)
 
 
-@app.command()
-def schema() -> None:
+@app.command(epilog=_examples("hfstrat schema > recipe.schema.json", "hfstrat schema --markdown > recipe.md"))
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print every field as a page to read.")] = False,
+) -> None:
     """Print the JSON Schema of a recipe."""
     from hfstrat.verbs import schema as verb
 
-    verb.run()
+    verb.run(markdown)
 
 
-@recipes_app.command("list")
+@recipes_app.command("list", epilog=_examples("hfstrat recipes list"))
 def recipes_list(json: Json = False) -> None:
     """List the recipes that come with hfstrat."""
     from hfstrat.verbs import recipes as verb
@@ -383,7 +431,7 @@ def recipes_list(json: Json = False) -> None:
     verb.list_all(json)
 
 
-@recipes_app.command("copy")
+@recipes_app.command("copy", epilog=_examples("hfstrat recipes copy demo .", "hfstrat recipes copy csv mine.yaml"))
 def recipes_copy(
     name: Annotated[str, typer.Argument(help="As `recipes list` shows it.")],
     target: Annotated[Path, typer.Argument(help="A folder, or a file that does not exist.")] = Path(),

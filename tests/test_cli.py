@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import resource
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from hfstrat.cli import app
@@ -153,3 +160,72 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m hfstrat schema | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ)
     assert "Traceback" not in done.stderr
+
+
+def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with what it is called."""
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+EVERY = dict(commands())
+
+
+@pytest.mark.parametrize(("name", "command"), EVERY.items(), ids=EVERY)
+def test_every_verb_has_examples_that_it_understands(name: str, command: Any) -> None:
+    shown = CliRunner().invoke(app, [*name.split(), "--help"], terminal_width=80).output
+    examples = [line[4:] for line in shown.partition("Examples:\n")[2].splitlines()]
+    assert examples
+    for line in examples:
+        assert len(line) <= 76
+        words = shlex.split(line.rpartition("| ")[2].partition(" > ")[0])
+        assert words[: 1 + len(name.split())] == ["hfstrat", *name.split()]
+        command.make_context(name, words[1 + len(name.split()) :])
+
+
+def test_what_verbs_do_is_not_cut_off_on_a_terminal_of_80_columns() -> None:
+    assert "..." not in CliRunner().invoke(app, ["--help"], terminal_width=80).output.partition("Commands:")[2]
+
+
+def test_a_shell_completes_verbs_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words, place, found in (("hfstrat esti", "1", "estimate"), ("hfstrat train --res", "2", "--resume")):
+        asked = {"_HFSTRAT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": place}
+        done = CliRunner().invoke(app, [], env=asked, prog_name="hfstrat")
+        assert done.output.split() == [found]
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|38;|9[0-7])[0-9;]*m")
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["as it is", "NO_COLOR", "dumb"])
+def test_colours_are_for_terminals_that_want_them(variables: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text('{"state": "done", "reason": null}')
+    own = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment = {**own, "TERM": "xterm-256color", **variables}
+    words = [sys.executable, "-m", "hfstrat", "show", str(tmp_path)]
+    master, terminal = pty.openpty()
+    with os.fdopen(master, "rb", closefd=True) as screen:
+        done = subprocess.Popen(
+            words,
+            cwd=ROOT,
+            stdout=terminal,
+            stderr=terminal,
+            env={**environment, "TERM": "xterm-256color", **variables},
+        )
+        os.close(terminal)
+        said = b""
+        with contextlib.suppress(OSError):  # what Linux says at the end
+            while part := os.read(screen.fileno(), 4096):
+                said += part
+        assert done.wait(60) == 0
+    text = said.decode()
+    assert "done" in text
+    assert (COLOUR.search(text) is not None) == (variables == {})
+    if "TERM" in variables:
+        assert "\x1b" not in text
+    piped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    assert "done" in piped.stdout
+    assert "\x1b" not in piped.stdout

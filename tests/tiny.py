@@ -138,7 +138,7 @@ def base(
     """Make a tiny random base model with its tokenizer or processor, and give its folder back.
 
     Args:
-        family: One of `ALL`, of `HEARING`, or of `DETECTORS`, which come with the heads of a detector.
+        family: One of `ALL`, `SEEING` or `HEARING`, or of `DETECTORS`, which come with the heads of a detector.
         folder: Where to; it is made when missing.
         seed: Seeds the weights; torch's own random state stays as it was.
         pooler: Whether the weights have BERT's pooler (bert, roberta, albert and vit only).
@@ -152,7 +152,7 @@ def base(
     import transformers
     from transformers import AutoConfig, AutoModel, AutoModelForObjectDetection
 
-    spec = {**ALL, **HEARING, **DETECTORS}[family]
+    spec = {**ALL, **SEEING, **HEARING, **DETECTORS}[family]
     folder = Path(folder)
     if isinstance(spec, Family):
         processor = _tokenizer(replace(spec, train=_words) if whole_words else spec)
@@ -471,6 +471,22 @@ OTHERS = {
 """Families that see or hear."""
 
 WAVE = OTHERS["wav2vec2"].config
+SEEING = {
+    "dinov2": Sensory(
+        processor="ViTImageProcessorPil",
+        options=IMAGE,
+        config={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "mlp_ratio": 2,
+            "image_size": IMAGE_SIZE,
+            "patch_size": 8,
+        },
+    ),
+}
+"""Families that a recipe which is shipped is of."""
+
 HEARING = {
     # Padding is told by a mask.
     "hubert": Sensory(

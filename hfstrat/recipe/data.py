@@ -106,6 +106,7 @@ class MemoryData(_Data):
 
     kind: Literal["memory"] = "memory"
     source: Literal["memory"] = "memory"
+    """Set by `hfstrat.train(recipe, data=…)`, which is given the rows themselves."""
 
 
 def kind_of_source(value: Any) -> str | None:

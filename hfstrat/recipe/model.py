@@ -13,7 +13,7 @@ class ModelSpec(Spec):
     """The base model and how it is loaded."""
 
     base: str | None = None
-    """A Hub id, a folder, a run of hfstrat, or package:<module>/<folder> for weights inside an installed Python
+    """A Hub id, a folder, a run of hfstrat, or `package:<module>/<folder>` for weights inside an installed Python
     package. A model from random weights can do without."""
 
     config: dict[str, object] | None = None

@@ -166,7 +166,7 @@ class Estimates:
         from rich.text import Text
 
         priced = any(one.cost is not None for one in self.arms)
-        titles = ["strategy", "parameters", "trained", "live memory", "resident", "PFLOP", "time", "artefact", "disk"]
+        titles = ["strategy", "parameters", "trained", "live memory", "resident", "FLOP", "time", "artefact", "disk"]
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold", title=f"{self.name} on {self.where}")
         for title in (*titles, *(["cost"] if priced else []), "fits"):
             table.add_column(title, justify="left" if title in ("strategy", "fits") else "right")
@@ -180,13 +180,13 @@ class Estimates:
                 tables.count(one.trained or 0),
                 _text(one.live, tables.size),
                 _text(one.resident, tables.size),
-                _text(one.flops, lambda value: f"{value / 1e15:,.3g}"),
+                _text(one.flops, tables.operations),
                 _text(one.seconds, tables.duration),
                 _text(one.artifact, tables.size),
                 _text(one.disk, tables.size),
                 *([_text(one.cost, lambda value: f"{value:,.2f}")] if priced else []),
             ]
-            most = "" if one.largest is None else f", up to {one.largest} at once" if one.fits else ""
+            most = "" if one.largest is None else f", up to {one.largest:,} at once" if one.fits else ""
             verdict = Text(f"yes{most}", "green") if one.fits else Text("no", "red")
             table.add_row(*cells, verdict)
         return table

@@ -53,3 +53,4 @@ def run(
         )
     stored = json.loads((found.run.path / "plan.json").read_text("utf-8"))["parameters"]["stored"]
     show(f"\n{found.run.path} holds the merged model, {stored:,} parameters, as a run of its own.")
+    show(f"Next: `hfstrat predict {found.run.path} FILE` uses it, `hfstrat push {found.run.path} USER/NAME` sends it.")

@@ -6,8 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import join
+from typing import TYPE_CHECKING
 
 from hfstrat.verbs.progress import observer, show
+
+if TYPE_CHECKING:
+    from hfstrat.recipe.recipe import Recipe
 
 
 def run(recipe: Path, overrides: Sequence[str], online: bool, as_json: bool, quiet: bool) -> None:
@@ -26,7 +31,7 @@ def run(recipe: Path, overrides: Sequence[str], online: bool, as_json: bool, qui
         from hfstrat.hub.online import check
 
         asked = check(parsed, listener)
-    prepared = prepare(parsed, machine(), source=source, observer=listener)
+    prepared = prepare(_as_run(parsed), machine(), source=source, observer=listener)
     # Without a strategy there are neither stages nor decisions: those are of the one that stands in for it.
     kind = None if names_none(source) else parsed.strategy.kind
     stages = [stage.name for stage in prepared.plan.stages] if kind else []
@@ -53,3 +58,13 @@ def run(recipe: Path, overrides: Sequence[str], online: bool, as_json: bool, qui
         show(sentence)
     if kind and not quiet:
         show(dump(prepared.recipe))
+        verb = "compare" if parsed.compare.arms else "train"
+        words = join([str(recipe), *overrides])
+        show(f"Next: `hfstrat estimate {words}` says what it would take, `hfstrat {verb} {words}` runs it.")
+
+
+def _as_run(recipe: Recipe) -> Recipe:
+    """What is run of a comparison's recipe: where weights are pretrained, the shape of random ones is left aside."""
+    if not recipe.compare.arms or recipe.strategy.body().weights == "random":
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"config": None})})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,20 @@ def test_files_for_launchers_are_copied_together_and_are_no_recipes(tmp_path: Pa
     with pytest.raises(UsageError, match="exists"):
         recipes.copy(recipes.LAUNCHING, tmp_path, force=False)
     recipes.copy(recipes.LAUNCHING, tmp_path, force=True)
+
+
+MEASURED = [(file, line) for file in FILES for line in file.read_text("utf-8").splitlines() if "# Measured" in line]
+
+
+@pytest.mark.parametrize(("file", "line"), MEASURED, ids=[file.stem for file, _ in MEASURED])
+def test_what_was_measured_stands_in_the_document_that_is_named(file: Path, line: str) -> None:
+    found = re.fullmatch(r"# Measured as (?:the arm (\S+) of \S+|(\S+)) \((\S+\.md)\): (.+)", line)
+    assert found is not None
+    rows = (recipes.folder().parent / found[3]).read_text("utf-8").splitlines()
+    figures = re.findall(r"\d[\d.]*", found[4])
+    assert len(figures) >= 3
+    assert any(f"| {found[1] or found[2]} |" in row and all(figure in row for figure in figures) for row in rows)
+
+
+def test_some_recipes_say_what_was_measured() -> None:
+    assert len(MEASURED) >= 6
