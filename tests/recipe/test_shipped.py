@@ -26,7 +26,7 @@ from tests.tasks import (
     test_token_classification,
 )
 
-FILES = sorted(recipes.folder().rglob("*.yaml"))
+FILES = [recipes.folder() / f"{one.name}.yaml" for one in recipes.shipped()]
 NAMES = [file.relative_to(recipes.folder()).with_suffix("").as_posix() for file in FILES]
 FEW = 24  # rows of a split
 
@@ -100,7 +100,9 @@ def written(row: Mapping[str, str], given: Mapping[str, Any], place: int) -> dic
 
 
 def few(split: Dataset) -> Dataset:
-    """Some rows of a split; where there are labels, of its first three."""
+    """Some rows of a split: with labels, of its first three; with entities, so many that none is held out alone."""
+    if "spans" in split.column_names:
+        return split.select(range(min(len(split), 10 * FEW)))
     labels = split["label"][:] if "label" in split.column_names else [None] * len(split)
     wanted = sorted(set(labels), key=str)[:3]
     chosen = [[place for place, label in enumerate(labels) if label == one][: FEW // len(wanted)] for one in wanted]
