@@ -226,7 +226,7 @@ def test_a_job_that_slurm_ends_is_queued_again_and_goes_on(here):
         "SLURM_JOB_ID": "7",
         "LAUNCH": f"{' '.join(ACCELERATE)} --config_file accelerate/one-cpu.yaml",
     }
-    words = ["bash", "accelerate/slurm.sh", "recipe.yaml", "-q", "train.epochs=300"]
+    words = ["bash", "accelerate/slurm.sh", "recipe.yaml", "-q", "train.epochs=40"]
     job = subprocess.Popen(words, cwd=here, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     found = Run(here / "runs" / "run")
     end = time.monotonic() + 200
@@ -242,7 +242,7 @@ def test_a_job_that_slurm_ends_is_queued_again_and_goes_on(here):
     again = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert again.returncode == 0, again.stderr
     assert (here / "asked").read_text("utf-8") == "requeue 7\n"
-    whole = run(here, sys.executable, *TRAIN, "train.epochs=300", "--runs", "whole")
+    whole = run(here, sys.executable, *TRAIN, "train.epochs=40", "--runs", "whole")
     assert whole.returncode == 0, whole.stderr
     assert substance(found) == substance(Run(here / "whole" / "run"))
     assert files_of(found) == files_of(Run(here / "whole" / "run"))
