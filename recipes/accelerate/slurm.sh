@@ -1,5 +1,5 @@
 #!/bin/bash
-# sbatch slurm.sh RECIPE [FIELD=VALUE]... : train on a cluster that takes machines away and gives them back
+# sbatch accelerate/slurm.sh RECIPE [FIELD=VALUE]... : train on a cluster that takes machines away and gives them back
 #
 # Two minutes before the time is up, or when the job is pre-empted, Slurm sends SIGUSR1 to this script. The run ends its
 # update, writes a checkpoint and leaves with 143; the job is queued again, and goes on with --resume, to the same bytes.
@@ -16,8 +16,8 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 
-# How it is started; a file of this folder, or what suits your cluster.
-LAUNCH="${LAUNCH:-accelerate launch --config_file one-gpu.yaml}"
+# How it is started, from the folder that has accelerate/: one of its files, or what suits your cluster.
+LAUNCH="${LAUNCH:-accelerate launch --config_file accelerate/one-gpu.yaml}"
 
 $LAUNCH -m hfstrat train "$@" --resume &
 launcher=$!
