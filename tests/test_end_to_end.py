@@ -433,6 +433,7 @@ class TestCompare:
             ["'3/klass' is no amount of data. Write --sizes 4/class,8/class,1000,all"],
         )
 
+    @pytest.mark.slow
     def test_learning_rates_are_chosen_on_validation_and_charged(self, base: Path, here: Path) -> None:
         rates = [1e30, 1e-3]  # the first one diverges
         full = {"strategy": {"kind": "full", "head_init": "random"}, "name": "full"}
@@ -475,6 +476,7 @@ class TestCompare:
         with pytest.raises(hf.UsageError, match="learning rates are chosen on validation, and there is none"):
             hf.compare(given, quiet=True)
 
+    @pytest.mark.slow
     def test_within_a_budget_the_better_go_on(self, base: Path, here: Path) -> None:
         tiny.write_csv(here / "my.csv", tiny.reviews(200))
         full = {"strategy": {"kind": "full", "head_init": "random"}, "name": "full"}

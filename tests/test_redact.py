@@ -173,7 +173,7 @@ def test_a_value_of_the_environment_in_a_recipe(monkeypatch: pytest.MonkeyPatch)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def run() -> None:
+    def run(_: bool) -> None:
         raise error
 
     monkeypatch.setattr("hfstrat.verbs.schema.run", run)

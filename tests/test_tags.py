@@ -20,6 +20,7 @@ def test_entities_are_those_of_seqeval(tags):
     assert entities_of(tags) == [(kind, first, last + 1) for kind, first, last in get_entities(tags)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(TAGS, st.randoms()), min_size=1, max_size=6))
 def test_scores_are_those_of_seqeval(rows):
     references = [tags or ["O"] for tags, _ in rows]

@@ -65,7 +65,7 @@ class Pass:
         flops: Floating-point operations of each that was tried, a product with a sum counted as two.
         seconds: What each took; None where it was not timed, and empty where none was.
         products: The different bfloat16 products of all of them.
-        times: How often all of them are made.
+        times: How often all of them are made; less than 0 where that much of another pass is not.
         timed: Another pass, whose batches take as long for their arithmetic and were timed in place of these.
     """
 
@@ -197,8 +197,7 @@ class Trial:
             with self._as_loaded_again():
                 self._look("test", encoded["test"], kept=recipe.task.kept)
         if plan.distillation is not None:
-            # As if the teacher were the student with all of its blocks, which is what a student is cut from by default.
-            self._look("teacher", self._state.training, plan.body.every)
+            self._teach(plan.body.every)
         for stage in plan.stages:
             if isinstance(stage, Solve):
                 self._tried.live = max(self._tried.live, self._solve(stage))
@@ -212,6 +211,18 @@ class Trial:
         if validation is not None and settled:
             self._look("validation", validation, kept=recipe.task.kept)
         return self._tried
+
+    def _teach(self, every: int) -> None:
+        """Try the teacher as the student with all of its blocks, which is what a student is cut from by default."""
+        training, blocks = self._state.training, self._prepared.anatomy.stacks[0]
+        if len(blocks) < 2:
+            self._look("teacher", training, every)
+            return
+        self._look("teacher", training)
+        # What the first block's end and the last one's are apart by is that of all blocks but one.
+        times = (every - 1) * len(blocks) / (len(blocks) - 1)
+        self._look("teacher: up to the last block", training, times, up_to=blocks[-1])
+        self._look("teacher: up to the first block", training, -times, up_to=blocks[0])
 
     def _in_mode(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._mode is None else self._mode

@@ -59,6 +59,7 @@ def test_an_interrupted_run_is_not_replaced_unasked(given, tmp_path):
         execute.train(given, data=memory(ROWS), runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_overwriting_begins_anew(given, tmp_path):
     interrupted(given, tmp_path / "a")
     anew = execute.train(given, data=memory(ROWS), runs=tmp_path / "a", overwrite=True)
@@ -132,6 +133,7 @@ def test_another_base_is_refused(given, tmp_path, tiny_base):
         execute.train(given, data=memory(ROWS), runs=tmp_path / "runs", resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_by_its_directory(as_file):
     runs = as_file.parent / "runs"
     whole = execute.train(as_file, ["name=whole"], runs=runs)

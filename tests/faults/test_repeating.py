@@ -71,6 +71,7 @@ def test_updates_that_come_out_otherwise_are_shown(run):
     assert not found.holds
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_repeated_from_its_oldest_checkpoint(tiny_base, tmp_path):
     given = recipe_for("partial", tiny_base)
     with pytest.raises(Interrupted):

@@ -81,13 +81,15 @@ def test_language_models_go_on_as_well(family, task, metrics, tiny_base, tmp_pat
     check_goes_on(given, rows, tmp_path)
 
 
-ALIKE = [("scratch", "fp32"), ("full", "bf16"), ("lora", "bf16")]  # to others of them
-PAIRS = [*((strategy, "fp32") for strategy in STRATEGIES), ("partial", "bf16"), *ALIKE[1:]]
+KINDS = ("head", "partial", "full", "lora", "qlora")  # others in the slow tier
+BF16 = [("partial", "bf16"), ("full", "bf16"), ("lora", "bf16")]
+PAIRS = [
+    *(pytest.param(kind, "fp32", marks=[pytest.mark.slow] * (kind not in KINDS)) for kind in STRATEGIES),
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in BF16),
+]
 
 
-@pytest.mark.parametrize(
-    ("strategy", "precision"), [pytest.param(*pair, marks=[pytest.mark.slow] * (pair in ALIKE)) for pair in PAIRS]
-)
+@pytest.mark.parametrize(("strategy", "precision"), PAIRS)
 def test_stopped_anywhere_and_resumed_is_never_stopped(strategy, precision, tiny_base, teacher, tmp_path):
     given = recipe_for(strategy, tiny_base, teacher, train={"precision": precision})
     counter = Calls()

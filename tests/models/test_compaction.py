@@ -263,6 +263,7 @@ def interrupted(given, runs: Path, at: int) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_the_same_bytes(tiny_base, tmp_path):
     given = recipe_for("full", tiny_base, train={"compact_vocabulary": True})
     whole = execute.train(given, data=memory(ROWS), runs=tmp_path / "whole")

@@ -576,6 +576,7 @@ def written(tiny_base, tmp_path):
 QUICK = ("--no-pilots", "--no-calibrate", "--quiet")
 
 
+@pytest.mark.slow
 def test_the_recommended_recipe_is_valid_and_trains(written, tmp_path):
     done = hfstrat("advise", written, "--arms", "head,full", *QUICK)
     assert done.code == 0, done.err

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hfstrat import execute
+from hfstrat import processes
 from hfstrat.prepare import prepare
 from hfstrat.recipe.loading import load
 from hfstrat.study import trying
@@ -83,7 +83,7 @@ def test_every_product_of_a_run_is_told(tiny_base, monkeypatch, family, off):
     given = recipe(base, {"kind": "full"}, task=task, evaluate={"metrics": "auto"}, train=train)
     parsed, source = load(given)
     prepared = prepare(parsed, machine(), memory=memory(rows), source=source)
-    accelerator = execute.accelerator_for(prepared.recipe, Path("nowhere"))
+    accelerator = processes.accelerator_for(prepared.recipe, Path("nowhere"))
     few = Trial(prepared, accelerator, real=False).tried().passes
     monkeypatch.setattr(arithmetic, "telling", lambda sizes: [*range(len(sizes))])
     monkeypatch.setattr(trying, "products_of_all", lambda counted, _: set().union(*(made for _, made in counted)))

@@ -418,7 +418,7 @@ def test_a_run_goes_on_from_another_ones_head(family, tiny_base, tmp_path):
     ("family", "strategy", "augmentation"),
     [
         ("wav2vec2", {"kind": "full"}, {"shift": 0.2, "noise": [5, 20], "crop": True}),
-        (AST, {"kind": "full"}, {"time_masks": [1, 5]}),
+        pytest.param(AST, {"kind": "full"}, {"time_masks": [1, 5]}, marks=pytest.mark.slow),
         pytest.param("hubert", {"kind": "head"}, {"gain": 6}, marks=pytest.mark.slow),
     ],
     ids=["waves", "spectrograms", "head"],

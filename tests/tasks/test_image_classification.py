@@ -265,7 +265,7 @@ def test_a_run_from_a_shape_alone_and_a_student_of_it(pictures, tmp_path):
     "vary",
     [
         pytest.param({"flip": True, "crop": 0.5, "erase": 0.2}, marks=pytest.mark.slow),
-        {"flip": True, "mixup": 0.3, "cutmix": 1.0},
+        pytest.param({"flip": True, "mixup": 0.3, "cutmix": 1.0}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -401,7 +401,7 @@ def test_numerals_need_no_network(tiny_base, tmp_path):
 @pytest.mark.parametrize(
     ("family", "strategy"),
     [
-        ("vit", {"kind": "partial", "last_n": 1, "head_init": "random"}),
+        pytest.param("vit", {"kind": "partial", "last_n": 1, "head_init": "random"}, marks=pytest.mark.slow),
         pytest.param("vit", {"kind": "head", "solver": "adamw"}, marks=pytest.mark.slow),
         pytest.param("convnext", {"kind": "partial", "last_n": 1, "head_init": "random"}, marks=pytest.mark.slow),
         pytest.param("resnet", {"kind": "partial", "last_n": 1, "head_init": "random"}, marks=pytest.mark.slow),

@@ -679,6 +679,7 @@ def test_the_threshold_has_the_best_f1(tiny_base):
     assert task.threshold(np.full_like(found, -1.0), encoded.examples, "boxes") == task.default_threshold
 
 
+@pytest.mark.slow
 def test_compare_pairs_arms_on_the_same_resamples(tiny_base, scenes, tmp_path):
     runs = [
         execute.train({**recipe(tiny_base("rt_detr"), {"kind": kind}, scenes), "name": kind}, runs=tmp_path)

@@ -154,6 +154,7 @@ def test_what_is_read_from_a_cache_counts_for_nothing(tiny_base, tmp_path, monke
     assert sum(again.values()) == pytest.approx(sum(true.values()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_teacher_counts_once(tiny_base, tmp_path, monkeypatch):
     base = tiny_base("bert", num_hidden_layers=4, **LIVELY)
     teacher = execute.train(recipe(base, KINDS["full"], name="teacher"), data=memory(ROWS), runs=tmp_path)

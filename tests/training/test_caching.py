@@ -169,7 +169,7 @@ IA3 = {"kind": "peft", "method": "IA3", "head_init": "probe"}
     ("family", "precision"),
     [
         ("bert", "fp32"),
-        ("gpt2", "bf16"),
+        pytest.param("gpt2", "bf16", marks=pytest.mark.slow),
         pytest.param("bert", "bf16", marks=pytest.mark.slow),
         pytest.param("llama", "fp32", marks=pytest.mark.slow),
     ],

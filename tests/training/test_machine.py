@@ -32,6 +32,7 @@ def faults(word: str, **more: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux") or not hasattr(os, "confstr"), reason="glibc alone has this")
 def test_memory_of_tensors_that_are_gone_is_used_again():
     pages = (40 << 20) // os.sysconf("SC_PAGE_SIZE")

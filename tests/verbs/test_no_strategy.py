@@ -54,6 +54,7 @@ def test_what_is_advised_has_one(given):
     assert hfstrat("validate", "mine-advised.yaml", "--quiet").code == 0
 
 
+@pytest.mark.slow
 def test_compare_runs_each_arm_with_its_defaults(given):
     done = hfstrat("compare", "mine.yaml", "--arms", "majority,head", "--json")
     assert done.code == 0, done.err
