@@ -67,6 +67,8 @@ class Counter(TorchDispatchMode):
         self.flops = 0.0
         self.products: set[Product] = set()
         self._formulas = {**flop_registry, **_more()}
+        # On a CPU it makes its weight whole and multiplies by that.
+        self._of_four_bits = torch.ops.bitsandbytes.gemm_4bit if "bitsandbytes" in sys.modules else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -90,6 +92,9 @@ class Counter(TorchDispatchMode):
                 shapes = tuple(tuple(map(int, value.shape)) for value in factors)
                 turned = tuple(value.stride(-1) != 1 for value in factors)
                 self.products.add(Product(str(operation), shapes, turned))
+            elif operation is self._of_four_bits and args[0].dtype == torch.bfloat16:
+                rows, (wide, long) = args[0].numel() // int(args[2][1]), map(int, args[2])
+                self.products.add(Product(str(operation), ((rows, long), (long, wide)), (False, True)))
         return result
 
 
