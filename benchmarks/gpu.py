@@ -1,6 +1,6 @@
 """Training on a GPU: hfstrat beside transformers.Trainer, and beside what `estimate` says.
 
-    python benchmarks/gpu.py --out DIR              # about ten minutes on one H100
+    python benchmarks/gpu.py --out DIR              # made to take ten minutes on one H100
     python benchmarks/gpu.py --out DIR --tiny       # every line of it in a minute or two, on any device; no report
 
 Models have the shapes of Llama-3.2-1B, BERT-base and ViT-B, and random weights: speed and memory do not depend on their
@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))  # started as a file, and tested as a module
 import torch  # noqa: E402
 
 from benchmarks.comparing.records import Entry, Records, commit, machine  # noqa: E402
-from benchmarks.estimating.cases import WRITERS, Family, Shape, made, write_base  # noqa: E402
+from benchmarks.estimating.cases import CLASSES, WRITERS, Family, Shape, made, write_base  # noqa: E402
 from benchmarks.estimating.run import alone  # noqa: E402
 from hfstrat import execute  # noqa: E402
 from hfstrat.errors import HfstratError  # noqa: E402
@@ -279,7 +279,9 @@ def trainer_model(case: Case, folder: Path) -> Any:
         "text_classification": transformers.AutoModelForSequenceClassification,
         "image_classification": transformers.AutoModelForImageClassification,
     }[case.model.family.task]
-    options: dict[str, Any] = {} if case.model.family.task == "causal_lm" else {"num_labels": 3}
+    options: dict[str, Any] = {}
+    if case.model.family.task != "causal_lm":  # whose models have no dropout
+        options = {"num_labels": len(CLASSES), "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     if case.strategy == "qlora":
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
@@ -289,12 +291,6 @@ def trainer_model(case: Case, folder: Path) -> Any:
         )
     model = auto.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa", **options)
     model.config.use_cache = False
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        if hasattr(model.config, name):
-            setattr(model.config, name, 0.0)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
     if case.strategy == "full":
         return model
     from peft import LoraConfig, get_peft_model

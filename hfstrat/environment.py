@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
 def silence_imports() -> None:
     """Keep libraries from warning, as they are imported, about what hfstrat does not use.
 
-    These are kernels of bitsandbytes, which peft imports whatever is trained, bars that tqdm would draw by widgets, and
+    These are kernels of bitsandbytes, which peft imports for any adapter, bars that tqdm would draw by widgets, and
     what PyTorch's own code says of parameters without gradients, on each process.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

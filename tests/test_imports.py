@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests import tiny
+from tests.training.helpers import recipe
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "bitsandbytes"}
@@ -207,12 +212,25 @@ def test_the_light_half_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_peft_is_loaded_for_adapters_alone() -> None:
+UNADAPTED = """
+import sys
+import hfstrat
+hfstrat.train("my.yaml", quiet=True)
+hfstrat.estimate("my.yaml", arms=["full"], calibrate=False, quiet=True)
+print(*sorted({"peft", "bitsandbytes"} & set(sys.modules)))
+"""
+
+
+def test_peft_is_loaded_for_adapters_alone(tiny_base: Callable[..., Path], tmp_path: Path) -> None:
     """It takes seconds, for it loads bitsandbytes, which asks PyTorch for its compiler."""
-    imports = "import sys, hfstrat.execute, hfstrat.study.estimate"
-    code = f"{imports}\nprint(*sorted({{'peft', 'bitsandbytes'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    tiny.write_csv(tmp_path / "my.csv", tiny.reviews(40))
+    given = recipe(tiny_base("bert"), {"kind": "full"}, data={"source": "my.csv"}, train={"epochs": 1})
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(given), "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", UNADAPTED]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "run" / "artifact").is_dir()
     assert done.stdout.strip() == ""
 
 

@@ -240,7 +240,8 @@ def estimate(
     rate, kernel = _rate(), _kernel()
     held: list[int] = []
     materials: dict[str, Material] = {}
-    importlib.import_module("hfstrat.metrics.modules")  # a run holds it too: no small part of what a small one takes
+    if device is None:  # a run here holds it too, and it is no small part of what a small one takes
+        importlib.import_module("hfstrat.metrics.modules")
     found = []
     for arm in planned:
         name = arm.recipe.name.rpartition("-seed")[0]
