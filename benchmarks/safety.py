@@ -53,7 +53,7 @@ def train(file: Path, runs: Path, output: Path) -> None:
             self.saved: list[tuple[int, float]] = []
             self._counts = False
 
-        def phase(self, name: str, total: int | None, unit: str) -> None:
+        def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
             self._counts = unit == "updates"
             if self._counts:
                 self.updates, self.saved = [], []

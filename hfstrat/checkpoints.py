@@ -70,9 +70,15 @@ class Identity:
 def recipe_digest(recipe: Recipe) -> str:
     """Digest of a resolved recipe; where the run lies or goes does not count, nor how often it writes checkpoints.
 
-    Nor does the size of micro-batches, which is settled anew where memory runs out: a checkpoint has its own.
+    Nor does what is settled anew where memory runs out: a checkpoint has its own.
     """
-    free = {"checkpoint_every": None, "keep_checkpoints": 1, "profile": False, "micro_batch_size": 1}
+    free = {
+        "checkpoint_every": None,
+        "keep_checkpoints": 1,
+        "profile": False,
+        "micro_batch_size": 1,
+        "gradient_checkpointing": False,
+    }
     train = recipe.train.model_copy(update=free)
     same = recipe.model_copy(update={"name": "run", "train": train})
     return hashlib.sha256(same.model_dump_json(exclude={"hub"}).encode()).hexdigest()
@@ -160,6 +166,7 @@ class Checkpoints:
                 "patience": patience.stored() if patience is not None else None,
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "micro": state.micro,
+                "recomputes": state.recomputes,
                 "exact": state.exact,
                 "log": state.log.position(),
                 "ledger": state.ledger.stored(),
@@ -183,6 +190,8 @@ def go_on(checkpoint: Checkpoint, state: State) -> None:
     score = data["best"]["score"]
     state.best_score, state.best_at = None if score is None else tuple(score), data["best"]["at"]
     state.micro, state.exact = data["micro"], data["exact"]
+    if data["recomputes"]:
+        state.recompute()
     state.placed()
     restore(state.model, checkpoint.tensors("current"))
     set_allocator_state(state.model, checkpoint.tensors("allocator"))

@@ -248,7 +248,10 @@ def _translate(error: BaseException) -> BaseException:
     if isinstance(error, KeyboardInterrupt):
         return Interrupted(signal.SIGINT)
     if is_out_of_memory(error):
-        hint = "set a smaller train.micro_batch_size (results stay the same) or task.max_length"
+        hint = (
+            "set a smaller train.micro_batch_size or train.gradient_checkpointing: true (results stay the same), or a "
+            "shorter task.max_length"
+        )
         return OutOfMemory(
             f"out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}; {hint}"
         )

@@ -60,13 +60,13 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
     settings = settings_of(recipe, len(steps))
     model, optimizer = accelerator.prepare(state.model, optimizer_for(state.model, stage, settings))
     loss = sum_loss(prepared, accelerator.device)
-    micro, exact = state.micro, state.exact
+    before, exact = (state.micro, state.recomputes), state.exact
     held = anonymous_bytes() or 0
     with state.ledger.phase("measure"):
         live = _live_of_updates(model, optimizer, loss, state, stage)
-    if state.micro != micro and "train" not in state.ledger.phases:
-        state.exact = exact  # no update was made with the size before
-        state.settle_micro()
+    if (state.micro, state.recomputes) != before and "train" not in state.ledger.phases:
+        state.exact = exact  # no update was made as before
+        state.settle_passes()
     patience = Patience(state)
     if start is not None:
         load_optimizer(start, optimizer, model)
@@ -74,8 +74,7 @@ def _fit(stage: Fit, state: State, steps: Schedule, start: Checkpoint | None) ->
         if start.data["scaler"] is not None:
             accelerator.scaler.load_state_dict(start.data["scaler"])
     waste = padding_share(state.training, recipe.train.batch_size, recipe.seed, state.micro * state.training.longest)
-    state.observer.phase(stage.name, len(steps), "updates")
-    state.observer.advance(done)
+    state.observer.phase(stage.name, len(steps), "updates", done)
     state.observer.note(f"{waste:.0%} of the computed tokens are padding")
     if large := chunking.verdict(model):
         state.observer.note(large)
@@ -234,7 +233,7 @@ class _Following:
 
 
 class _Feed:
-    """What each update is computed from, in micro-batches that become smaller when memory runs out.
+    """What each update is computed from, in a way that takes less memory when it runs out.
 
     Args:
         steps: The updates.
@@ -256,20 +255,27 @@ class _Feed:
             return step_of(planned, state.prepared, state.training, state.accelerator, state.micro)
 
     def smaller(self, error: Exception) -> engine.Step:
-        """The update under way in micro-batches of half the size; from here on the bytes are of this run alone.
+        """The update under way in micro-batches of half the size, or with activations that are computed again.
+
+        From here on the bytes are of this run alone.
 
         Raises:
-            Exception: They cannot be smaller.
+            Exception: There is nothing else that takes less.
         """
         state = self._state
-        if state.micro == 1 or self._now is None:
+        if self._now is None or (state.micro == 1 and state.recomputes):
             raise error
-        state.micro = -(-state.micro // 2)
+        if state.micro > 1:
+            state.micro = -(-state.micro // 2)
+            changed = f"train.micro_batch_size is {state.micro}"
+        else:
+            state.recompute()
+            changed = "train.gradient_checkpointing is true"
         state.exact = False
         if state.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
-        state.observer.warn(f"memory ran out: train.micro_batch_size is {state.micro} from here on")
-        state.log.write("micro_batch", {"size": state.micro})
+        state.observer.warn(f"memory ran out: {changed} from here on")
+        state.log.write("memory", {"micro_batch_size": state.micro, "gradient_checkpointing": state.recomputes})
         return self._made(self._now)
 
 
@@ -350,7 +356,7 @@ def sum_loss(prepared: Prepared, device: torch.device) -> engine.Loss:
 def _live_of_updates(model: nn.Module, optimizer: Any, loss: engine.Loss, state: State, stage: Fit) -> int:
     """Live bytes over the untimed updates that take most memory, which leave no trace: learning rate and decay are 0.
 
-    Where memory is not enough for them, the run's micro-batches are made smaller before it begins.
+    Where memory is not enough for them, what takes less is found before the run begins.
     """
     recipe, data, accelerator = state.prepared.recipe, state.training, state.accelerator
     on_cuda = accelerator.device.type == "cuda"

@@ -218,8 +218,7 @@ class Predictor:
         table = self._unlabelled(source)
         columns = self.recipe.task.columns(self._roles(table), table.column_names, labelled=False)
         table = self._with_files(table, columns, source)
-        observer.phase("predict", len(table), "texts")
-        observer.advance(min(start, len(table)))
+        observer.phase("predict", len(table), "texts", min(start, len(table)))
         for first in range(start, len(table), self.chunk):
             part = table.select(range(first, min(first + self.chunk, len(table))))
             examples = self.recipe.task.read(part, source.stem, columns, None)

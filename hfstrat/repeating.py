@@ -144,20 +144,17 @@ class _Until(Observer):
 
     def __init__(self, updates: int, observer: Observer) -> None:
         self.made = 0
-        self._updates, self._observer, self._unit, self._skip = updates, observer, "", False
+        self._updates, self._observer, self._unit = updates, observer, ""
 
-    def phase(self, name: str, total: int | None, unit: str) -> None:
+    def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
         if name == "test":
             raise _Enough
-        self._unit, self._skip = unit, True
-        self._observer.phase(name, total, unit)
+        self._unit = unit
+        self._observer.phase(name, total, unit, done)
 
     def advance(self, done: int = 1, **shown: Any) -> None:
         self._observer.advance(done, **shown)
         if self._unit != "updates" or done == 0:
-            return
-        if self._skip:  # the first call tells what was done before
-            self._skip = False
             return
         if self.made == self._updates:
             raise _Enough

@@ -15,6 +15,7 @@ from hfstrat.checkpoints import Checkpoints
 from hfstrat.errors import Interrupted
 from hfstrat.judge import Judge, Score
 from hfstrat.models.anatomy import module_at, named_buffers, named_parameters
+from hfstrat.models.recomputing import recompute
 from hfstrat.outputs import counted, outputs_of
 from hfstrat.prepare import Prepared
 from hfstrat.runs.events import Observer
@@ -53,6 +54,7 @@ class State:
         trained: Names of all parameters that trained in any stage.
         threshold: Of decisions, such as the probability from which a label is given.
         micro: Examples that go through the model at once on each process.
+        recomputes: Whether the model's blocks compute again for backward what they did not keep.
         exact: Whether a repeat of the run would give the same bytes.
         rows: Rows that alone get gradients, int64 `(n,)` by parameter; rows that train without the others are none.
         meter: Counts the arithmetic of evaluations, as the model now is.
@@ -81,10 +83,19 @@ class State:
     rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
     held_out: Encoded | None = field(init=False)
+    recomputes: bool = field(init=False, default=False)
     _tracker_failed: bool = False
 
     def __post_init__(self) -> None:
         self.held_out = self.prepared.encoded.get("validation")
+        if self.prepared.recipe.train.gradient_checkpointing:
+            self.recompute()
+
+    def recompute(self) -> None:
+        """Let the model's blocks keep their input alone for backward, from here on."""
+        if not self.recomputes:
+            recompute(self.model, self.prepared.anatomy.blocks)
+            self.recomputes = True
 
     def placed(self) -> nn.Module:
         """The model, put where it is trained; quantised weights are put there when they are loaded, and stay."""
@@ -120,10 +131,11 @@ class State:
                 self.meter,
             )
 
-    def settle_micro(self) -> None:
-        """Write the size of micro-batches into the recipe, when it was found before the first update."""
+    def settle_passes(self) -> None:
+        """Write into the recipe how updates are made so that memory is enough, when it was found before the first."""
         recipe = self.prepared.recipe
-        train = recipe.train.model_copy(update={"micro_batch_size": self.micro})
+        found = {"micro_batch_size": self.micro, "gradient_checkpointing": self.recomputes}
+        train = recipe.train.model_copy(update=found)
         self.prepared = replace(self.prepared, recipe=recipe.model_copy(update={"train": train}))
         self.settled(self.prepared.recipe)
 

@@ -504,7 +504,7 @@ class Heard(Observer):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def phase(self, name: str, total: int | None, unit: str) -> None:
+    def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
         self.phases.append(name)
 
 

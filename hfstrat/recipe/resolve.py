@@ -219,6 +219,9 @@ def _check(recipe: Recipe, facts: Facts) -> None:
         problems.append(Problem(message, "train.hold_bf16", hint="Remove it"))
     if recipe.train.hold_bf16 is True and str(_precision_of(recipe, facts).value) != "bf16":
         problems.append(Problem("the run is not in bf16", "train.hold_bf16", hint="Remove it, or set train.precision"))
+    if recipe.train.gradient_checkpointing and recipe.strategy.keeps_activations:
+        message, hint = recipe.strategy.keeps_activations, "Remove it, or make train.micro_batch_size smaller"
+        problems.append(Problem(message, "train.gradient_checkpointing", hint=hint))
     if recipe.train.fast_dropout is True and facts.machine.device != "cpu":
         problems.append(Problem("its masks are drawn on a CPU", "train.fast_dropout", hint="Remove it"))
     if not facts.rows.get("validation"):

@@ -18,8 +18,8 @@ class Observer:
     def decided(self, decisions: Sequence[Any]) -> None:
         """The values chosen for `auto`, with `path`, `value` and `reason`."""
 
-    def phase(self, name: str, total: int | None, unit: str) -> None:
-        """A phase begins; `total` units of work, None when that is not known."""
+    def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
+        """A phase begins; `total` units of work, None when that is not known, of which `done` were before."""
 
     def advance(self, done: int = 1, **shown: Any) -> None:
         """Work of the phase was done; `shown` are figures of the moment."""

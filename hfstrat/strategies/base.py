@@ -63,6 +63,11 @@ class StrategySpec(Spec):
         """Whether frozen linear weights are multiplied by and nothing else: neither saved nor read in another way."""
         return False
 
+    @property
+    def keeps_activations(self) -> str:
+        """Why blocks have to keep what they compute for backward; empty where they need not."""
+        return ""
+
     def body(self) -> Body:
         """What the model is built from."""
         return Body()

@@ -79,6 +79,11 @@ class Peft(HeadedSpec):
             )
         return self
 
+    @property
+    def keeps_activations(self) -> str:
+        """Blocks add their keys to those of a prefix, and would do so twice."""
+        return "a prefix is lengthened by each pass through a block" if self.method == "PREFIX_TUNING" else ""
+
     def plan(self, anatomy: Anatomy, updates: int) -> Plan:
         """Solve the output layer where it is new, then fit adapter and head."""
         options = {**_required(self.method, updates), **self.options}

@@ -10,7 +10,7 @@ import gc
 import importlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,7 @@ from hfstrat.report import tables
 from hfstrat.report.notebook import as_html
 from hfstrat.runs.events import Observer
 from hfstrat.runs.records import Ledger
+from hfstrat.strategies.plan import Fit
 from hfstrat.study.arms import arms_of, without_teacher
 from hfstrat.study.devices import Device
 from hfstrat.study.trying import SAMPLES, Trial, Tried
@@ -292,15 +293,7 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any, held: 
     held.append(anonymous_bytes() or 0)
     before = min(held) - _COMPILED * asked.kernel  # which were compiled to be measured, and stay
     tried = _counted(prepared, asked)
-    if asked.device is not None:  # other kernels, the allocator's rounding, CUDA's context
-        live = Figure.within(tried.live, "guessed", 1.15)
-        resident = Figure(1.1 * live.value + 2**30, "guessed", live.value + 2**29, 1.3 * live.value + 1.5 * 2**30)
-    else:
-        live = Figure.within(tried.live, "counted", 1.02)
-        compiled = min(_KEPT, tried.products) * asked.kernel
-        likely = before + HEAP * live.value + compiled
-        # What is free is given back from `HOLES` on, some updates later.
-        resident = Figure(likely, "calibrated", before + live.value, likely + (HOLES + 0.5) * live.value)
+    live, resident = _memory(tried, asked, before)
     seconds = _seconds(tried, prepared, asked, resident, ledger)
     parameters = outline(prepared)["parameters"]
     trained = parameters["trainable"]
@@ -325,8 +318,19 @@ def _estimated(asked: _Asked, material: Material, source: Any, data: Any, held: 
         fits=fits,
         micro_batch=int(prepared.recipe.train.micro_batch_size),
         largest=largest,
-        hint="" if fits else _hint(prepared, largest),
+        hint="" if fits else _hint(prepared, largest, asked, before),
     )
+
+
+def _memory(tried: Tried, asked: _Asked, before: float) -> tuple[Figure, Figure]:
+    """Live and resident memory; `before` is what the process takes before a model is made."""
+    if asked.device is not None:  # other kernels, the allocator's rounding, CUDA's context
+        live = Figure.within(tried.live, "guessed", 1.15)
+        return live, Figure(1.1 * live.value + 2**30, "guessed", live.value + 2**29, 1.3 * live.value + 1.5 * 2**30)
+    live = Figure.within(tried.live, "counted", 1.02)
+    likely = before + HEAP * live.value + min(_KEPT, tried.products) * asked.kernel
+    # What is free is given back from `HOLES` on, some updates later.
+    return live, Figure(likely, "calibrated", before + live.value, likely + (HOLES + 0.5) * live.value)
 
 
 def _counted(prepared: Prepared, asked: _Asked) -> Tried:
@@ -420,13 +424,30 @@ def _largest(tried: Tried, resident: Figure, limit: int) -> int | None:
     return max(0, tried.together + more)
 
 
-def _hint(prepared: Prepared, largest: int | None) -> str:
+def _hint(prepared: Prepared, largest: int | None, asked: _Asked, before: float) -> str:
     if largest:
         return f"train.micro_batch_size={largest} (results stay the same)"
+    if recomputed := _recomputed(prepared, asked, before):
+        return f"{recomputed} (results stay the same, in about a third more time)"
     kind = prepared.recipe.strategy.kind
     smaller = [] if prepared.plan.body.storage is not None else ["kind: qlora"]
     smaller += ["kind: lora"] if kind in ("full", "scratch", "partial") else []
     return " or ".join([*smaller, "a shorter task.max_length", "a smaller base"])
+
+
+def _recomputed(prepared: Prepared, asked: _Asked, before: float) -> str:
+    """What to set so that it fits with activations that are computed again; empty where it does not."""
+    recipe = prepared.recipe
+    fits = any(isinstance(stage, Fit) for stage in prepared.plan.stages)
+    if not fits or recipe.train.gradient_checkpointing or recipe.strategy.keeps_activations:
+        return ""
+    train = recipe.train.model_copy(update={"gradient_checkpointing": True})
+    tried = _counted(replace(prepared, recipe=recipe.model_copy(update={"train": train})), asked)
+    resident = _memory(tried, asked, before)[1]
+    if resident.value <= asked.limit:
+        return "train.gradient_checkpointing=true"
+    largest = _largest(tried, resident, asked.limit)
+    return f"train.gradient_checkpointing=true train.micro_batch_size={largest}" if largest else ""
 
 
 def _text(figure: Figure | None, write: Any) -> str:

@@ -213,8 +213,10 @@ def fit(
         for place, batch in enumerate(step.batches):
             torch.manual_seed(dropout_seed(seed, stage, number, place, accelerator.process_index))
             last = place == len(step.batches) - 1
-            with nullcontext() if last else accelerator.no_sync(model):
-                with phase("forward"), fast_dropout() if quick_masks else nullcontext():
+            # Backward draws the masks of blocks that it computes again.
+            masks = fast_dropout() if quick_masks else nullcontext()
+            with nullcontext() if last else accelerator.no_sync(model), masks:
+                with phase("forward"):
                     part = _loss_of(model, batch, loss, accelerator) * batch.scale
                 # Data-parallel gradients are averaged over processes; the sum is wanted.
                 value = part * (processes / step.weight)

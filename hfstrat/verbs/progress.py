@@ -92,7 +92,7 @@ class Phase:
         name: What is done.
         total: Units of work in all; None when that is not known.
         unit: What they are.
-        done: Those that are done.
+        before: Those that were done before it began, by a run that was interrupted.
         figures: The latest figures, such as loss and learning rate.
         started: When it began, on the monotonic clock.
     """
@@ -100,9 +100,13 @@ class Phase:
     name: str
     total: int | None
     unit: str
-    done: int = 0
+    before: int = 0
     figures: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=lambda: time.monotonic())
+    done: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.done = self.before
 
     def advance(self, done: int, shown: Mapping[str, Any]) -> None:
         """Add work; more than was announced raises the total, for a count never exceeds it."""
@@ -125,12 +129,18 @@ class Phase:
     @property
     def rate(self) -> str:
         """`12.3/s`, or `4.1 s each` for slow work; empty before there is any."""
-        if not self.done or self.seconds < 0.05:
+        if self.done == self.before or self.seconds < 0.05:
             return ""
-        per_second = self.done / self.seconds
+        per_second = (self.done - self.before) / self.seconds
         if per_second < 0.5:
             return f"{1 / per_second:.1f} s each"
         return f"{per_second:,.{1 if per_second < 100 else 0}f}/s"
+
+    @property
+    def left(self) -> float:
+        """Seconds that the rest will take; 0 when that is not known."""
+        made = self.done - self.before
+        return self.seconds / made * (self.total - self.done) if self.total and made else 0.0
 
     @property
     def quarter(self) -> int:
@@ -146,8 +156,7 @@ class Phase:
     def line(self) -> str:
         """All of it as one line of a log."""
         share = f"{self.done / self.total:.0%}" if self.total else ""
-        left = self.seconds / self.done * (self.total - self.done) if self.total and self.done else 0.0
-        time_left = f"{_clock(left)} left" if left >= 1 else ""
+        time_left = f"{_clock(self.left)} left" if self.left >= 1 else ""
         parts = [share, self.count, self.rate, f"{_clock(self.seconds)} elapsed", time_left, self.shown_figures]
         return f"{self.name}: {', '.join(part for part in parts if part)}"
 
@@ -215,10 +224,12 @@ class Plain(Quiet):
         for decision in decisions:
             _print(_decision(decision))
 
-    def phase(self, name: str, total: int | None, unit: str) -> None:
+    def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
         """Say what begins, and how much of it there is."""
-        self._phase, self._quarter, self._last = Phase(name, total, unit), 0, time.monotonic()
-        _print(f"{name}: {'' if total is None else f'{total:,} '}{unit}")
+        self._phase, self._last = Phase(name, total, unit, done), time.monotonic()
+        self._quarter = self._phase.quarter
+        before = f", {done:,} of them done before" if done else ""
+        _print(f"{name}: {'' if total is None else f'{total:,} '}{unit}{before}")
 
     def advance(self, done: int = 1, **shown: Any) -> None:
         """A line at each quarter, and one in between when there was none for a while."""
@@ -271,10 +282,10 @@ class Notebook(Listener):
         if decisions:
             self._add(*map(_decision, decisions))
 
-    def phase(self, name: str, total: int | None, unit: str) -> None:
+    def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
         """Begin a line that moves; the one before stays as it is."""
         self._end_phase()
-        self._phase, self._place = Phase(name, total, unit), len(self._lines)
+        self._phase, self._place = Phase(name, total, unit, done), len(self._lines)
         self._add(self._phase.line())
 
     def advance(self, done: int = 1, **shown: Any) -> None:
@@ -404,13 +415,15 @@ class Live(Listener):
             table.add_row(*map(_text, cells))
         self._console.print(table)
 
-    def phase(self, name: str, total: int | None, unit: str) -> None:
+    def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
         """Add a bar; the one before stays as it is."""
         progress = self._running()
         if self._task is not None:
             progress.stop_task(self._task)
-        self._phase = Phase(name, total, unit)
-        self._task = progress.add_task(_escaped(name), total=total, count=self._phase.count, rate="", figures="")
+        self._phase = Phase(name, total, unit, done)
+        self._task = progress.add_task(
+            _escaped(name), total=total, completed=done, count=self._phase.count, rate="", figures=""
+        )
 
     def advance(self, done: int = 1, **shown: Any) -> None:
         """Move the bar and show the latest figures."""

@@ -63,7 +63,7 @@ class Told(Observer):
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def phase(self, name: str, total: int | None, unit: str) -> None:
+    def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
         self._file.write_text(name, "utf-8")
 
 

@@ -154,7 +154,7 @@ def test_a_run_goes_on_by_its_directory(as_file):
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(given, tmp_path):
     whole = execute.train(given, data=memory(ROWS), runs=tmp_path / "whole")
-    run = interrupted(given, tmp_path / "parted", at=35)
+    run = interrupted(given, tmp_path / "parted", at=33)
     one, two = sorted((run.path / "checkpoints").iterdir())
     file = two / "current.safetensors"
     content = bytearray(file.read_bytes())
@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(given, tmp_pat
 
 def test_without_a_whole_checkpoint_it_begins_anew(given, tmp_path):
     whole = execute.train(given, data=memory(ROWS), runs=tmp_path / "whole")
-    run = interrupted(given, tmp_path / "parted", at=35)
+    run = interrupted(given, tmp_path / "parted", at=33)
     for path in (run.path / "checkpoints").iterdir():
         (path / "manifest.json").unlink()
     heard = Calls()

@@ -55,8 +55,8 @@ class AtUpdate(Observer):
         self._number, self._what, self._unit, self._done = number, what, "", 0
         self.warnings: list[str] = []
 
-    def phase(self, name, total, unit):
-        self._unit = unit
+    def phase(self, name, total, unit, done=0):
+        self._unit, self._done = unit, done
 
     def advance(self, done=1, **shown):
         if self._unit == "updates" and done:
@@ -187,7 +187,7 @@ def test_memory_that_runs_out_later_costs_no_update(tiny_base, tmp_path, monkeyp
     short_of_memory(monkeypatch, 4, after=12)
     found = execute.train(given, data=memory(ROWS), runs=tmp_path / "short")
     assert status_of(found)["exact"] is False
-    assert [line["size"] for line in found.log() if line["kind"] == "micro_batch"] == [4]
+    assert [line["micro_batch_size"] for line in found.log() if line["kind"] == "memory"] == [4]
     pairs = zip(
         [line for line in found.log() if line["kind"] == "update"],
         [line for line in plain.log() if line["kind"] == "update"],
@@ -195,6 +195,41 @@ def test_memory_that_runs_out_later_costs_no_update(tiny_base, tmp_path, monkeyp
     )
     for now, then in pairs:
         assert now["loss"] == pytest.approx(then["loss"], rel=1e-4)
+
+
+def test_activations_are_computed_again_where_one_example_is_too_much(tiny_base, tmp_path, monkeypatch):
+    given = recipe_for("full", tiny_base, train={"micro_batch_size": 2})
+    short_of_memory(monkeypatch, 0, enough=lambda model: "forward" in vars(model.bert.encoder.layer[0]))
+    heard = Calls()
+    found = execute.train(given, data=memory(ROWS), runs=tmp_path, observer=heard)
+    assert [text for text in heard.warnings if "memory ran out" in text] == [
+        "memory ran out: train.micro_batch_size is 1 from here on",
+        "memory ran out: train.gradient_checkpointing is true from here on",
+    ]
+    settled = yaml.safe_load(found.recipe())["train"]
+    assert (settled["micro_batch_size"], settled["gradient_checkpointing"]) == (1, True)
+    assert status_of(found)["exact"] is True
+    monkeypatch.undo()
+    given["train"]["micro_batch_size"] = 1
+    plain = execute.train(given, data=memory(ROWS), runs=tmp_path / "plain")
+    assert substance(plain)["tensors"] == substance(found)["tensors"]
+
+
+def test_a_run_that_goes_on_computes_again_what_it_did_before(tiny_base, tmp_path, monkeypatch):
+    given = recipe_for("full", tiny_base, train={"micro_batch_size": 1})
+    short_of_memory(monkeypatch, 0, after=40, enough=lambda model: "forward" in vars(model.bert.encoder.layer[0]))
+    vanish = AtUpdate(13, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        execute.train(given, data=memory(ROWS), runs=tmp_path, observer=vanish)
+    told = [line for line in Run(tmp_path / "run").log() if line["kind"] == "memory"]
+    assert [(line["micro_batch_size"], line["gradient_checkpointing"]) for line in told] == [(1, True)]
+    heard = Calls()
+    found = execute.train(given, data=memory(ROWS), runs=tmp_path, resume=True, observer=heard)
+    assert not [text for text in heard.warnings if "memory ran out" in text]
+    assert status_of(found)["exact"] is False
+    monkeypatch.undo()
+    plain = execute.train(given, data=memory(ROWS), runs=tmp_path / "plain")
+    assert substance(plain)["tensors"] == substance(found)["tensors"]
 
 
 def test_memory_that_is_not_enough_for_one_example_is_an_error(tiny_base, tmp_path, monkeypatch):

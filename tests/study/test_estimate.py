@@ -168,6 +168,41 @@ def test_arithmetic_of_a_teacher_is_what_the_run_counts(tiny_base, tmp_path):
     )
 
 
+SLOW = pytest.mark.slow
+DEEP = {"num_hidden_layers": 6, "hidden_size": 64, "intermediate_size": 256}
+
+
+@pytest.mark.parametrize("strategy", ["lora", pytest.param("full", marks=SLOW), pytest.param("qlora", marks=SLOW)])
+def test_what_is_computed_again_is_counted(tiny_base, tmp_path, strategy):
+    given = recipe(tiny_base("bert", **DEEP, **LIVELY), KINDS[strategy], model={"dropout": 0.1})
+    plain = predicted(given, ROWS)
+    given["train"]["gradient_checkpointing"] = True
+    found = predicted(given, ROWS)
+    live, _ = measured(given, ROWS, tmp_path)
+    assert found.live.value == pytest.approx(live, rel=0.02)
+    assert found.live.value < plain.live.value
+    parsed, source = load(given)
+    prepared = prepare(parsed, machine(), memory=memory(ROWS), source=source)
+    passes = Trial(prepared, processes.accelerator_for(prepared.recipe, Path("nowhere")), real=False).tried().passes
+    counted = json.loads((tmp_path / "run" / "ledger.json").read_text())["phases"]["train"]["flops"]
+    assert passes["fit"].total_flops == pytest.approx(counted, rel=1e-9)
+    assert plain.flops.value < found.flops.value < 4 / 3 * plain.flops.value
+
+
+def test_what_fits_by_computing_again_is_told(tiny_base, monkeypatch):
+    monkeypatch.setattr("hfstrat.study.estimate.anonymous_bytes", lambda: 10**8)
+    lora = {**KINDS["lora"], "head_init": "random"}
+    given = recipe(tiny_base("bert", **DEEP, **LIVELY), lora, train={"micro_batch_size": 1})
+    plain = predicted(given, ROWS)
+    given["train"]["gradient_checkpointing"] = True
+    again = predicted(given, ROWS)
+    del given["train"]["gradient_checkpointing"]
+    assert again.resident.value < plain.resident.value
+    found = predicted(given, ROWS, memory=int(again.resident.value + plain.resident.value) // 2)
+    assert not found.fits
+    assert found.hint.startswith("train.gradient_checkpointing=true (results stay the same")
+
+
 @pytest.mark.slow
 def test_features_are_tried_without_an_adapter_that_does_nothing_yet(tiny_base):
     found = {}
