@@ -348,6 +348,20 @@ class TestPython:
 
 
 class TestCompare:
+    def test_a_program_that_compares_runs_once(self, base: Path, here: Path) -> None:
+        """Arms are processes of their own, and people write no `if __name__ == "__main__"`."""
+        given = recipe(base, compare={"arms": ["majority", "head"], "seeds": [0]})
+        lines = [
+            "import hfstrat",
+            "print('begun')",
+            f"found = hfstrat.compare({given!r}, quiet=True)",
+            "print(*(row.state for row in found.rows))",
+        ]
+        (here / "program.py").write_text("\n".join(lines))
+        ended = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, check=False, timeout=300)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.splitlines() == ["begun", "done done"]
+
     def test_runs_every_arm_once_and_keeps_those_that_fail(self, base: Path, here: Path) -> None:
         diverging = {"name": "wild", "strategy": {"kind": "full", "head_init": "random"}}
         given = recipe(

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers.cache_utils import Cache
 
 from hfstrat.models.anatomy import module_at
 from hfstrat.models.prefix import Stub
-
-_CACHES = ("past_key_values", "past_key_value", "layer_past")
-"""What models call the keys and values of earlier tokens, to which a block adds its own."""
 
 
 def recompute(model: nn.Module, blocks: Sequence[str]) -> None:
@@ -44,11 +42,15 @@ def _recomputed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., 
     def recomputed(*given: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled() or any(norm.training and norm.track_running_stats for norm in norms):
             return forward(*given, **named)
-        caches = [named[name] for name in _CACHES if named.get(name) is not None]
+        caches = [value for value in (*given, *named.values()) if isinstance(value, Cache)]
         if any(cache.get_seq_length() for cache in caches):
             return forward(*given, **named)
-        # An empty cache is one for tokens to come, of which there are none.
-        kept = {name: None if name in _CACHES else value for name, value in named.items()}
-        return checkpoint(partial(forward, **kept), *given, use_reentrant=False)
+        again = partial(forward, **{name: _uncached(value) for name, value in named.items()})
+        return checkpoint(again, *map(_uncached, given), use_reentrant=False)
 
     return recomputed
+
+
+def _uncached(value: Any) -> Any:
+    """An argument of a block, but for the cache to which it would add its keys and values: no more tokens come."""
+    return None if isinstance(value, Cache) else value

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -111,7 +114,8 @@ class Running:
         process = self._context.Process(  # type: ignore[attr-defined]
             target=worker.run_arm, args=(arm, folder, self.data, sender, self.overwrite), name=name
         )
-        process.start()
+        with _without_main():
+            process.start()
         sender.close()
         try:
             while True:
@@ -178,6 +182,17 @@ def _name(arm: str, rate: float, seed: int) -> str:
 def _at(arm: Arm, rate: float, name: str) -> Arm:
     train = arm.recipe.train.model_copy(update={"lr": rate})
     return replace(arm, recipe=arm.recipe.model_copy(update={"name": name, "train": train}))
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let a new process not run the program again that asks for it, as it would without `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _context() -> BaseContext:
