@@ -69,7 +69,7 @@ def features_of(model: nn.Module, output: str, data: Encoded, state: State) -> t
             tensors = {name: value for name, value in model.state_dict().items() if name not in beside}
             key = _key("features", tensors, model, data, state)
             what = f"features of {len(data):,} texts by {state.prepared.base.name}"
-            values = _whole(key, what, compute, state)
+            values = _whole(key, what, compute, state, len(data))
     own = values if values.flags.writeable else np.array(values)  # what the cache has is read-only
     return torch.from_numpy(own).to(state.accelerator.device)
 
@@ -276,11 +276,12 @@ def _places(data: Encoded, rows: IntArray) -> IntArray:
     return source[mask]
 
 
-def _whole(key: str, what: str, compute: Callable[[], Array], state: State) -> Array:
-    """An array that is computed as a whole on all processes, if the cache does not have it."""
+def _whole(key: str, what: str, compute: Callable[[], Array], state: State, examples: int) -> Array:
+    """An array about some examples that is computed as a whole on all processes, if the cache does not have it."""
     kept = _agreed_find(key, state)
     if kept is not None:
         state.observer.note(f"{what} are read from the cache")
+        state.observer.advance(examples)
         return kept
     values = compute()
     if state.accelerator.is_main_process:

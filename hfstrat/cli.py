@@ -59,8 +59,10 @@ def init(
 ) -> None:
     """Write a commented recipe for your data. Task and columns are guessed from it."""
     from hfstrat.verbs import init as verb
+    from hfstrat.verbs.progress import say, show
 
-    typer.echo(verb.run(data, output, force))
+    told = verb.run(data, output, force)
+    say(told) if output else show(told)
 
 
 @app.command(

@@ -322,7 +322,10 @@ class ComparisonTable:
         if not self.lines:
             yield Text("no runs", "dim")
             return
-        yield self._table(_fitting(columns(self.lines, self.metric_names, self.differences), options.max_width))
+        best = best_line(self.lines, self.metric_names[0]) if self.metric_names else None
+        styles = ["bold" if line is best else "" if line.state == "done" else _style(line.state) for line in self.lines]
+        shown = columns(self.lines, self.metric_names, self.differences)
+        yield drawn(fitting(shown, options.max_width), styles, self.title)
         for line in self.lines:
             if line.state != "done" and line.reason:
                 # The first line of a reason says it; the rest is in status.json.
@@ -330,29 +333,35 @@ class ComparisonTable:
         if any(measure.low is not None for line in self.lines for measure in line.metrics.values()):
             yield Text(" [low–high]: 95 % interval over test items; ±: standard deviation over seeds", "dim")
 
-    def _table(self, shown: Sequence[Column]) -> Table:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
 
-        title = Text(self.title, "bold") if self.title else None
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=title, header_style="bold")
-        for column in shown:
-            table.add_column(
-                Text(column.title),
-                justify="right" if column.right else "left",
-                no_wrap=column.right,
-                overflow="ellipsis" if column.right else "fold",
-                vertical="top",
-            )
-        best = best_line(self.lines, self.metric_names[0]) if self.metric_names else None
-        for place, line in enumerate(self.lines):
-            style = "bold" if line is best else "" if line.state == "done" else _style(line.state)
-            table.add_row(*(Text(column.cells[place]) for column in shown), style=style)
-        return table
+def drawn(shown: Sequence[Column], styles: Sequence[str], title: str | None = None) -> Table:
+    """Columns side by side for a terminal.
+
+    Args:
+        shown: The columns.
+        styles: One for each row.
+        title: What stands above.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    above = Text(title, "bold") if title else None
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=above, header_style="bold")
+    for column in shown:
+        table.add_column(
+            Text(column.title),
+            justify="right" if column.right else "left",
+            no_wrap=column.right,
+            overflow="ellipsis" if column.right else "fold",
+            vertical="top",
+        )
+    for place, style in enumerate(styles):
+        table.add_row(*(Text(column.cells[place]) for column in shown), style=style)
+    return table
 
 
-def _fitting(every: Sequence[Column], width: int) -> list[Column]:
+def fitting(every: Sequence[Column], width: int) -> list[Column]:
     """The most important columns that fit, in their own order."""
     room, chosen = width, set()
     for column in sorted(every, key=lambda one: one.rank):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,7 +39,7 @@ from hfstrat.training.memory import anonymous_bytes
 
 if TYPE_CHECKING:
     import pandas
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 How = Literal["counted", "calibrated", "guessed"]
 MARKS: Mapping[How, str] = {"counted": "", "calibrated": "~", "guessed": "?"}
@@ -160,37 +160,18 @@ class Estimates:
             ]
         )
 
-    def __rich__(self) -> RenderableType:
-        """The table."""
-        from rich import box
-        from rich.table import Table
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """The table, with as many columns as there is room for, and why strategies are refused."""
         from rich.text import Text
 
-        priced = any(one.cost is not None for one in self.arms)
-        titles = ["strategy", "parameters", "trained", "live memory", "resident", "FLOP", "time", "artefact", "disk"]
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold", title=f"{self.name} on {self.where}")
-        for title in (*titles, *(["cost"] if priced else []), "fits"):
-            table.add_column(title, justify="left" if title in ("strategy", "fits") else "right")
+        told = [one for one in self.arms if one.refused is None]
+        styles = ["" if one.fits else "red" for one in told]
+        if told:
+            shown = tables.fitting(_columns(told), options.max_width)
+            yield tables.drawn(shown, styles, f"{self.name} on {self.where}")
         for one in self.arms:
             if one.refused is not None:
-                table.add_row(one.arm, *[""] * (len(titles) - 1 + priced), Text(one.refused, "yellow"))
-                continue
-            cells = [
-                one.arm,
-                tables.count(one.parameters or 0),
-                tables.count(one.trained or 0),
-                _text(one.live, tables.size),
-                _text(one.resident, tables.size),
-                _text(one.flops, tables.operations),
-                _text(one.seconds, tables.duration),
-                _text(one.artifact, tables.size),
-                _text(one.disk, tables.size),
-                *([_text(one.cost, lambda value: f"{value:,.2f}")] if priced else []),
-            ]
-            most = "" if one.largest is None else f", up to {one.largest:,} at once" if one.fits else ""
-            verdict = Text(f"yes{most}", "green") if one.fits else Text("no", "red")
-            table.add_row(*cells, verdict)
-        return table
+                yield Text(f" {one.arm}: {one.refused}", "yellow")
 
     def _repr_html_(self) -> str:
         return as_html(self)
@@ -448,6 +429,29 @@ def _recomputed(prepared: Prepared, asked: _Asked, before: float) -> str:
         return "train.gradient_checkpointing=true"
     largest = _largest(tried, resident, asked.limit)
     return f"train.gradient_checkpointing=true train.micro_batch_size={largest}" if largest else ""
+
+
+def _columns(arms: Sequence[Estimate]) -> list[tables.Column]:
+    """Estimates as columns of text, those that say most with the lowest ranks; an empty one is left out."""
+
+    def column(title: str, rank: int, write: Callable[[Estimate], str], right: bool = True) -> tables.Column:
+        return tables.Column(title, tuple(map(write, arms)), rank, right)
+
+    made = [
+        column("strategy", 0, lambda one: one.arm, right=False),
+        column("parameters", 8, lambda one: tables.count(one.parameters or 0)),
+        column("trained", 4, lambda one: tables.count(one.trained or 0)),
+        column("live\nmemory", 3, lambda one: _text(one.live, tables.size)),
+        column("resident\nmemory", 1, lambda one: _text(one.resident, tables.size)),
+        column("FLOP", 5, lambda one: _text(one.flops, tables.operations)),
+        column("time", 1, lambda one: _text(one.seconds, tables.duration)),
+        column("artefact", 6, lambda one: _text(one.artifact, tables.size)),
+        column("disk", 7, lambda one: _text(one.disk, tables.size)),
+        column("cost", 2, lambda one: _text(one.cost, lambda value: f"{value:,.2f}")),
+        column("fits", 0, lambda one: "yes" if one.fits else "no"),
+        column("most at\nonce", 9, lambda one: f"{one.largest:,}" if one.largest else ""),
+    ]
+    return [one for one in made if any(one.cells)]
 
 
 def _text(figure: Figure | None, write: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfstrat.recipe.loading import load
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 
 def run(
@@ -62,4 +62,4 @@ def run(
         print(json.dumps(found.to_json()))
         return
     show(found)
-    show(f"\n{found.path} is the recipe. Next: `{found.command}`")
+    say(f"\n{found.path} is the recipe. Next: `{found.command}`")

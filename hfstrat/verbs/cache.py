@@ -7,7 +7,7 @@ import time
 
 from hfstrat.report.tables import size
 from hfstrat.runs import store
-from hfstrat.verbs.progress import show
+from hfstrat.verbs.progress import say, show
 
 
 def run(clear: bool, as_json: bool) -> None:
@@ -22,9 +22,9 @@ def run(clear: bool, as_json: bool) -> None:
         found = {"folder": str(store.home()), "bytes": total, "limit": store.limit(), "entries": listed, "freed": freed}
         print(json.dumps(found))
     elif clear:
-        show(f"{size(freed)} removed from {store.home()}")
+        say(f"{size(freed)} removed from {store.home()}")
     else:
-        show(f"{store.home()} holds {size(total)} of at most {size(store.limit())} ({store.LIMIT} sets it)")
+        say(f"{store.home()} holds {size(total)} of at most {size(store.limit())} ({store.LIMIT} sets it)")
         for entry in held:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
             show(f"  {size(entry.size):>10}  last used {used}  {entry.what}")

@@ -10,7 +10,7 @@ from typing import Any
 from hfstrat.errors import Problem, UsageError
 from hfstrat.recipe.loading import load
 from hfstrat.report import tables
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 
 def run(
@@ -54,16 +54,18 @@ def run(
         return
     show(found)
     for sentence in found.sentences():
-        show(f" {sentence}")
+        say(f" {sentence}")
     best, *others = found.best or [""]
     if best and all(line.size is None for line in found.lines):
         tied = f"; {', '.join(others)} cannot be told from it" if others else ", and all others can be told from it"
-        show(f"\nBest by {found.metrics[0]}: {best}{tied} (every pair tested, p raised by Holm's rule: verdicts.json).")
+        say(f"\nBest by {found.metrics[0]}: {best}{tied} (every pair tested, p raised by Holm's rule: verdicts.json).")
     drawn = [name for name in (PICTURE, CURVES) if (found.path / name).exists()]
     picture = f", {' and '.join(drawn)} {'draw' if len(drawn) > 1 else 'draws'} them" if drawn else ""
-    show(f"\n{found.path} holds the runs and table.md{picture}; {found.path / REPORT} has all on one page.")
-    show(f"Next: `hfstrat show {found.path / found.runs[-1].name}` draws what trained,")
-    show("or the same on your own data: `hfstrat init my.csv -o my.yaml && hfstrat compare my.yaml`.")
+    say(f"\n{found.path} holds the runs and table.md{picture}; {found.path / REPORT} has all on one page.")
+    say(
+        f"Next: `hfstrat show {found.path / found.runs[-1].name}` draws what trained, or the same on your own data: "
+        "`hfstrat init my.csv -o my.yaml && hfstrat compare my.yaml`."
+    )
 
 
 def _seed(word: str) -> int:

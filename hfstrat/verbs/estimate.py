@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfstrat.recipe.loading import load
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 
 def run(
@@ -45,11 +45,11 @@ def run(
         print(json.dumps({"name": found.name, "where": found.where, "memory": found.memory, "arms": found.records()}))
         return
     show(found)
-    show("Without a mark: counted on the run's own operations. ~: measured on some of them here. ?: guessed.")
+    say("Without a mark: counted on the run's own operations. ~: measured on some of them here. ?: guessed.")
     for one in found.arms:
         if one.hint:
-            show(f"{one.arm} does not fit into {found.memory / 2**30:.1f} GiB: try {one.hint}.")
+            say(f"{one.arm} does not fit into {found.memory / 2**30:.1f} GiB: try {one.hint}.")
     first = next((one.arm for one in found.arms if one.fits), None)
     if first is not None:
         names = ",".join(one.arm for one in found.arms if one.fits)
-        show(f"Next: `hfstrat compare {recipe} --arms {names}` measures them on your data.")
+        say(f"Next: `hfstrat compare {recipe} --arms {names}` measures them on your data.")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from hfstrat.report.tables import Measure, markdown_table, score
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 
 def run(path: Path, data: str | None, name: str | None, as_json: bool, quiet: bool) -> None:
@@ -23,6 +23,6 @@ def run(path: Path, data: str | None, name: str | None, as_json: bool, quiet: bo
         print(json.dumps(result))
         return
     rows = [(metric, score(Measure.over([found]))) for metric, found in result["metrics"].items()]
-    show(f"{path} on {result['split']}, {result['n']:,} rows\n")
+    say(f"{path} on {result['split']}, {result['n']:,} rows\n")
     show(markdown_table(["metric", "value [95 % interval]"], rows))
-    show(f"\n{path / 'evaluations' / (name or result['split'])} holds metrics and predictions.")
+    say(f"\n{path / 'evaluations' / (name or result['split'])} holds metrics and predictions.")

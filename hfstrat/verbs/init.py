@@ -64,7 +64,11 @@ def run(source: Path, output: Path | None, force: bool = False) -> str:
         return text
     output.write_text(text, encoding="utf-8")
     found = "\n".join(f"  {reason}" for reason in guess.reasons)
-    return f"wrote {output}\n{found}\ntrain it with: hfstrat train {_word(output)}"
+    file = _word(output)
+    return (
+        f"wrote {output}\n{found}\nNext: `hfstrat validate {file}` says what each `auto` becomes, `hfstrat train "
+        f"{file}` trains. Editors complete its fields once `hfstrat schema > recipe.schema.json` lies beside it."
+    )
 
 
 def recipe_text(source: Path, guess: Guess, loaded: Loaded, output: Path | None = None) -> str:

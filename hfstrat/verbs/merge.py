@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfstrat.report.tables import Measure, markdown_table, score
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 
 def run(
@@ -47,10 +47,10 @@ def run(
     rows = [(metric, *(score(Measure.over([scores[metric]])) for scores in columns.values())) for metric in found.after]
     show(markdown_table(["metric", *columns], rows))
     if found.difference is not None:
-        show(
+        say(
             f"\nThe largest difference of an output is {found.difference:.2g} of the largest output "
             f"(allowed: {found.tolerance:.2g})."
         )
     stored = json.loads((found.run.path / "plan.json").read_text("utf-8"))["parameters"]["stored"]
-    show(f"\n{found.run.path} holds the merged model, {stored:,} parameters, as a run of its own.")
-    show(f"Next: `hfstrat predict {found.run.path} FILE` uses it, `hfstrat push {found.run.path} USER/NAME` sends it.")
+    say(f"\n{found.run.path} holds the merged model, {stored:,} parameters, as a run of its own.")
+    say(f"Next: `hfstrat predict {found.run.path} FILE` uses it, `hfstrat push {found.run.path} USER/NAME` sends it.")

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from hfstrat.errors import Problem, UsageError
 from hfstrat.verbs.predictions import FORMATS, Record, written
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say
 
 if TYPE_CHECKING:
     from hfstrat.inference import Predictor
@@ -72,7 +72,7 @@ def run(
                 listener.note(f"{partial.done:,} predictions are kept; the same command goes on after them")
             raise
     listener.finished()
-    show(f"{output}: {partial.done:,} predictions")
+    say(f"{output}: {partial.done:,} predictions")
 
 
 def _about(predictor: Predictor, data: str) -> dict[str, Any] | None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ SHARE_BETWEEN_LINES = 0.05
 # Quarters that follow each other faster than this are not worth a line each.
 SECONDS_BETWEEN_QUARTERS = 1.0
 WIDTH_OF_FILES = 140
+_WIDE = 110  # columns from which on decisions have room for columns of their own
 WARNING = "warning: "
 # A notebook keeps the latest lines in sight, and is sent no more of them than a screen can show.
 LAST_LINES = 6
@@ -70,6 +73,17 @@ def show(result: Any) -> None:
     # rich takes a pipe or a file for a terminal of 80 columns, and would cut tables to it.
     is_file = not _in_notebook() and not sys.stdout.isatty() and "COLUMNS" not in os.environ
     Console(width=WIDTH_OF_FILES if is_file else None).print(result)
+
+
+def say(text: str) -> None:
+    """Print sentences on stdout; a terminal would part them within words."""
+    if sys.stdout.isatty() and not _in_notebook():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(textwrap.fill(line, width, **_BETWEEN_WORDS) for line in text.split("\n"))
+    print(text)
+
+
+_BETWEEN_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
 
 
 def _is_terminal() -> bool:
@@ -404,15 +418,18 @@ class Live(Listener):
     def decided(self, decisions: Sequence[Any]) -> None:
         """Decisions as an aligned table."""
         from rich.table import Table
+        from rich.text import Text
 
         if not decisions:
             return
+        wide = self._console.width >= _WIDE
         table = Table.grid(padding=(0, 1))
-        for style in ("dim", "", "bold", "dim"):
+        for style in ("dim", "", "bold", "dim") if wide else ("dim", ""):
             table.add_column(style=style, overflow="fold")
         for place, decision in enumerate(decisions):
-            cells = ("" if place else "auto:", decision.path, f"= {_yaml(decision.value)}", f"({decision.reason})")
-            table.add_row(*map(_text, cells))
+            name, value, reason = decision.path, f"= {_yaml(decision.value)}", f"({decision.reason})"
+            parts = [_text(part, style) for part, style in ((name, ""), (value, "bold"), (reason, "dim"))]
+            table.add_row("" if place else "auto:", *(parts if wide else [Text(" ").join(parts)]))
         self._console.print(table)
 
     def phase(self, name: str, total: int | None, unit: str, done: int = 0) -> None:
@@ -466,14 +483,22 @@ def _bars(console: Console) -> Progress:
     def text(field: str) -> TextColumn:
         return TextColumn(f"{{task.fields[{field}]}}", table_column=Column(no_wrap=True))
 
+    class Figures(TextColumn):
+        """Gives way where there is no room for all; a column that may not wrap would not."""
+
+        def render(self, task: Any) -> Any:
+            found = super().render(task)
+            found.no_wrap, found.overflow = True, "ellipsis"
+            return found
+
     return Progress(
         TextColumn("{task.description}", style="bold", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=16),
         text("count"),
         text("rate"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=False),
-        text("figures"),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=False, table_column=Column(no_wrap=True)),
+        Figures("{task.fields[figures]}"),
         console=console,
         refresh_per_second=4,  # drawing takes time from the processor that trains
         # While bars are drawn rich reroutes stdout to the same console, which is right only where they share a screen.

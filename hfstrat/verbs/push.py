@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hfstrat.report.tables import markdown_table, size
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 
 def run(
@@ -44,5 +44,5 @@ def run(
     if not quiet:
         show(markdown_table(["file", "size"], [(file.path, size(file.size)) for file in found.files]))
         for name in found.deleted:
-            show(f"{'would be ' if dry_run else ''}deleted: {name}")
-    show(str(found))
+            say(f"{'would be ' if dry_run else ''}deleted: {name}")
+    say(str(found))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfstrat.errors import Problem, RunError, UsageError, did_you_mean
-from hfstrat.verbs.progress import show
+from hfstrat.verbs.progress import say, show
 
 SCHEMA_LINE = "# yaml-language-server: $schema="
 LAUNCHING = "accelerate"
@@ -39,10 +39,8 @@ def list_all(as_json: bool) -> None:
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False))
         return
     show(_table(found))
-    show(
-        "`hfstrat recipes copy NAME` puts one into the working directory, and `hfstrat recipes copy accelerate` files "
-    )
-    show("for `accelerate launch` and Slurm.")
+    say("`hfstrat recipes copy NAME` puts one into the working directory, and `hfstrat recipes copy accelerate` files ")
+    say("for `accelerate launch` and Slurm.")
 
 
 def copy(name: str, target: Path, force: bool) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hfstrat.errors import Problem, UsageError
 from hfstrat.report.page import README, write_report
-from hfstrat.verbs.progress import show
+from hfstrat.verbs.progress import say
 
 
 def run(comparison: Path, output: Path | None, as_json: bool) -> None:
@@ -19,4 +19,4 @@ def run(comparison: Path, output: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"report": str(file), "readme": str(beside) if beside else None}))
         return
-    show(f"{file} shows the comparison; it needs no network and nothing beside it.")
+    say(f"{file} shows the comparison; it needs no network and nothing beside it.")

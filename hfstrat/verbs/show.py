@@ -9,7 +9,7 @@ from typing import Any
 
 from hfstrat.errors import Problem, UsageError, did_you_mean
 from hfstrat.runs.directory import Run, write_text
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 CONTENTS = {
     "artifact": "the model and its card",
@@ -65,7 +65,7 @@ def _draw(plan: Mapping[str, Any], svg: Path | None, as_json: bool) -> None:
 
     show(draw(plan))
     if svg is not None:
-        show(f"\n{svg} is the same as a picture")
+        say(f"\n{svg} is the same as a picture")
 
 
 def _show_comparison(path: Path, as_json: bool) -> None:
@@ -96,7 +96,7 @@ def _show_run(run: Run, svg: Path | None, as_json: bool) -> None:
     show("")
     for name, what in CONTENTS.items():
         if (run.path / name).exists():
-            show(f"{run.path / name}: {what}")
+            say(f"{run.path / name}: {what}")
 
 
 def _not_a_run(path: Path) -> Problem:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hfstrat.recipe.loading import load
 from hfstrat.report.display import Run
 from hfstrat.report.samples import SAMPLES
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 
 def run(
@@ -34,10 +34,12 @@ def _show(done: Run, as_json: bool) -> None:
         print(json.dumps({"run": str(done.path), **done.metrics, "ledger": done.ledger}))
         return
     show(done)
-    show(f"\n{done.artifact} holds the model and its card. Next: `hfstrat show {done.path}` draws what trained, ")
-    show(f"`hfstrat predict {done.path} FILE` uses it, `hfstrat compare RECIPE` tries other strategies.")
+    say(
+        f"\n{done.artifact} holds the model and its card. Next: `hfstrat show {done.path}` draws what trained, "
+        f"`hfstrat predict {done.path} FILE` uses it, `hfstrat compare RECIPE` tries other strategies."
+    )
     if (done.path / SAMPLES).is_file():
-        show(f"{done.path / SAMPLES} has some of what it was asked, what is true, and what it said.")
+        say(f"{done.path / SAMPLES} has some of what it was asked, what is true, and what it said.")
 
 
 def _is_main_process() -> bool:

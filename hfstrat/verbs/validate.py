@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING
 
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 if TYPE_CHECKING:
     from hfstrat.recipe.recipe import Recipe
@@ -51,16 +51,16 @@ def run(recipe: Path, overrides: Sequence[str], online: bool, as_json: bool, qui
     # What is predicted of text are its tokens, of which the model has as many outputs as there are entries.
     what = f"{outputs} outputs" if outputs else f"{prepared.encoded['train'].tokens:,} tokens to train on"
     does = f"stages {' → '.join(stages)}" if kind else "no strategy"
-    show(f"{recipe} is valid: {rows} rows; {what}; {does}")
+    say(f"{recipe} is valid: {rows} rows; {what}; {does}")
     if not kind:
-        show("It is a recipe for `hfstrat advise`, `estimate` and `compare`; what trains needs a strategy.")
+        say("It is a recipe for `hfstrat advise`, `estimate` and `compare`; what trains needs a strategy.")
     for sentence in asked:
-        show(sentence)
+        say(sentence)
     if kind and not quiet:
         show(dump(prepared.recipe))
         verb = "compare" if parsed.compare.arms else "train"
         words = join([str(recipe), *overrides])
-        show(f"Next: `hfstrat estimate {words}` says what it would take, `hfstrat {verb} {words}` runs it.")
+        say(f"Next: `hfstrat estimate {words}` says what it would take, `hfstrat {verb} {words}` runs it.")
 
 
 def _as_run(recipe: Recipe) -> Recipe:

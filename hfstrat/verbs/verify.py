@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hfstrat.errors import RunError
-from hfstrat.verbs.progress import observer, show
+from hfstrat.verbs.progress import observer, say, show
 
 
 def run(path: Path, updates: int, as_json: bool, quiet: bool) -> None:
@@ -19,8 +19,8 @@ def run(path: Path, updates: int, as_json: bool, quiet: bool) -> None:
     if as_json:
         print(json.dumps({**asdict(found), "holds": found.holds}))
     else:
-        show(f"{found.checked} files compared with their digests, {len(found.damaged)} damaged")
-        show(
+        say(f"{found.checked} files compared with their digests, {len(found.damaged)} damaged")
+        say(
             f"{found.updates} updates made again from {found.start}: {found.compared} lines of the log compared, "
             f"{len(found.different)} different"
         )

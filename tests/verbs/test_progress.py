@@ -114,8 +114,34 @@ class TestPlain:
             listener.advance(1)
         assert 20 < len(capsys.readouterr().err.splitlines()) < 200
 
+    def test_the_rate_is_that_since_a_run_goes_on(
+        self, clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        listener = Plain()
+        listener.phase("fit", 100, "updates", 60)
+        clock.now += 10.0
+        listener.advance(20)
+        assert capsys.readouterr().err.splitlines() == [
+            "fit: 100 updates, 60 of them done before",
+            "fit: 80%, 80/100 updates, 2.0/s, 0:10 elapsed, 0:10 left",
+        ]
+
 
 class TestLive:
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_decisions_and_bars_have_room(self, width: int) -> None:
+        screen = io.StringIO()
+        listener = Live(Console(file=screen, force_terminal=True, width=width, color_system=None))
+        listener.decided(DECISIONS)
+        listener.phase("fit", 1250, "updates")
+        listener.advance(312, loss=0.2134567, lr=1.852e-05)
+        listener.finished()
+        text = screen.getvalue()
+        assert "train.lr = 0.0001 (full fine-tuning of 22 M parameters)" in re.sub(" +", " ", text)
+        assert "312/1,250 updates" in text
+        assert re.search(r"\d:\d\d:\d\d", text), "time is not cut"
+        assert max(map(len, re.split(r"[\r\n]", re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", text)))) <= width
+
     def test_tells_the_whole_run(self) -> None:
         listener, screen = live()
         whole_run(listener)
@@ -204,6 +230,20 @@ def test_slow_work_has_seconds_for_each(clock: SimpleNamespace) -> None:
     clock.now += 9
     phase.advance(2, {})
     assert phase.line() == "load: 2 shards, 4.5 s each, 0:09 elapsed"
+
+
+class TestSay:
+    def test_a_terminal_parts_sentences_between_words(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "40")
+        text = "\nwrote my.yaml\n  'label' is the label, of which there are 2\n" + "a/long/path/" * 5
+        progress.say(text)
+        assert capsys.readouterr().out == text + "\n", "a file has it as it is"
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        progress.say(text)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == ["", "wrote my.yaml", "  'label' is the label, of which there", "are 2", "a/long/path/" * 5]
 
 
 class TestNotebook:
