@@ -50,7 +50,7 @@ def run_floor(kind: Floor, recipe: Recipe, folder: Path, memory: Any = None, obs
     names = recipe.task.default_metrics(material.labels.problem) if metrics == "auto" else metrics
     select = names[0] if recipe.evaluate.select_by == "auto" else recipe.evaluate.select_by
     judge = Judge(recipe.task, material.labels, tuple(names), select)
-    observer.phase(kind, None, "strengths")
+    observer.phase(kind, 1, "floor")
     with locked(folder) as run:
         clear(folder)
         write_text(folder / "recipe.yaml", dump(recipe))
@@ -69,6 +69,7 @@ def run_floor(kind: Floor, recipe: Recipe, folder: Path, memory: Any = None, obs
         write_json(folder / "audit.json", material.audit)
         write_json(folder / "ledger.json", ledger.to_json())
         write_json(folder / "status.json", {"state": "done", "reason": None})
+    observer.advance()
     observer.scored(kind, split, {name: score["value"] for name, score in result["metrics"].items()})
     return run
 

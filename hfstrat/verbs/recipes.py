@@ -39,8 +39,10 @@ def list_all(as_json: bool) -> None:
         print(json.dumps([asdict(one) for one in found], ensure_ascii=False))
         return
     show(_table(found))
-    say("`hfstrat recipes copy NAME` puts one into the working directory, and `hfstrat recipes copy accelerate` files ")
-    say("for `accelerate launch` and Slurm.")
+    say(
+        "`hfstrat recipes copy NAME` puts one into the working directory, and `hfstrat recipes copy accelerate` files "
+        "for `accelerate launch` and Slurm."
+    )
 
 
 def copy(name: str, target: Path, force: bool) -> str:
