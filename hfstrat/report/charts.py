@@ -132,22 +132,24 @@ class Series:
     Args:
         label: What they are.
         points: x, y, and the ends of the interval, which may be y itself.
-        number: Which of the looks it has.
+        number: Its place among all, by which it has a look of its own.
+        shared: Class of a colour that others have too, in place of its own; and its place among these.
     """
 
     label: str
     points: Sequence[tuple[float, float, float, float]]
     number: int
+    shared: tuple[str, int] | None = None
 
     @property
     def look(self) -> str:
         """Class of its colour."""
-        return f"look-{self.number % LOOKS}"
+        return self.shared[0] if self.shared else f"look-{self.number % LOOKS}"
 
     @property
     def dash(self) -> str:
         """Of its line."""
-        return DASHES[self.number // LOOKS % len(DASHES)]
+        return DASHES[(self.shared[1] if self.shared else self.number // LOOKS) % len(DASHES)]
 
     @property
     def shape(self) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hfstrat.report import charts
 from hfstrat.report.charts import Axis, Mark, Series
@@ -94,10 +94,29 @@ def _mark(point: Point, usual: int | None, cost: Cost, y: Axis) -> Mark:
         y=point.y,
         low=point.low,
         high=point.high,
-        look=f"kind-{'floor' if point.is_floor else line.kind if line.kind in KINDS else 'other'}",
+        look=_look(line),
         shape="square" if point.is_floor else "circle",
         is_hollow=not point.is_floor and line.train_rows not in (None, usual),
     )
+
+
+def _look(line: Line) -> str:
+    """Class of the colour of its kind."""
+    return f"kind-{'floor' if is_floor(line) else line.kind if line.kind in KINDS else 'other'}"
+
+
+def _shared(lines: Mapping[str, Line]) -> Mapping[str, tuple[str, int]]:
+    """The colours of kinds, as all figures of the page have them, for series by name; none where all are of one kind.
+
+    Series of the same kind differ by their dashes.
+    """
+    looks = {name: _look(line) for name, line in lines.items()}
+    names: dict[str, list[str]] = {}
+    for name, look in looks.items():
+        names.setdefault(look, []).append(name)
+    if len(names) == 1:
+        return {}
+    return {name: (look, names[look].index(name)) for name, look in looks.items()}
 
 
 # --- curves ------------------------------------------------------------------------------------------------------
@@ -113,8 +132,9 @@ def _over_rows(compared: Compared, links: Links) -> Markup:
     if not drawn:
         return Markup()
     every = [point for points in drawn.values() for point in points]
+    shared = _shared({name: points[0].line for name, points in drawn.items()})
     series = [
-        Series(name, [(point.x, point.y, point.low, point.high) for point in points], place)
+        Series(name, [(point.x, point.y, point.low, point.high) for point in points], place, shared.get(name))
         for place, (name, points) in enumerate(drawn.items())
     ]
     x = Axis.over("training rows (log scale)", [point.x for point in every], lambda n: f"{n:,.0f}", is_log=True)
@@ -129,7 +149,7 @@ def _over_rows(compared: Compared, links: Links) -> Markup:
 
 def _over_training(compared: Compared, links: Links) -> Markup:
     """Validation of each run over its updates and over its seconds."""
-    arms = list(dict.fromkeys(line.arm for line in compared.lines))
+    arms = {line.arm: line for line in compared.lines}
     found = {run: moments(run, compared.metric) for run in compared.runs}
     seen = {run: some for run, some in found.items() if some}
     panels = []
@@ -152,18 +172,19 @@ def _over_training(compared: Compared, links: Links) -> Markup:
 
 def _history(
     seen: dict[Run, list[Moment]],
-    arms: Sequence[str],
+    arms: Mapping[str, Line],
     measured: tuple[str, str, Callable[[float], str]],
     along: str,
     links: Links,
 ) -> Markup:
     what, title, write = measured
-    series = []
+    series, shared, place = [], _shared(arms), {arm: number for number, arm in enumerate(arms)}
     for run, some in seen.items():
         places = [(moment.update if along == "updates" else moment.seconds, getattr(moment, what)) for moment in some]
         points = [(float(x), y, y, y) for x, y in places if x is not None and y is not None]
         if points:
-            series.append(Series(run.name, points, arms.index(arm_of(run.name))))
+            arm = arm_of(run.name)
+            series.append(Series(run.name, points, place[arm], shared.get(arm)))
     if not series:
         return Markup()
     every = [point for one in series for point in one.points]
@@ -176,7 +197,7 @@ def _history(
                   is_log=seconds and spread)  # fmt: skip
     y = Axis.over(title, [point[1] for point in every], write)
     shown = f"{title} against {'time' if seconds else along}"
-    by_arm = {one.number: Series(arms[one.number], one.points, one.number) for one in series}
+    by_arm = {one.number: replace(one, label=arm_of(one.label)) for one in series}
     picture = join([charts.lines(f"curve-{what}-{along}", shown, series, x, y), _legend([*by_arm.values()])])
     names = {one.label for one in series}
     runs = [run for run in seen if run.name in names]

@@ -285,6 +285,21 @@ def test_pictures_say_what_they_show(usual: Path) -> None:
     assert len(time.all("path", class_="floor")) == 2
 
 
+def test_a_strategy_has_one_colour_in_all_pictures(usual: Path) -> None:
+    looks: dict[str, set[str]] = {}
+    pictures: dict[str, int] = {}
+    for picture in tree(usual).all("svg", role="img"):
+        for group in picture.all("g"):
+            titles = group.all("title")
+            if titles and "class" in group.attributes:
+                strategy = re.split(r"-all|-seed|:", titles[0].text)[0]
+                looks.setdefault(strategy, set()).add(group.attributes["class"])
+                pictures[strategy] = pictures.get(strategy, 0) + 1
+    floor, head, lora = ({f"kind-{kind}"} for kind in ("floor", "head", "lora"))
+    assert looks == {"majority": floor, "tfidf": floor, "head": head, "lora": lora}
+    assert min(pictures["head"], pictures["lora"]) >= 9, "in each of them, for some amount of data"
+
+
 def test_the_policy_allows_this_style_and_this_script_and_nothing_else(usual: Path) -> None:
     page = tree(usual)
     policy = page.one("meta", http_equiv="Content-Security-Policy").attributes["content"]
