@@ -419,8 +419,8 @@ def _hint(prepared: Prepared, largest: int | None, asked: _Asked, before: float)
 def _recomputed(prepared: Prepared, asked: _Asked, before: float) -> str:
     """What to set so that it fits with activations that are computed again; empty where it does not."""
     recipe = prepared.recipe
-    fits = any(isinstance(stage, Fit) for stage in prepared.plan.stages)
-    if not fits or recipe.train.gradient_checkpointing or recipe.strategy.keeps_activations:
+    has_gradients = any(isinstance(stage, Fit) for stage in prepared.plan.stages)
+    if not has_gradients or recipe.train.gradient_checkpointing or recipe.strategy.keeps_activations:
         return ""
     train = recipe.train.model_copy(update={"gradient_checkpointing": True})
     tried = _counted(replace(prepared, recipe=recipe.model_copy(update={"train": train})), asked)
