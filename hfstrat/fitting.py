@@ -267,14 +267,14 @@ class _Feed:
             raise error
         if state.micro > 1:
             state.micro = -(-state.micro // 2)
-            changed = f"train.micro_batch_size is {state.micro}"
+            said = f"memory ran out: train.micro_batch_size is {state.micro} from here on"
         else:
             state.recompute()
-            changed = "train.gradient_checkpointing is true"
+            said = "memory ran out: train.gradient_checkpointing is true from here on"
         state.exact = False
         if state.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
-        state.observer.warn(f"memory ran out: {changed} from here on")
+        state.observer.warn(said)
         state.log.write("memory", {"micro_batch_size": state.micro, "gradient_checkpointing": state.recomputes})
         return self._made(self._now)
 

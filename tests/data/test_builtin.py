@@ -23,7 +23,8 @@ def test_every_class_has_rows_for_few_shot_runs(docs: dict[str, Dataset]) -> Non
     counts = {name: Counter(rows["label"][:]) for name, rows in docs.items()}
     assert set(counts) == {"train", "validation", "test"}
     for label in builtin.LABELS:
-        assert counts["train"][label] >= 24, label
+        # As many as notebooks take of a class; Debian's Python has 20 of ctypes, whose macholib it leaves out.
+        assert counts["train"][label] >= 16, label
         assert counts["validation"][label] >= 5, label
         assert counts["test"][label] >= 8, label
     assert set(counts["train"]) == set(builtin.LABELS)
