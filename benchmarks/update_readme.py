@@ -9,8 +9,9 @@
     python benchmarks/update_readme.py [RUNS]
 
 A block between `<!-- table: NAME -->` and `<!-- /table -->` gets the arms of the comparison RUNS/NAME, one between
-`<!-- factors: NAME -->` and `<!-- /factors -->` what decides between its strategies. A recipe's line `# Measured as the
-arm ARM of NAME` gets the figures of that arm in recipes/README.md.
+`<!-- factors: NAME -->` and `<!-- /factors -->` what decides between its strategies, one between `<!-- curve: NAME -->`
+and `<!-- /curve -->` how good each is on which amount of data. A recipe's line `# Measured as the arm ARM of NAME` gets
+the figures of that arm in recipes/README.md.
 """
 
 from __future__ import annotations
@@ -22,11 +23,17 @@ import sys
 from pathlib import Path
 
 from hfstrat.report.factors import Factors
+from hfstrat.report.tables import duration, markdown_table
+from hfstrat.study.compare import load
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "recipes/README.md", "docs/strategies.md")
-PICTURES = {"demo": "demo.png", "banking77": "banking77.png"}
-BLOCK = re.compile(r"(<!-- (?P<what>table|factors): (?P<name>[\w/-]+) -->\n).*?(<!-- /(?P=what) -->)", re.S)
+PICTURES = {
+    "demo/quality-against-time.png": "demo.png",
+    "banking77/quality-against-time.png": "banking77.png",
+    "banking77-curves/quality-against-rows.png": "banking77-curves.png",
+}
+BLOCK = re.compile(r"(<!-- (?P<what>table|factors|curve): (?P<name>[\w/-]+) -->\n).*?(<!-- /(?P=what) -->)", re.S)
 
 
 MEASURED = re.compile(r"^# Measured as the arm (?P<arm>\S+) of (?P<name>[\w-]+).*$", re.M)
@@ -47,6 +54,24 @@ def measured(arm: str, name: str, page: str) -> str:
     return f"# Measured as the arm {arm} of {name} (recipes/README.md): {said}"
 
 
+def curve(folder: Path) -> str:
+    """How good each arm of a comparison is on which amount of data, in what time; the best ones are bold.
+
+    Args:
+        folder: The comparison's directory.
+    """
+    found = load(folder)
+    frame, amounts = found.curve(), found.shape.winners
+    cells: dict[tuple[str, str], str] = {}
+    for row in frame.itertuples():
+        score = f"{row.value:.3f} [{row.low:.3f}–{row.high:.3f}]"
+        cells[row.arm, row.size] = f"{f'**{score}**' if row.best else score}, {duration(row.seconds)}"
+    titles = [found.metrics[0], *(one.amount for one in amounts)]
+    lines = [[arm, *(cells.get((arm, one.size), "") for one in amounts)] for arm in frame["arm"].unique()]
+    table = markdown_table(titles, lines, right=[False, *[True] * len(amounts)])
+    return f"{table}\n{found.shape.markdown()}"
+
+
 def main(runs: Path) -> None:
     """Update every block whose comparison is there, what recipes say of it, and every picture."""
 
@@ -55,6 +80,8 @@ def main(runs: Path) -> None:
         if not (found / "table.md").is_file():
             print(f"{found} is not there: the block stays as it is")
             return block[0]
+        if block["what"] == "curve":
+            return f"{block[1]}{curve(found).strip()}\n{block[4]}"
         factors = Factors.of(json.loads((found / "factors.json").read_text("utf-8"))).markdown()
         # The file begins with what decides, where there are two strategies at least.
         arms = (found / "table.md").read_text("utf-8").removeprefix(factors)
@@ -67,10 +94,9 @@ def main(runs: Path) -> None:
     for path in (ROOT / "recipes").rglob("*.yaml"):
         text = path.read_text("utf-8")
         path.write_text(MEASURED.sub(lambda found: measured(found["arm"], found["name"], page), text), "utf-8")
-    for name, target in PICTURES.items():
-        picture = runs / name / "quality-against-time.png"
-        if picture.is_file():
-            shutil.copy(picture, ROOT / "docs" / target)
+    for picture, target in PICTURES.items():
+        if (runs / picture).is_file():
+            shutil.copy(runs / picture, ROOT / "docs" / target)
 
 
 if __name__ == "__main__":
