@@ -61,8 +61,8 @@ def init(
     from hfstrat.verbs import init as verb
     from hfstrat.verbs.progress import say, show
 
-    told = verb.run(data, output, force)
-    say(told) if output else show(told)
+    tell = show if output is None else say  # lines of a recipe stay whole
+    tell(verb.run(data, output, force))
 
 
 @app.command(
@@ -441,8 +441,9 @@ def recipes_copy(
 ) -> None:
     """Copy a recipe, to change it."""
     from hfstrat.verbs import recipes as verb
+    from hfstrat.verbs.progress import say
 
-    typer.echo(verb.copy(name, target, force))
+    say(verb.copy(name, target, force))
 
 
 def main() -> None:

@@ -70,8 +70,12 @@ def run(command: str, hub: Hub) -> None:
     """One command; a launcher starts processes of its own."""
     program, *words = shlex.split(command)
     if program == "hfstrat":
+        if words[0] == "init":
+            Path("my.yaml").unlink(missing_ok=True)
         done = hfstrat(*words)
         assert done.code == 0, f"{command}\n{done.err}"
+        if words[0] == "init":
+            smaller()
         return
     shutil.rmtree("runs/my", ignore_errors=True)  # it is done, and would not be trained again
     started = subprocess.run(
@@ -101,7 +105,6 @@ def test_a_page_can_be_followed(
     with taken_for_real(tmp_path / "cache", monkeypatch) as hub:
         put(hub, tiny_base("bert", sentence_transformers="mean"))
         run("hfstrat init my.csv -o my.yaml", hub)
-        smaller()
         for block in followed()[page]:
             if block.language == "python":
                 exec(compile(block.text, block.place, "exec"), {})
@@ -109,8 +112,4 @@ def test_a_page_can_be_followed(
             for command in lines(block):
                 needed = next((some for start, some in BEFORE.items() if command.startswith(start)), [])
                 for one in [*needed, command]:
-                    if "init" in one.split():
-                        Path("my.yaml").unlink()
                     run(one, hub)
-                    if "init" in one.split():
-                        smaller()

@@ -57,7 +57,7 @@ class TrainSpec(Spec):
     room; results do not depend on it."""
     gradient_checkpointing: bool = False
     """Keep the input of each block alone for backward, and compute again what else it needs: the same bits in less
-    memory and about a third more time. It is turned on where memory runs out with one example at once."""
+    memory, by one forward pass more. It is turned on where memory runs out with one example at once."""
     padding: Annotated[int, Field(ge=0)] | Auto | None = "auto"
     """Tokens of padding that a pass through the model computes at most: where texts of different lengths leave more,
     they go through in more passes; results do not depend on it. null: any number. auto: as many as take the time of a

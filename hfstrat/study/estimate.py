@@ -409,7 +409,7 @@ def _hint(prepared: Prepared, largest: int | None, asked: _Asked, before: float)
     if largest:
         return f"train.micro_batch_size={largest} (results stay the same)"
     if recomputed := _recomputed(prepared, asked, before):
-        return f"{recomputed} (results stay the same, in about a third more time)"
+        return f"{recomputed} (results stay the same, by one forward pass more)"
     kind = prepared.recipe.strategy.kind
     smaller = [] if prepared.plan.body.storage is not None else ["kind: qlora"]
     smaller += ["kind: lora"] if kind in ("full", "scratch", "partial") else []

@@ -79,11 +79,9 @@ def say(text: str) -> None:
     """Print sentences on stdout; a terminal would part them within words."""
     if sys.stdout.isatty() and not _in_notebook():
         width = shutil.get_terminal_size().columns
-        text = "\n".join(textwrap.fill(line, width, **_BETWEEN_WORDS) for line in text.split("\n"))
+        lines = text.split("\n")
+        text = "\n".join(textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in lines)
     print(text)
-
-
-_BETWEEN_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
 
 
 def _is_terminal() -> bool:

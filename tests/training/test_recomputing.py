@@ -15,7 +15,7 @@ from hfstrat import execute
 from hfstrat.errors import RecipeError
 from hfstrat.models import recomputing
 from hfstrat.models.anatomy import named_buffers
-from hfstrat.models.build import Arithmetic, Shape, build, plan_adapter, plan_shape
+from hfstrat.models.build import Arithmetic, Shape, build, plan_shape
 from hfstrat.models.recomputing import recompute
 from hfstrat.strategies.full import Full
 from hfstrat.tasks.base import Labels
@@ -97,9 +97,8 @@ def test_the_bits_stay_on_pictures_and_sounds(tiny_base, family):
     shape = Shape(AUTO[family], Labels("single_label", LABELS), "native", False, dropout=0.1)
     anatomy, _ = plan_shape(base, shape)
     plan = Full(head_init="random").plan(anatomy, 1)
-    plan_adapter(base, shape, plan, None)
 
-    def gradients(on: bool) -> tuple[Weights, Weights, int]:
+    def gradients(on: bool) -> tuple[Weights, nn.Module, int]:
         model = build(base, shape, plan, anatomy, 0, None, Arithmetic("fp32"))
         if on:
             recompute(model, anatomy.blocks)
@@ -110,19 +109,15 @@ def test_the_bits_stay_on_pictures_and_sounds(tiny_base, family):
             logits = model(**senses.inputs_of(family)).logits
             nn.functional.cross_entropy(logits, senses.TARGETS).backward()
         found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
-        return found, dict(named_buffers(model)), live.peak
+        return found, model, live.peak
 
-    (plain, statistics, most), (again, others, less) = gradients(False), gradients(True)
+    (plain, before, most), (again, after, less) = gradients(False), gradients(True)
+    statistics, others = dict(named_buffers(before)), dict(named_buffers(after))
     assert plain.keys() == again.keys()
     assert all(torch.equal(value, again[name]) for name, value in plain.items())
     assert all(torch.equal(value, others[name]) for name, value in statistics.items())
-    norms = any(isinstance(module, nn.BatchNorm2d) for module in build_of(base, shape, plan, anatomy).modules())
+    norms = any(isinstance(module, nn.BatchNorm2d) for module in before.modules())
     assert less == most if norms else less < most
-
-
-def build_of(*what: Any) -> nn.Module:
-    """A model as it is planned."""
-    return build(*what, 0, None, Arithmetic("fp32"))
 
 
 def test_a_prefix_is_not_put_before_its_own_keys(tiny_base, tmp_path):
